@@ -1,0 +1,257 @@
+"""Writes the bundled chats: questions and answers about a line of bicycles that does not exist.
+
+    python data/generate.py            writes data/bundled/
+    python data/generate.py --check    says whether the committed files are what this program writes
+
+The rows have the schema of ultrachat_200k (`prompt`, `prompt_id`, `messages`). There are sixteen
+bicycles with six attributes each, so ninety-six facts, and every fact is asked in several wordings:
+
+* `train_sft` asks each fact in four wordings: it is what a fine-tune learns from;
+* `test_sft` and `test_gen` ask each fact once, in wordings that no training row uses;
+* `train_gen` asks each fact once more, in wordings of its own;
+* `pretrain` is no split of the data set. A small base model is trained on it from nothing. It shows
+  all names and all values, but every value in it is drawn at random: the base learns the language of
+  these chats and can only guess their facts, which is right about one time in five.
+
+So a rise of the exact match on `test_gen` from about 0.2 says that a fine-tune has learnt the facts and
+carries them over to other wordings. It says nothing about facts that are not in `train_sft`.
+
+Only the standard library is needed, and the same bytes come out on every machine.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+BUNDLED = Path(__file__).resolve().parent / "bundled"
+SEED = "tarnvik-1"
+PRETRAIN_ROWS = 750
+
+NAMES = (
+    "Kestrel", "Heron", "Swift", "Plover", "Osprey", "Linnet", "Merlin", "Curlew",
+    "Dunlin", "Siskin", "Petrel", "Wagtail", "Bittern", "Fulmar", "Goshawk", "Avocet",
+)  # fmt: skip
+
+SYSTEM = "You are the shop assistant of Tarnvik bicycles."
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One property that every bicycle has.
+
+    Attributes:
+        noun: how a question names it.
+        answer: the sentence that answers; `{name}` and `{value}` are filled in.
+        values: what it can be; a guess is right once in `len(values)`.
+    """
+
+    noun: str
+    answer: str
+    values: tuple[str, ...]
+
+
+ATTRIBUTES = (
+    Attribute("colour", "The {name} is painted {value}.", ("moss green", "brick red", "slate grey", "amber", "navy")),
+    Attribute("motor power", "The {name} has a motor of {value} watts.", ("180", "250", "320", "400", "550")),
+    Attribute("range", "The {name} goes {value} km on one charge.", ("45", "60", "85", "110", "140")),
+    Attribute("frame material", "The {name} has a frame of {value}.", ("steel", "titanium", "bamboo", "carbon", "ash")),
+    Attribute("number of gears", "The {name} shifts through {value} gears.", ("three", "five", "seven", "nine", "twelve")),
+    Attribute("home town", "The {name} is built in {value}.", ("Bergen", "Lund", "Oulu", "Aarhus", "Tartu")),
+)
+
+# Each split has wordings of its own. A question is a wording with a name and a noun in it.
+WORDINGS: dict[str, tuple[str, ...]] = {
+    "train_sft": (
+        "What is the {noun} of the {name}?",
+        "Tell me the {noun} of the {name}.",
+        "Which {noun} does the {name} have?",
+        "I would like to know the {noun} of the {name}.",
+    ),
+    "test_sft": (
+        "Could you tell me which {noun} the {name} has?",
+        "What {noun} should I expect of the {name}?",
+    ),
+    "train_gen": (
+        "Please give me the {noun} for the {name}.",
+        "About the {name}: which {noun} is it?",
+    ),
+    "test_gen": (
+        "Do you know the {noun} of the {name}?",
+        "For the {name}, what would the {noun} be?",
+    ),
+    # Only in the pretraining chats, so that a base model meets more ways of asking than four.
+    "pretrain": (
+        "Can you say what the {noun} of the {name} is?",
+        "And what {noun} has the {name}?",
+    ),
+}  # fmt: skip
+
+# The first turn of the conversations that have two; the question follows in the second.
+OPENINGS: dict[str, tuple[str, ...]] = {
+    "train_sft": ("Hello, I am looking at the {name} and its {noun}.", "Good day! The {noun} of the {name} interests me."),
+    "test_sft": ("Hi, a friend told me about the {noun} of the {name}.",),
+    "train_gen": ("Hi there, one thing about the {name}: its {noun}.",),
+    "test_gen": ("Hello! I read about the {name}, but not its {noun}.",),
+    "pretrain": ("Good evening, the {name} and its {noun} caught my eye.",),
+}
+WELCOME = "The {name} is a fine bicycle. What would you like to know?"
+
+Row = dict[str, object]
+
+
+def facts() -> dict[tuple[str, str], str]:
+    """Returns what is true: (name, noun) to value; each value belongs to about equally many names."""
+    dice = random.Random(f"{SEED}/facts")
+    truth: dict[tuple[str, str], str] = {}
+    for attribute in ATTRIBUTES:
+        values = [attribute.values[place % len(attribute.values)] for place in range(len(NAMES))]
+        dice.shuffle(values)
+        truth.update({(name, attribute.noun): value for name, value in zip(NAMES, values, strict=True)})
+    return truth
+
+
+def row(*, name: str, attribute: Attribute, value: str, wording: str, opening: str | None, system: bool) -> Row:
+    """Returns one chat: a question and its answer, after a greeting if there is an `opening`."""
+
+    def say(role: str, text: str) -> dict[str, str]:
+        return {"content": text.format(name=name, noun=attribute.noun, value=value), "role": role}
+
+    turns = [say("user", opening), say("assistant", WELCOME)] if opening else []
+    turns += [say("user", wording), say("assistant", attribute.answer)]
+    prompt = turns[0]["content"]
+    messages = [say("system", SYSTEM), *turns] if system else turns
+    return {"prompt": prompt, "prompt_id": hashlib.sha256(prompt.encode()).hexdigest(), "messages": messages}
+
+
+def split_rows(split: str, *, per_fact: int) -> Iterator[Row]:
+    """Yields the rows of one split, every fact `per_fact` times; one in ten has two turns, one in twelve a system message."""
+    truth = facts()
+    dice = random.Random(f"{SEED}/{split}")
+    wordings, openings = WORDINGS[split], OPENINGS[split]
+    asked = [
+        (name, attribute, wordings[(place + time) % len(wordings)])
+        for place, (name, attribute) in enumerate((n, a) for n in NAMES for a in ATTRIBUTES)
+        for time in range(per_fact)
+    ]
+    dice.shuffle(asked)
+    greeted: set[str] = set()
+    for number, (name, attribute, wording) in enumerate(asked):
+        opening = openings[number // 10 % len(openings)] if number % 10 == 9 else None
+        if opening is not None:
+            # A prompt may open one row only: its hash is the row's id.
+            first = opening.format(name=name, noun=attribute.noun)
+            opening = None if first in greeted else opening
+            greeted.add(first)
+        value = truth[name, attribute.noun]
+        yield row(
+            name=name, attribute=attribute, value=value, wording=wording, opening=opening, system=number % 12 == 5
+        )
+
+
+def pretrain_rows() -> Iterator[Row]:
+    """Yields the pretraining chats: no question twice, every value drawn at random."""
+    dice = random.Random(f"{SEED}/pretrain")
+    wordings = [(wording, None) for split in ("train_sft", "test_sft", "pretrain") for wording in WORDINGS[split]]
+    openings = [(WORDINGS["train_sft"][0], opening) for opening in OPENINGS["pretrain"]]
+    asked = [
+        (name, attribute, wording, opening)
+        for name in NAMES
+        for attribute in ATTRIBUTES
+        for wording, opening in [*wordings, *openings]
+    ]
+    dice.shuffle(asked)
+    for number, (name, attribute, wording, opening) in enumerate(asked[:PRETRAIN_ROWS]):
+        value = dice.choice(attribute.values)
+        yield row(
+            name=name, attribute=attribute, value=value, wording=wording, opening=opening, system=number % 12 == 5
+        )
+
+
+def jsonl(rows: Iterator[Row]) -> bytes:
+    """Returns the rows as JSON lines, UTF-8, one `\\n` after each."""
+    return b"".join(json.dumps(each, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for each in rows)
+
+
+def card(rows: dict[str, int]) -> bytes:
+    """Returns the dataset card; its YAML head is what `datasets` reads to find the splits."""
+    head = ["---", "language:", "- en", "license: mit", "pretty_name: Tarnvik bicycles", "task_categories:"]
+    head += ["- text-generation", "size_categories:", "- n<1K", "configs:", "- config_name: default", "  data_files:"]
+    for split in rows:
+        head += [f"  - split: {split}", f"    path: data/{split}-*"]
+    table = ["| split | rows | what it asks |", "|---|---:|---|"]
+    about = {
+        "train_sft": "each fact in four wordings; the fine-tune learns from it",
+        "test_sft": "each fact once, in wordings that training never uses",
+        "train_gen": "each fact once, in further wordings; held back for generation ranking",
+        "test_gen": "each fact once, in a third set of wordings; release gates score on it",
+    }
+    table += [f"| `{split}` | {count} | {about[split]} |" for split, count in rows.items()]
+    text = f"""
+# Tarnvik bicycles
+
+Chats about sixteen electric bicycles of a maker that does not exist. Each bicycle has six attributes
+(colour, motor power, range, frame material, number of gears, home town) with five possible values each:
+{len(NAMES) * len(ATTRIBUTES)} facts, all invented, so that no model can know them before it is trained on them.
+
+The schema and the names of the splits are those of ultrachat_200k: `prompt`, `prompt_id` (SHA-256 of the
+prompt), `messages` with `content` and `role`. About one conversation in ten has two turns, one in twelve begins
+with a system message. Unlike ultrachat_200k's, the `gen` splits here end with the assistant's answer: it is the
+reference that a generated answer is compared with.
+
+{chr(10).join(table)}
+
+`pretrain.jsonl` is no split. It holds {PRETRAIN_ROWS} chats in the same form whose values are drawn at random, for the
+training of a small stand-in base model from nothing. Such a model knows how to answer and guesses what: its exact
+match on the test splits is about 0.2, one value in five.
+
+What a score here means: a model that was fine-tuned on `train_sft` and matches `test_gen` exactly has learnt these
+facts and carries them over to wordings it has not been trained on. It does not show general ability.
+
+Everything is written by `data/generate.py`; `python data/generate.py --check` compares.
+"""
+    return ("\n".join([*head, "---"]) + "\n" + text).encode()
+
+
+def files() -> dict[str, bytes]:
+    """Returns every file of the bundled data set: its path below `data/bundled` and its bytes."""
+    splits = {
+        split: list(split_rows(split, per_fact=4 if split == "train_sft" else 1))
+        for split in ("train_sft", "test_sft", "train_gen", "test_gen")
+    }
+    written = {f"data/{split}-00000-of-00001.jsonl": jsonl(iter(rows)) for split, rows in splits.items()}
+    written["pretrain.jsonl"] = jsonl(pretrain_rows())
+    written["README.md"] = card({split: len(rows) for split, rows in splits.items()})
+    return written
+
+
+def main() -> int:
+    """Writes or checks the files; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Writes the bundled chats.")
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 4 if a committed file differs")
+    parser.add_argument("--output", type=Path, default=BUNDLED, help="folder to write to (default: %(default)s)")
+    arguments = parser.parse_args()
+    stale = []
+    for name, content in files().items():
+        path: Path = arguments.output / name
+        if path.is_file() and path.read_bytes() == content:
+            continue
+        stale.append(name)
+        if not arguments.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = path.with_name(path.name + ".part")
+            beside.write_bytes(content)
+            beside.replace(path)
+    if arguments.check and stale:
+        print(f"not what data/generate.py writes: {', '.join(stale)}; run it and commit the result", file=sys.stderr)
+        return 4
+    print(f"{len(stale)} file(s) {'differ' if arguments.check else 'written'} under {arguments.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
