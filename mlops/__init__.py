@@ -1,0 +1,3 @@
+"""Fine-tune, register, release: the commands behind the workflows."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,22 @@
+"""Entry point: the click group inside, errors turned into one line and an exit code outside."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run the `mlops` command and exit with a code of :mod:`mlops.errors`."""
+    from mlops.cli import run
+
+    # Windows aside, a closed pipe (`mlops … | head`) is the reader's choice, not an error.
+    try:
+        sys.exit(run(sys.argv[1:]))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

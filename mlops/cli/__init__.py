@@ -1,0 +1,110 @@
+"""The click group. Commands live one file per noun and are imported when they are called, not before."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from mlops import __version__
+from mlops.errors import MlopsError
+
+# name -> (module, attribute, one line for the help): the help needs no import of what it lists.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "run": ("mlops.cli.run", "run", "The whole way: chats in, a gated blue/green endpoint out."),
+    "data": ("mlops.cli.data", "data", "Prepare, check and look at the chats."),
+    "train": ("mlops.cli.train", "train", "Submit the chat_completion pipeline and follow it."),
+    "wait": ("mlops.cli.train", "wait", "Follow a training job that is already running."),
+    "metrics": ("mlops.cli.train", "metrics", "Losses, throughput and scores of a training job."),
+    "register": ("mlops.cli.models", "register", "Register a job's model under its timestamp."),
+    "deploy": ("mlops.cli.deploy", "deploy", "Deploy a model version blue/green, behind the gate."),
+    "rollback": ("mlops.cli.deploy", "rollback", "Put the version before back into traffic."),
+    "endpoint": ("mlops.cli.endpoint", "endpoint", "Status, a question, logs of the endpoint."),
+    "payload": ("mlops.cli.payload", "payload", "Build and check scoring requests."),
+    "cleanup": ("mlops.cli.cleanup", "cleanup", "Delete stale endpoints and slots."),
+    "local": ("mlops.cli.local", "local", "The local workspace: start, stop, status, env, logs, reset."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command only when it is needed."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """The names, in the order of a day's work."""
+        return list(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        """Import one command."""
+        if name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="mlops")
+def group() -> None:
+    """Fine-tune a chat model on Azure ML and release it blue/green behind a gate.
+
+    Without Azure: every command talks to a local workspace that speaks Azure's REST (--target local).
+
+    \b
+    Example:
+      mlops run
+      mlops endpoint score "Which colour is the Aurora?"
+    """
+
+
+def run(arguments: Sequence[str], **extra: Any) -> int:
+    """Run one command and return its exit code; every error ends here."""
+    from mlops.console import Console
+
+    as_json = "--json" in arguments
+    try:
+        code = group.main(args=list(arguments), prog_name="mlops", standalone_mode=False, **extra)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("✕ interrupted", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except MlopsError as error:
+        Console(as_json=as_json).failure(error)
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get("MLOPS_TRACEBACK"):
+            raise
+        _report_bug(error)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _report_bug(error: Exception) -> None:
+    """A bug of ours: say so, keep the traceback in a file instead of the user's terminal."""
+    import tempfile
+    import traceback
+    from pathlib import Path
+
+    handle, name = tempfile.mkstemp(prefix="mlops-traceback-", suffix=".txt")
+    os.close(handle)
+    Path(name).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    click.echo(f"✕ a bug in mlops: {type(error).__name__}: {error}", err=True)
+    click.echo(f"→ the traceback is in {name}; MLOPS_TRACEBACK=1 shows it", err=True)
+    sys.stderr.flush()

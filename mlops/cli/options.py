@@ -1,0 +1,66 @@
+"""What every command has: --target, --json, help with an example, and the console."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mlops.console import Console
+    from mlops.settings import Settings
+
+TARGET_HELP = "Section of mlops.yaml to work on: local, staging, production."
+
+
+@dataclass
+class Run:
+    """One call of a command: its target and its console."""
+
+    target: str
+    console: Console
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The settings of this target, read and validated when first used."""
+        from mlops.settings import load
+
+        return load(self.target)
+
+
+def command(
+    *, example: str, name: str | None = None, group: click.Group | None = None
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function a command; its first argument is the :class:`Run`.
+
+    Args:
+        example: lines of shell shown at the end of the help.
+        name: the command's name, the function's by default.
+        group: the group it belongs to, none for a top-level command.
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @functools.wraps(function)
+        def call(*args: Any, target: str, as_json: bool, **kwargs: Any) -> Any:
+            from mlops.console import Console
+
+            return function(Run(target=target, console=Console(as_json=as_json)), *args, **kwargs)
+
+        lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
+        made = click.command(
+            name=name or function.__name__.replace("_", "-"),
+            epilog=f"\b\nExample:\n{lines}",
+            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        )(call)
+        made = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(made)
+        made = click.option(
+            "-t", "--target", envvar="MLOPS_TARGET", default="local", show_default=True, help=TARGET_HELP
+        )(made)
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return decorate
