@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="mlops")
 def group() -> None:
-    """Fine-tune a chat model on Azure ML and release it blue/green behind a gate.
+    r"""Fine-tune a chat model on Azure ML and release it blue/green behind a gate.
 
     Without Azure: every command talks to a local workspace that speaks Azure's REST (--target local).
 

@@ -1,0 +1,185 @@
+"""The control plane's HTTP side: parses ids, finds the type, answers in Azure's manner."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mlops.local.arm.errors import ArmError, bad_request, not_found
+from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.operations import Operation
+from mlops.local.workspace import Workspace
+
+PROVIDER = re.compile(r"^(?P<scope>.*)/providers/Microsoft\.MachineLearningServices/(?P<rest>[^?]+)$", re.IGNORECASE)
+OPERATION = re.compile(
+    r"/locations/[^/]+/(?P<how>mfeOperationsStatus|mfeOperationResults|computeOperationsStatus|workspaceOperationsStatus)"
+    r"/(?P<id>[^/]+)$",
+    re.IGNORECASE,
+)
+MAX_BODY = 4 * 1024 * 1024
+"""ARM refuses larger requests."""
+
+
+class ControlPlane:
+    """Answers requests on ARM ids with the registered types.
+
+    The registry's data plane uses the same ids behind ``/mferp/managementfrontend``; it is served by this class too
+    (``prefix``), whose types then are ``registries/…``.
+    """
+
+    def __init__(self, workspace: Workspace, types: list[ResourceType]) -> None:
+        self.workspace = workspace
+        self.types = {kind.kind.lower(): kind for kind in types}
+
+    async def answer(self, request: Request, *, caller: str, prefix: str = "") -> Response:
+        """Answer one authenticated request."""
+        try:
+            answer = await self._answer(request, caller=caller, prefix=prefix)
+        except ArmError as error:
+            headers = {"x-ms-response-type": "error"}
+            answer = Answer(error.status, error.body(self.workspace.config.region), headers)
+        return respond(answer, request.method)
+
+    async def _answer(self, request: Request, *, caller: str, prefix: str) -> Answer:
+        path = request.scope["path"].removeprefix(prefix).rstrip("/")
+        operation = OPERATION.search(path)
+        if operation and request.method == "GET":
+            return self._operation(operation["how"], operation["id"], path)
+        found = PROVIDER.match(path)
+        if not found:
+            raise ArmError(404, "InvalidResourceType", f"The resource type of '{path}' is not known here.")
+        call = Call(
+            workspace=self.workspace,
+            method=request.method,
+            resource_id=path,
+            query=dict(request.query_params),
+            body=await read_json(request),
+            caller=caller,
+            host=request.headers.get("host", "management.azure.com"),
+            path_prefix=prefix,
+        )
+        segments = found["rest"].split("/")
+        if request.method == "POST" and len(segments) % 2 == 1 and len(segments) > 1:
+            action = segments.pop()
+            call.resource_id = path.rsplit("/", 1)[0]
+            return await self._type(segments).action(call, action)
+        kind = self._type(segments)
+        if len(segments) % 2 == 1:
+            if request.method != "GET":
+                raise ArmError(405, "MethodNotAllowed", f"{request.method} is not allowed on a collection.")
+            return await kind.list(call)
+        verbs = {"GET": kind.get, "PUT": kind.put, "PATCH": kind.patch, "DELETE": kind.delete, "HEAD": kind.get}
+        if request.method not in verbs:
+            raise ArmError(405, "MethodNotAllowed", f"{request.method} is not allowed here.")
+        return await verbs[request.method](call)
+
+    def _type(self, segments: list[str]) -> ResourceType:
+        kind = "/".join(segments[0::2])
+        found = self.types.get(kind.lower())
+        if found is None:
+            raise ArmError(404, "InvalidResourceType", f"The resource type '{kind}' could not be found.")
+        return found
+
+    def _operation(self, how: str, operation_id: str, path: str) -> Answer:
+        operation = self.workspace.operations.get(operation_id)
+        if operation is None:
+            guid = operation_id.rsplit(":", 1)[-1]
+            raise not_found(detail=("OperationNotFound", f"There is no operation with id {guid}"))
+        running = operation.status == "InProgress"
+        headers = {"Retry-After": f"{self.workspace.config.retry_after_s:g}"} if running else {}
+        if how.lower() == "mfeoperationresults":
+            return Answer(202 if running else 200, operation_body(operation, path), headers)
+        return Answer(200, operation_body(operation, path), headers)
+
+
+def operation_body(operation: Operation, path: str) -> dict[str, Any]:
+    """The status document; compute operations show less."""
+    running = operation.status == "InProgress"
+    status = "Updating" if running else operation.status
+    body: dict[str, Any] = {
+        "id": path,
+        "name": operation.id,
+        "startTime": operation.started,
+        "percentComplete": 0.0 if running else 100.0,
+        "status": status,
+    }
+    body["endTime"] = operation.ended or "0001-01-01T00:00:00+00:00"
+    if operation.error:
+        body["error"] = operation.error
+    return body
+
+
+def operation_headers(
+    call: Call, operation_id: str, *, status: bool = True, result: str = "resource"
+) -> dict[str, str]:
+    """The headers that lead a client to an operation.
+
+    Args:
+        call: the request that began it.
+        operation_id: its id.
+        status: send ``Azure-AsyncOperation``.
+        result: ``Location`` is the resource's url (PUT), the operation's result (PATCH, DELETE) or left out.
+    """
+    config = call.workspace.config
+    where = f"https://{call.host}/subscriptions/{config.subscription}/providers/Microsoft.MachineLearningServices"
+    version = f"?api-version={call.api_version}"
+    headers = {"x-ms-async-operation-timeout": "PT30M", "Retry-After": f"{config.retry_after_s:g}"}
+    compute = ":" not in operation_id
+    kind = "computeOperationsStatus" if compute else "mfeOperationsStatus"
+    if status:
+        tail = f"{version}&service=new" if compute else version
+        headers["Azure-AsyncOperation"] = f"{where}/locations/{config.region}/{kind}/{operation_id}{tail}"
+    if result == "resource":
+        headers["Location"] = call.url()
+    elif result == "operation":
+        headers["Location"] = f"{where}/locations/{config.region}/mfeOperationResults/{operation_id}{version}"
+    return headers
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The request's JSON object; an empty body is an empty object."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise ArmError(413, "RequestEntityTooLarge", f"The request is larger than {MAX_BODY} bytes.")
+        chunks.append(chunk)
+    raw = b"".join(chunks)
+    if not raw:
+        return {}
+    try:
+        body = json.loads(raw)
+    except ValueError as error:
+        raise bad_request("The request body is not JSON.") from error
+    if body is None:
+        return {}
+    if not isinstance(body, dict):
+        raise bad_request("The request body must be a JSON object.")
+    return body
+
+
+def respond(answer: Answer, method: str) -> Response:
+    """An HTTP response with the headers that every ARM answer carries."""
+    kind = {"GET": "reads", "DELETE": "deletes"}.get(method, "writes")
+    headers = {
+        "x-ms-request-id": str(uuid.uuid4()),
+        "x-ms-correlation-request-id": str(uuid.uuid4()),
+        f"x-ms-ratelimit-remaining-subscription-{kind}": "1199",
+        "Cache-Control": "no-cache",
+        "x-ms-response-type": "standard",
+        **answer.headers,
+    }
+    if answer.status == 204 or (method == "HEAD"):
+        return Response(status_code=answer.status, headers=headers)
+    return Response(
+        json.dumps(answer.body),
+        status_code=answer.status,
+        headers=headers,
+        media_type="application/json; charset=utf-8",
+    )

@@ -1,0 +1,186 @@
+"""How a request on a resource is parsed and answered; the generic behaviour that types build on.
+
+A type of resource is a subclass of :class:`ResourceType` whose ``kind`` is its type path below the provider, such as
+``workspaces/onlineEndpoints/deployments``; it overrides the hooks that it needs. A type of which nothing special is
+known is stored and given back, which is what most of ARM does.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlops.local.arm.errors import ArmError, bad_request, not_found
+from mlops.local.operations import now
+from mlops.local.store import Document
+from mlops.local.workspace import Workspace
+
+
+@dataclass
+class Answer:
+    """An HTTP answer of the control plane; a None body with status 202 is the JSON literal null, with 204 nothing."""
+
+    status: int
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Call:
+    """One request: the id it names (without query), what it carries and who sent it."""
+
+    workspace: Workspace
+    method: str
+    resource_id: str
+    query: dict[str, str]
+    body: Document
+    caller: str
+    host: str = "management.azure.com"
+    path_prefix: str = ""
+    """What stands before the id in this host's urls (the registry's data plane has one)."""
+
+    @property
+    def api_version(self) -> str:
+        """The version that the client asked for; echoed, never judged."""
+        return self.query.get("api-version", "2024-10-01")
+
+    @property
+    def name(self) -> str:
+        """Last segment of the id."""
+        return self.resource_id.rstrip("/").rsplit("/", 1)[1]
+
+    @property
+    def parent_id(self) -> str:
+        """The id of the resource that this one belongs to."""
+        return self.resource_id.rstrip("/").rsplit("/", 2)[0]
+
+    @property
+    def collection_id(self) -> str:
+        """The id without its last segment."""
+        return self.resource_id.rstrip("/").rsplit("/", 1)[0]
+
+    def url(self, path: str | None = None) -> str:
+        """The full url of an id (this request's by default)."""
+        return f"https://{self.host}{self.path_prefix}{path or self.resource_id}?api-version={self.api_version}"
+
+
+class ResourceType:
+    """Generic PUT, PATCH, GET, list, DELETE; synchronous, as jobs, models and components are."""
+
+    kind = ""
+    """Type path below ``Microsoft.MachineLearningServices``, compared without case."""
+
+    # -- hooks -----------------------------------------------------------------------------------------------------
+
+    def complete(self, call: Call, body: Document, existing: Document | None) -> Document:
+        """Validate and fill in what the service adds; raises :class:`ArmError`."""
+        del call, existing
+        return body
+
+    def shown(self, call: Call, body: Document) -> Document:
+        """What a GET shows of a stored document."""
+        del call
+        return body
+
+    async def written(self, call: Call, body: Document, existing: Document | None) -> None:
+        """After a document was written."""
+
+    async def action(self, call: Call, action: str) -> Answer:
+        """POST ``…/{action}``."""
+        raise not_found(f"The action '{action}' is not known on '{call.resource_id}'.")
+
+    def selected(self, call: Call, body: Document) -> bool:
+        """Whether a list shows this document (filters of the query)."""
+        view = call.query.get("listViewType", "ActiveOnly")
+        archived = bool(body.get("properties", {}).get("isArchived"))
+        return view == "All" or archived == (view == "ArchivedOnly")
+
+    # -- verbs -----------------------------------------------------------------------------------------------------
+
+    def document(self, call: Call, existing: Document | None) -> Document:
+        """The request's body as a resource with id, name, type and system data."""
+        body = copy.deepcopy(call.body)
+        body.setdefault("properties", {})
+        if not isinstance(body["properties"], dict):
+            raise bad_request("The request body must hold an object 'properties'.")
+        body["id"] = existing["id"] if existing else call.resource_id
+        body["name"] = existing["name"] if existing else call.name
+        body["type"] = f"Microsoft.MachineLearningServices/{self.kind}"
+        made = (existing or {}).get("systemData", {})
+        body["systemData"] = {
+            "createdAt": made.get("createdAt", now()),
+            "createdBy": made.get("createdBy", call.caller),
+            "createdByType": "Application",
+            "lastModifiedAt": now(),
+            "lastModifiedBy": call.caller,
+            "lastModifiedByType": "Application",
+        }
+        return body
+
+    async def put(self, call: Call) -> Answer:
+        """Create or replace."""
+        store = call.workspace.store
+        existing = store.get(call.resource_id)
+        body = self.complete(call, self.document(call, existing), existing)
+        store.put(call.resource_id, body)
+        await self.written(call, body, existing)
+        shown = self.shown(call, store.get(call.resource_id) or body)
+        return Answer(200 if existing else 201, shown, {"Location": call.url()})
+
+    async def patch(self, call: Call) -> Answer:
+        """Merge into an existing document (RFC 7396, as ARM does)."""
+        existing = self.must(call)
+        call.body = merge(existing, {key: call.body[key] for key in call.body if key not in ("id", "name", "type")})
+        await self.put(call)
+        return Answer(200, self.shown(call, self.must(call)))
+
+    async def get(self, call: Call) -> Answer:
+        """One resource."""
+        return Answer(200, self.shown(call, self.must(call)))
+
+    async def list(self, call: Call) -> Answer:
+        """A collection (``call.resource_id`` is the collection's id), newest first where asked, in pages."""
+        found = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
+        if "desc" in call.query.get("$orderBy", call.query.get("orderBy", "")).lower():
+            found.reverse()
+        size = int(call.query.get("$top", call.query.get("count", call.query.get("$maxpagesize", 0))) or 0)
+        skip = int(call.query.get("$skip", 0) or 0)
+        page = found[skip : skip + size] if size else found[skip:]
+        body: Document = {"value": [self.shown(call, item) for item in page]}
+        if size and skip + size < len(found) and "$top" not in call.query:
+            kept = "&".join(
+                f"{key}={value}" for key, value in call.query.items() if key not in ("api-version", "$skip")
+            )
+            body["nextLink"] = f"{call.url()}&{kept}&$skip={skip + size}"
+        return Answer(200, body)
+
+    async def delete(self, call: Call) -> Answer:
+        """Delete with everything below; 204 where there is nothing."""
+        return Answer(200 if call.workspace.store.delete(call.resource_id) else 204)
+
+    def must(self, call: Call) -> Document:
+        """The stored document, or Azure's 404."""
+        found = call.workspace.store.get(call.resource_id)
+        if found is None:
+            raise self.missing(call)
+        return found
+
+    def missing(self, call: Call) -> ArmError:
+        """The 404 for this type."""
+        return not_found(
+            "The specified resource was not found.", detail=("ResourceNotFound", f"'{call.name}' was not found.")
+        )
+
+
+def merge(target: Document, change: Document) -> Document:
+    """JSON merge patch (RFC 7396)."""
+    merged = copy.deepcopy(target)
+    for key, value in change.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged

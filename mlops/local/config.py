@@ -1,0 +1,55 @@
+"""Names, limits and delays of a local workspace; environment variables ``MLOPS_LOCAL_*`` override the delays."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+
+def _seconds(name: str, default: float) -> float:
+    return float(os.environ.get(f"MLOPS_LOCAL_{name}", default))
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a client can see of this workspace, and how long its operations pretend to take (seconds)."""
+
+    subscription: str = "00000000-0000-0000-0000-000000000001"
+    resource_group: str = "local"
+    workspace: str = "local"
+    workspace_guid: str = "0c0ffee0-0000-4000-8000-00000000000b"
+    region: str = "eastus"
+    tenant: str = "00000000-0000-0000-0000-00000000000a"
+    account: str = "mlopslocal"
+    registry: str = "azureml"
+    endpoint_operation_s: float = field(default_factory=lambda: _seconds("ENDPOINT_S", 0.3))
+    deployment_operation_s: float = field(default_factory=lambda: _seconds("DEPLOYMENT_S", 0.3))
+    compute_operation_s: float = field(default_factory=lambda: _seconds("COMPUTE_S", 0.3))
+    delete_operation_s: float = field(default_factory=lambda: _seconds("DELETE_S", 0.2))
+    latency_s: float = field(default_factory=lambda: _seconds("LATENCY_S", 0.0))
+    retry_after_s: float = field(default_factory=lambda: _seconds("RETRY_AFTER_S", 1))
+
+    @property
+    def container(self) -> str:
+        """The container behind ``workspaceblobstore``."""
+        return f"azureml-blobstore-{self.workspace_guid}"
+
+    @property
+    def group_id(self) -> str:
+        """ARM id of the resource group."""
+        return f"/subscriptions/{self.subscription}/resourceGroups/{self.resource_group}"
+
+    @property
+    def workspace_id(self) -> str:
+        """ARM id of the workspace."""
+        return f"{self.group_id}/providers/Microsoft.MachineLearningServices/workspaces/{self.workspace}"
+
+    @property
+    def registry_id(self) -> str:
+        """ARM id of the registry, as its data plane uses it."""
+        return f"{self.group_id}/providers/Microsoft.MachineLearningServices/registries/{self.registry}"
+
+    @property
+    def api_host(self) -> str:
+        """Host of the region's data plane: run history, MLflow, registry discovery."""
+        return f"{self.region}.api.azureml.ms"
