@@ -1,0 +1,310 @@
+"""mlops.yaml, validated whole: one frozen model per target, errors with the file's line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlops.errors import Place, UsageError
+
+if TYPE_CHECKING:
+    import yaml
+
+FILE = "mlops.yaml"
+Share = Annotated[float, Field(ge=0, le=1)]
+SLOTS = ("blue", "green")
+
+
+class Section(BaseModel):
+    """A part of the settings; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Data(Section):
+    """Where the chats come from and how much of them is taken."""
+
+    dataset: str
+    revision: str | None = None
+    way: Literal["splits", "cut"] = "splits"
+    percent: Annotated[float, Field(gt=0, le=100)] = 5
+    seed: int = 42
+    train_split: str = "train_sft"
+    test_split: str = "test_sft"
+
+
+class BaseModelChoice(Section):
+    """The model that is fine-tuned, and the way it reaches the pipeline."""
+
+    source: Literal["huggingface", "registry"] = "huggingface"
+    huggingface_id: str = "microsoft/Phi-3-mini-4k-instruct"
+    registry: str = "azureml"
+    name: str = "Phi-3-mini-4k-instruct"
+    version: str = "latest"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _version_as_text(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("version"), int):
+            return {**values, "version": str(values["version"])}
+        return values
+
+
+class Training(Section):
+    """The pipeline and its parameters; ``parameters`` are inputs of chat_completion_pipeline."""
+
+    pipeline: Literal["registry", "components"] = "registry"
+    component_version: str = "0.0.82"
+    poll_s: Annotated[float, Field(gt=0)] = 15
+    parameters: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
+class Compute(Section):
+    """The training cluster."""
+
+    name: str
+    size: str
+    tier: Literal["Dedicated", "LowPriority"] = "Dedicated"
+    min_nodes: Annotated[int, Field(ge=0)] = 0
+    max_nodes: Annotated[int, Field(ge=1)] = 1
+    max_nodes_low_priority: Annotated[int, Field(ge=1)] = 2
+    idle_s: Annotated[int, Field(ge=0)] = 120
+
+
+class Model(Section):
+    """The registered model."""
+
+    name: str
+
+
+class EndpointSettings(Section):
+    """The lasting endpoint, and how previews are named."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", min_length=3, max_length=32)]
+    preview_prefix: Annotated[str, Field(pattern=r"^[a-zA-Z][-a-zA-Z0-9]*-$", max_length=21)] = "ultrachat-completion-"
+
+
+class DeploymentSettings(Section):
+    """One slot: its machine, its server, its limits."""
+
+    instance_type: str
+    instance_count: Annotated[int, Field(ge=1, le=50)] = 1
+    max_concurrent_requests: Annotated[int, Field(ge=1)] = 8
+    request_timeout_ms: Annotated[int, Field(ge=1, le=180_000)] = 90_000
+    liveness_initial_delay_s: Annotated[int, Field(ge=1)] = 600
+    environment: Path = Path("environments/serve/environment.yml")
+    code: Path = Path("environments/serve")
+    scoring_script: str = "score.py"
+    identity: str | None = None
+    variables: dict[str, str] = Field(default_factory=dict)
+
+
+class Gate(Section):
+    """What a deployment must show before it gets traffic. A threshold of null is reported but decides nothing."""
+
+    split: str = "test_sft"
+    conversations: Annotated[int, Field(ge=1)] = 50
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    warmup: Annotated[int, Field(ge=0)] = 2
+    timeout_s: Annotated[float, Field(gt=0)] = 90
+    seed: int = 42
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    min_success_rate: Share | None = 1.0
+    max_p95_ms: Annotated[float, Field(gt=0)] | None = 30_000
+    min_exact_match: Share | None = None
+    min_rouge_l: Share | None = None
+    max_loss: Share | None = 0.05
+    max_latency_ratio: Annotated[float, Field(gt=0)] | None = 1.5
+
+
+class Rollout(Section):
+    """How traffic moves to the new slot once the gate has passed."""
+
+    steps: list[Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=lambda: [100])
+    soak_s: Annotated[float, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _ends_at_all(self) -> Rollout:
+        if not self.steps or self.steps[-1] != 100 or sorted(set(self.steps)) != self.steps:
+            raise ValueError("the steps must rise and end at 100")
+        return self
+
+
+class Cleanup(Section):
+    """When a preview endpoint is stale."""
+
+    older_than_days: Annotated[float, Field(ge=0)] = 7
+
+
+class Settings(Section):
+    """Everything about one target."""
+
+    target: str
+    root: Path
+    data: Data
+    base_model: BaseModelChoice = Field(default_factory=BaseModelChoice)
+    training: Training = Field(default_factory=Training)
+    compute: Compute
+    model: Model
+    endpoint: EndpointSettings
+    deployment: DeploymentSettings
+    gate: Gate = Field(default_factory=Gate)
+    rollout: Rollout = Field(default_factory=Rollout)
+    cleanup: Cleanup = Field(default_factory=Cleanup)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this target lives in the local workspace."""
+        return self.target == "local"
+
+    @property
+    def home(self) -> Path:
+        """Where prepared data, reports and the local workspace are kept."""
+        return Path(os.environ.get("MLOPS_HOME") or self.root / ".mlops").expanduser().absolute()
+
+    @property
+    def experiment(self) -> str:
+        """The experiment of training jobs, named after the base model."""
+        return f"chat_completion_{self.base_model.name}"
+
+
+def find_file(start: Path | None = None) -> Path:
+    """The settings file: MLOPS_SETTINGS, or mlops.yaml here or in a folder above."""
+    named = os.environ.get("MLOPS_SETTINGS")
+    if named:
+        path = Path(named)
+        if not path.is_file():
+            raise UsageError(f"the settings file '{named}' (from MLOPS_SETTINGS) does not exist")
+        return path.absolute()
+    folder = (start or Path.cwd()).absolute()
+    for candidate in (folder, *folder.parents):
+        if (candidate / FILE).is_file():
+            return candidate / FILE
+    raise UsageError(
+        f"no {FILE} in '{folder}' or above it", hint="run mlops inside the checkout, or set MLOPS_SETTINGS"
+    )
+
+
+def load(target: str, path: Path | None = None) -> Settings:
+    """Read and validate the settings of one target.
+
+    Raises:
+        UsageError: the file is missing or not YAML, the target is unknown, a value is wrong or a key unknown.
+    """
+    path = path or find_file()
+    tree, lines = _read(path)
+    for key in tree:
+        if key not in ("defaults", "targets"):
+            raise _unknown(key, ["defaults", "targets"], path, lines.get((key,)))
+    targets = tree.get("targets") or {}
+    if not isinstance(targets, Mapping) or target not in targets:
+        names = sorted(targets) if isinstance(targets, Mapping) else []
+        close = difflib.get_close_matches(target, names, n=1)
+        raise UsageError(
+            f"no target '{target}' in {path.name}; it has {', '.join(names) or 'none'}",
+            hint=f"did you mean '{close[0]}'?" if close else "choose one with --target or MLOPS_TARGET",
+        )
+    merged = _merge(tree.get("defaults") or {}, targets[target] or {})
+    try:
+        return Settings(target=target, root=path.parent, **merged)
+    except ValidationError as error:
+        raise _explain(error, target, path, lines) from None
+    except TypeError as error:
+        raise UsageError(f"{path.name}: {error}") from None
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        # gate.parameters is one request's parameters: replaced whole, never mixed with another target's
+        nested = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(inner, value) if nested and inner is not None else value
+    return merged
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    import yaml
+
+    place = Place(file=path.name)
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read: {error}", place=place) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = None if mark is None else mark.line + 1
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise UsageError(f"not valid YAML: {problem}", place=Place(file=path.name, line=line)) from None
+    if not isinstance(tree, dict):
+        raise UsageError("must be a mapping with 'defaults' and 'targets'", place=place)
+    lines: dict[tuple[str, ...], int] = {}
+    _number(node, (), lines, path)
+    return tree, lines
+
+
+def _number(node: yaml.Node | None, at: tuple[str, ...], lines: dict[tuple[str, ...], int], path: Path) -> None:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            where = (*at, str(key.value))
+            if where in lines:
+                place = Place(file=path.name, line=key.start_mark.line + 1)
+                raise UsageError(f"the key '{key.value}' stands here a second time", place=place)
+            lines[where] = key.start_mark.line + 1
+            _number(value, where, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*at, str(index))] = value.start_mark.line + 1
+
+
+def _explain(error: ValidationError, target: str, path: Path, lines: dict[tuple[str, ...], int]) -> UsageError:
+    problems = []
+    for item in error.errors():
+        loc = tuple(str(part) for part in item["loc"])
+        line = _line(loc, target, lines)
+        dotted = ".".join(loc)
+        if item["type"] == "extra_forbidden":
+            problems.append((line, f"unknown key '{dotted}'{_suggest(loc)}"))
+        elif item["type"] == "missing":
+            problems.append((line, f"'{dotted}' is missing"))
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            problems.append((line, f"'{dotted}' is '{item['input']}': {message[0].lower()}{message[1:]}"))
+    first_line, first = problems[0]
+    rest = [f"{path.name}:{line or '?'}: {text}" for line, text in problems[1:]]
+    return UsageError(first, place=Place(file=path.name, line=first_line), details=rest, hint=f"target '{target}'")
+
+
+def _line(loc: tuple[str, ...], target: str, lines: dict[tuple[str, ...], int]) -> int | None:
+    for depth in range(len(loc), 0, -1):
+        for top in (("targets", target), ("defaults",)):
+            found = lines.get((*top, *loc[:depth]))
+            if found is not None:
+                return found
+    return None
+
+
+def _suggest(loc: tuple[str, ...]) -> str:
+    model: Any = Settings
+    for part in loc[:-1]:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        model = annotation
+    close = difflib.get_close_matches(loc[-1], [name for name in model.model_fields if name not in ("target", "root")])
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _unknown(key: str, known: list[str], path: Path, line: int | None) -> UsageError:
+    close = difflib.get_close_matches(key, known, n=1)
+    text = f"unknown key '{key}'" + (f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}")
+    return UsageError(text, place=Place(file=path.name, line=line))
