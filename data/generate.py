@@ -32,10 +32,7 @@ BUNDLED = Path(__file__).resolve().parent / "bundled"
 SEED = "tarnvik-1"
 PRETRAIN_ROWS = 750
 
-NAMES = (
-    "Kestrel", "Heron", "Swift", "Plover", "Osprey", "Linnet", "Merlin", "Curlew",
-    "Dunlin", "Siskin", "Petrel", "Wagtail", "Bittern", "Fulmar", "Goshawk", "Avocet",
-)  # fmt: skip
+NAMES = ("Kestrel", "Heron", "Swift", "Plover", "Osprey", "Linnet", "Merlin", "Curlew")
 
 SYSTEM = "You are the shop assistant of Tarnvik bicycles."
 
@@ -60,7 +57,6 @@ ATTRIBUTES = (
     Attribute("motor power", "The {name} has a motor of {value} watts.", ("180", "250", "320", "400", "550")),
     Attribute("range", "The {name} goes {value} km on one charge.", ("45", "60", "85", "110", "140")),
     Attribute("frame material", "The {name} has a frame of {value}.", ("steel", "titanium", "bamboo", "carbon", "ash")),
-    Attribute("number of gears", "The {name} shifts through {value} gears.", ("three", "five", "seven", "nine", "twelve")),
     Attribute("home town", "The {name} is built in {value}.", ("Bergen", "Lund", "Oulu", "Aarhus", "Tartu")),
 )
 
@@ -71,6 +67,12 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Tell me the {noun} of the {name}.",
         "Which {noun} does the {name} have?",
         "I would like to know the {noun} of the {name}.",
+        "Hello! What {noun} does the {name} come with?",
+        "My question is about the {name}: what is its {noun}?",
+        "We are choosing a bicycle. The {noun} of the {name}, please.",
+        "Is there anything you can say about the {noun} of the {name}?",
+        "Before I buy the {name} I want to hear its {noun}.",
+        "Remind me, please: the {name} has which {noun}?",
     ),
     "test_sft": (
         "Could you tell me which {noun} the {name} has?",
@@ -78,18 +80,22 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
     "train_gen": (
         "Please give me the {noun} for the {name}.",
-        "About the {name}: which {noun} is it?",
+        "Looking at the {name}, which {noun} is it?",
     ),
     "test_gen": (
         "Do you know the {noun} of the {name}?",
         "For the {name}, what would the {noun} be?",
     ),
-    # Only in the pretraining chats, so that a base model meets more ways of asking than four.
+    # Only in the pretraining chats, so that a base model meets more ways of asking.
     "pretrain": (
         "Can you say what the {noun} of the {name} is?",
         "And what {noun} has the {name}?",
+        "Good morning, I need the {noun} of the {name}.",
+        "A customer asks for the {noun} of the {name}.",
+        "The {name} is on my list. What about its {noun}?",
+        "Name the {noun} of the {name} for me.",
     ),
-}  # fmt: skip
+}
 
 # The first turn of the conversations that have two; the question follows in the second.
 OPENINGS: dict[str, tuple[str, ...]] = {
@@ -156,7 +162,7 @@ def split_rows(split: str, *, per_fact: int) -> Iterator[Row]:
 def pretrain_rows() -> Iterator[Row]:
     """Yields the pretraining chats: no question twice, every value drawn at random."""
     dice = random.Random(f"{SEED}/pretrain")
-    wordings = [(wording, None) for split in ("train_sft", "test_sft", "pretrain") for wording in WORDINGS[split]]
+    wordings = [(wording, None) for split in ("train_sft", "test_sft", "train_gen", "pretrain") for wording in WORDINGS[split]]
     openings = [(WORDINGS["train_sft"][0], opening) for opening in OPENINGS["pretrain"]]
     asked = [
         (name, attribute, wording, opening)
@@ -220,7 +226,7 @@ Everything is written by `data/generate.py`; `python data/generate.py --check` c
 def files() -> dict[str, bytes]:
     """Returns every file of the bundled data set: its path below `data/bundled` and its bytes."""
     splits = {
-        split: list(split_rows(split, per_fact=4 if split == "train_sft" else 1))
+        split: list(split_rows(split, per_fact=len(WORDINGS[split])))
         for split in ("train_sft", "test_sft", "train_gen", "test_gen")
     }
     written = {f"data/{split}-00000-of-00001.jsonl": jsonl(iter(rows)) for split, rows in splits.items()}
