@@ -222,7 +222,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         inner = merged.get(key)
-        # gate.parameters is one request's parameters: replaced whole, never mixed with another target's
         nested = isinstance(inner, Mapping) and isinstance(value, Mapping)
         merged[key] = _merge(inner, value) if nested and inner is not None else value
     return merged

@@ -1,0 +1,91 @@
+"""Azure's exceptions turned into ours, each with its exit code and what to do next."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlops.errors import AzureError, MlopsError, PreconditionError
+
+
+class NotFoundError(AzureError):
+    """Azure has no such resource."""
+
+
+KNOWN: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"not enough quota|OutOfQuota|Quota reached|QuotaExceeded", re.IGNORECASE),
+        "ask for quota of this family in the Azure portal (Quotas > Machine learning), or choose another size",
+    ),
+    (
+        re.compile(r"already an endpoint with this name|name needs to be unique", re.IGNORECASE),
+        "endpoint names are unique within a region: change endpoint.name in mlops.yaml",
+    ),
+    (
+        re.compile(
+            r"(VM|instance|SKU|vm ?size)[^.]*(not supported|unknown|invalid|retired|not available)", re.IGNORECASE
+        ),
+        "choose a size that the region offers for this purpose in mlops.yaml",
+    ),
+)
+
+
+@contextmanager
+def translated(action: str) -> Iterator[None]:
+    """Run calls to Azure; what they raise leaves as an :class:`~mlops.errors.MlopsError` that names the action."""
+    from azure.ai.ml.exceptions import MlException, UserErrorException
+    from azure.core import exceptions as core
+
+    try:
+        yield
+    except MlopsError:
+        raise
+    except core.ResourceNotFoundError as error:
+        raise NotFoundError(f"{action}: {explain(error)}") from error
+    except core.ClientAuthenticationError as error:
+        hint = "log in again (az login), or check AZURE_CLIENT_ID, AZURE_TENANT_ID and the credential's rights"
+        raise AzureError(f"{action}: Azure did not accept the login: {explain(error)}", hint=hint) from error
+    except core.HttpResponseError as error:
+        raise classified(action, explain(error)) from error
+    except (core.ServiceRequestError, core.ServiceResponseError) as error:
+        raise AzureError(f"{action}: no answer from Azure: {_first_line(str(error))}", hint="try again") from error
+    except core.AzureError as error:
+        raise classified(action, explain(error)) from error
+    except (MlException, UserErrorException) as error:
+        raise classified(action, _first_line(str(error))) from error
+
+
+def classified(action: str, message: str) -> MlopsError:
+    """The error for a sentence of Azure's: a precondition where the cause is known, else Azure's refusal."""
+    for pattern, hint in KNOWN:
+        if pattern.search(message):
+            return PreconditionError(f"{action}: {message}", hint=hint)
+    return AzureError(f"{action}: {message}")
+
+
+def explain(error: BaseException) -> str:
+    """The sentence that matters in an Azure error: the innermost message, without wrappers and trace ids."""
+    inner = getattr(error, "error", None)
+    message = str(getattr(inner, "message", "") or getattr(error, "message", "") or error)
+    details = [str(getattr(item, "message", "")) for item in (getattr(inner, "details", None) or [])]
+    texts = [_unwrapped(text) for text in (message, *details) if text]
+    return " ".join(dict.fromkeys(texts)) or type(error).__name__
+
+
+def _unwrapped(text: str) -> str:
+    """Validation errors come as JSON inside a sentence: keep the messages."""
+    start = text.find('{"errors"')
+    if start >= 0:
+        try:
+            errors = json.JSONDecoder().raw_decode(text[start:])[0]["errors"]
+            return " ".join(str(item) for items in errors.values() for item in items)
+        except (ValueError, KeyError, AttributeError, TypeError):
+            pass
+    return _first_line(text)
+
+
+def _first_line(text: str) -> str:
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines()]
+    return next((re.sub(r"^\((\w+)\)\s*", "", line) for line in lines if line), text)

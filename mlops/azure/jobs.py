@@ -1,0 +1,156 @@
+"""Pipeline jobs: submit, read, cancel, their steps and logs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlops.azure.errors import NotFoundError, translated
+from mlops.azure.session import Session
+from mlops.resources import Job
+
+OUTPUT = "trained_model"
+"""The pipeline's output that is registered."""
+
+
+@dataclass(frozen=True)
+class FileInput:
+    """A local file, uploaded when the job is submitted."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """An MLflow model by its id."""
+
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineSpec:
+    """A pipeline job before it is submitted.
+
+    Attributes:
+        component: a registry's ``(registry, name, version)``, or the file of a pipeline component.
+        inputs: the component's inputs; literals, :class:`FileInput` or :class:`ModelInput`.
+    """
+
+    name: str
+    display_name: str
+    experiment: str
+    description: str
+    component: tuple[str, str, str] | Path
+    inputs: Mapping[str, Any]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def submit(session: Session, spec: PipelineSpec) -> Job:
+    """Submit a pipeline job under its name."""
+    from azure.ai.ml import Input, load_component
+    from azure.ai.ml.constants import AssetTypes
+    from azure.ai.ml.dsl import pipeline
+
+    def asset(value: Any) -> Any:
+        if isinstance(value, FileInput):
+            return Input(type=AssetTypes.URI_FILE, path=str(value.path))
+        if isinstance(value, ModelInput):
+            return Input(type=AssetTypes.MLFLOW_MODEL, path=value.id)
+        return value
+
+    with translated("read the pipeline component"):
+        if isinstance(spec.component, Path):
+            component = load_component(source=str(spec.component))
+        else:
+            registry, name, version = spec.component
+            where = {"label": version} if version == "latest" else {"version": version}
+            component = session.registry(registry).components.get(name, **where)
+
+    inputs = {name: asset(value) for name, value in spec.inputs.items()}
+
+    @pipeline(name=spec.display_name)  # type: ignore[untyped-decorator]
+    def chat_completion() -> dict[str, Any]:
+        node = component(**inputs)
+        return {OUTPUT: node.outputs.mlflow_model_folder}
+
+    with translated("submit the pipeline"):
+        job = chat_completion()
+        job.name = spec.name
+        job.display_name = spec.display_name
+        job.description = spec.description
+        job.tags = dict(spec.tags)
+        job.settings.force_rerun = True
+        job.settings.continue_on_step_failure = False
+        return _job(session.ml.jobs.create_or_update(job, experiment_name=spec.experiment))
+
+
+def get(session: Session, name: str) -> Job | None:
+    """A job by its name; None where there is none."""
+    try:
+        with translated(f"look up the job '{name}'"):
+            return _job(session.ml.jobs.get(name))
+    except NotFoundError:
+        return None
+
+
+def steps(session: Session, name: str) -> list[Job]:
+    """The steps of a pipeline job, those of nested pipelines included, in the order in which they were made."""
+    found: list[Job] = []
+    with translated(f"list the steps of the job '{name}'"):
+        for child in session.ml.jobs.list(parent_job_name=name):
+            job = _job(child)
+            below = steps(session, job.name) if getattr(child, "type", "") == "pipeline" else []
+            found.extend(below or [job])
+    return sorted(found, key=lambda job: job.created or datetime.fromtimestamp(0, UTC))
+
+
+def cancel(session: Session, name: str) -> None:
+    """Ask Azure to cancel a job; returns when it has agreed."""
+    with translated(f"cancel the job '{name}'"):
+        session.ml.jobs.begin_cancel(name).result()
+
+
+def log_tail(session: Session, name: str, *, lines: int) -> list[str]:
+    """The last lines that a step's own program wrote; empty where there is no log."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with translated(f"read the log of the step '{name}'"):
+                session.ml.jobs.download(name, download_path=folder)
+        except (NotFoundError, OSError):
+            return []
+        logs = sorted(Path(folder).rglob("std_log*.txt")) or sorted(Path(folder).rglob("*.txt"))
+        if not logs:
+            return []
+        return logs[-1].read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-lines:]
+
+
+def _job(found: Any) -> Job:
+    context = getattr(found, "creation_context", None)
+    studio = (found.services or {}).get("Studio") if getattr(found, "services", None) else None
+    properties = getattr(found, "properties", None) or {}
+    return Job(
+        name=found.name,
+        status=found.status or "",
+        display_name=found.display_name or found.name,
+        experiment=getattr(found, "experiment_name", None) or "",
+        tags=dict(found.tags or {}),
+        created=_moment(getattr(context, "created_at", None)),
+        started=_moment(properties.get("StartTimeUtc")),
+        ended=_moment(properties.get("EndTimeUtc")),
+        studio_url=getattr(studio, "endpoint", None),
+    )
+
+
+def _moment(value: Any) -> datetime | None:
+    if isinstance(value, str) and value:
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo else value.replace(tzinfo=UTC)

@@ -1,0 +1,65 @@
+"""Model versions, of the workspace and of registries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlops.azure.errors import NotFoundError, translated
+from mlops.azure.session import Session
+from mlops.resources import ModelVersion
+
+
+def get(session: Session, name: str, version: str, *, registry: str | None = None) -> ModelVersion | None:
+    """One version, or the one under a label (``latest``); None where there is none."""
+    client = session.registry(registry) if registry else session.ml
+    where = {"label": version} if version == "latest" else {"version": version}
+    try:
+        with translated(f"look up the model '{name}', version '{version}'"):
+            return _version(client.models.get(name, **where))
+    except NotFoundError:
+        return None
+
+
+def versions(session: Session, name: str) -> list[ModelVersion]:
+    """Every version of a model of the workspace, newest first (versions are timestamps)."""
+    try:
+        with translated(f"list the versions of the model '{name}'"):
+            found = [_version(item) for item in session.ml.models.list(name=name)]
+    except NotFoundError:
+        return []
+    return sorted(found, key=lambda model: (model.version.isdigit() and int(model.version)) or 0, reverse=True)
+
+
+def register(
+    session: Session, *, name: str, version: str, job: str, output: str, description: str, tags: Mapping[str, str]
+) -> ModelVersion:
+    """Register a job's output as an MLflow model."""
+    from azure.ai.ml.constants import AssetTypes
+    from azure.ai.ml.entities import Model
+
+    model = Model(
+        path=f"azureml://jobs/{job}/outputs/{output}",
+        type=AssetTypes.MLFLOW_MODEL,
+        name=name,
+        version=version,
+        description=description,
+        tags=dict(tags),
+    )
+    with translated(f"register the model '{name}', version '{version}'"):
+        return _version(session.ml.models.create_or_update(model))
+
+
+def _version(found: Any) -> ModelVersion:
+    context = getattr(found, "creation_context", None)
+    return ModelVersion(
+        name=found.name,
+        version=str(found.version),
+        id=found.id or "",
+        tags=dict(found.tags or {}),
+        properties=dict(found.properties or {}),
+        description=found.description or "",
+        created=getattr(context, "created_at", None),
+        job=getattr(found, "job_name", None) or (found.tags or {}).get("job"),
+        stage=getattr(found, "stage", None),
+    )

@@ -1,0 +1,144 @@
+"""Login, and the clients of one workspace.
+
+A target called ``local`` lives in the local workspace: it is started as a process of its own, which prints the
+environment that leads Azure's SDK to it. Nothing else differs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops.azure.errors import translated
+from mlops.errors import AzureError, PreconditionError
+
+if TYPE_CHECKING:
+    from mlops.console import Console
+    from mlops.settings import Settings
+
+SCOPE = "https://management.azure.com/.default"
+VARIABLES = ("AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", "AZUREML_WORKSPACE_NAME")
+
+
+@dataclass
+class Session:
+    """One login to one workspace; clients are made when first used."""
+
+    settings: Settings
+    console: Console
+    ml: Any
+    credential: Any
+    registries: dict[str, Any] = field(default_factory=dict)
+
+    def registry(self, name: str) -> Any:
+        """The client of a registry."""
+        from azure.ai.ml import MLClient
+
+        if name not in self.registries:
+            with translated(f"open the registry '{name}'"):
+                self.registries[name] = MLClient(self.credential, registry_name=name)
+        return self.registries[name]
+
+
+def connect(settings: Settings, console: Console) -> Session:
+    """Log in to the target's workspace.
+
+    Raises:
+        PreconditionError: no workspace is named, or the local workspace does not start.
+        AzureError: the login is refused.
+    """
+    if settings.is_local:
+        enter_local_workspace(settings)
+    _quiet()
+    from azure.ai.ml import MLClient
+
+    credential = _credential(console)
+    with translated("open the workspace"):
+        named = [os.environ.get(name, "") for name in VARIABLES]
+        if all(named):
+            ml = MLClient(credential, *named)
+        elif any(named):
+            missing = ", ".join(name for name, value in zip(VARIABLES, named, strict=True) if not value)
+            raise PreconditionError(f"the workspace is named only in part: {missing} is not set")
+        else:
+            ml = _from_config(credential, settings)
+    return Session(settings=settings, console=console, ml=ml, credential=credential)
+
+
+def _from_config(credential: Any, settings: Settings) -> Any:
+    from azure.ai.ml import MLClient
+
+    places = (settings.root / "config.json", settings.root / ".azureml" / "config.json")
+    for place in places:
+        if place.is_file():
+            return MLClient.from_config(credential, path=str(place.parent), file_name=place.name)
+    raise PreconditionError(
+        f"no workspace is named for the target '{settings.target}'",
+        hint=f"set {', '.join(VARIABLES)}, or put the workspace's config.json beside mlops.yaml",
+    )
+
+
+def _credential(console: Console) -> Any:
+    """DefaultAzureCredential with a token asked for at once; a browser only where there is a terminal."""
+    from azure.core.exceptions import AzureError as CoreError
+    from azure.identity import DefaultAzureCredential, InteractiveBrowserCredential
+
+    credential = DefaultAzureCredential()
+    try:
+        credential.get_token(SCOPE)
+    except CoreError as error:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            first = str(error).strip().splitlines()[0]
+            hint = "run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and a credential"
+            raise AzureError(f"log in to Azure: {first}", hint=hint) from error
+        console.say("no login found; a browser opens")
+        browser = InteractiveBrowserCredential()
+        with translated("log in to Azure"):
+            browser.get_token(SCOPE)
+        return browser
+    return credential
+
+
+def enter_local_workspace(settings: Settings) -> None:
+    """Start the local workspace where it does not run, and lead this process to it.
+
+    Every variable that could lead elsewhere (a proxy, an authority, a managed identity) is set anew or removed.
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment.setdefault("MLOPS_HOME", str(settings.home))
+    done = subprocess.run(
+        [sys.executable, "-m", "mlops.local.daemon", "ensure"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[2],
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PreconditionError(
+            "the local workspace did not start",
+            details=(done.stderr or done.stdout).strip().splitlines()[-8:],
+            hint="mlops local logs shows why; mlops local reset starts afresh",
+        )
+    for key, value in json.loads(done.stdout)["env"].items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+
+
+def _quiet() -> None:
+    """Keep the SDK's remarks about itself out of the user's log."""
+    import warnings
+
+    for name in ("azure", "azure.ai.ml", "azure.identity", "azure.core", "urllib3", "msal", "msrest"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"azure\..*")
+    warnings.filterwarnings("ignore", module=r"msrest\..*|marshmallow\..*|pydash\..*")
+    os.environ.setdefault("AZURE_EXTENSION_DIR", "")  # no look for command-line extensions
