@@ -28,6 +28,7 @@ class Config:
     delete_operation_s: float = field(default_factory=lambda: _seconds("DELETE_S", 0.2))
     latency_s: float = field(default_factory=lambda: _seconds("LATENCY_S", 0.0))
     retry_after_s: float = field(default_factory=lambda: _seconds("RETRY_AFTER_S", 1))
+    token_s: float = field(default_factory=lambda: _seconds("TOKEN_S", 3600))
 
     @property
     def container(self) -> str:

@@ -1,0 +1,117 @@
+"""The daemon's process: ``python -m mlops.local.daemon serve``, and ``… ensure`` for those who need it running.
+
+``ensure`` starts the daemon unless it runs and prints ``{"env": {…}}``: the variables to set, null for those to unset.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until a signal, or make sure that another process does."""
+    command = arguments[0] if arguments else "serve"
+    if command == "ensure":
+        return _ensure()
+    if command == "serve":
+        return _serve()
+    sys.stderr.write("usage: python -m mlops.local.daemon [serve | ensure]\n")
+    return 2
+
+
+def _ensure() -> int:
+    from mlops.local import client
+
+    try:
+        sys.stdout.write(json.dumps({"env": client.env()}) + "\n")
+    except client.DaemonFailed as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _serve() -> int:
+    import asyncio
+    import fcntl
+    import os
+
+    import uvloop
+
+    from mlops.local.layout import Layout
+
+    os.umask(0o077)
+    layout = Layout.find()
+    layout.root.mkdir(parents=True, exist_ok=True)
+    layout.root.chmod(0o700)
+    _configure_logging(layout.logs)
+    with (layout.root / "daemon.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            sys.stderr.write(f"another daemon serves {layout.root}\n")
+            return 3
+        uvloop.run(_run(layout))
+    assert asyncio  # uvloop runs it
+    return 0
+
+
+async def _run(layout: object) -> None:
+    import asyncio
+    import contextlib
+    import os
+    import signal
+    from datetime import UTC, datetime
+
+    from mlops.local import processes
+    from mlops.local.config import Config
+    from mlops.local.environment import Outer
+    from mlops.local.layout import Layout
+    from mlops.local.private_files import read_json, write_private_json
+    from mlops.local.proxy import Upstream
+    from mlops.local.server import Server
+
+    assert isinstance(layout, Layout)
+    outer = Outer.read()
+    before = read_json(layout.daemon) or {}
+    server = Server(layout, Config(), Upstream(outer.proxy, outer.no_proxy), outer_bundle=outer.bundle)
+    await server.start(proxy_port=int(before.get("proxy_port", 0)))
+    done = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, done.set)
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    record = {
+        "pid": os.getpid(),
+        "create_time": processes.create_time(os.getpid()),
+        "proxy_port": server.proxy_port,
+        "tls_port": server.tls_port,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_private_json(layout.daemon, record)
+    await done.wait()
+    await server.stop()
+    layout.daemon.unlink(missing_ok=True)
+
+
+def _configure_logging(folder: object) -> None:
+    import logging
+    from logging.handlers import RotatingFileHandler
+    from pathlib import Path
+
+    assert isinstance(folder, Path)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler = RotatingFileHandler(folder / "daemon.log", maxBytes=10_000_000, backupCount=2, encoding="utf-8")
+    handler.setFormatter(plain)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    requests = RotatingFileHandler(folder / "requests.log", maxBytes=10_000_000, backupCount=2, encoding="utf-8")
+    requests.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("mlops.local.requests")
+    logger.propagate = False
+    logger.addHandler(requests)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

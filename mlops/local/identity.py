@@ -1,0 +1,305 @@
+"""Entra ID as far as clients need it: discovery documents, a token endpoint, and the check of tokens.
+
+Tokens are RS256 JWTs signed by a key of this workspace. Errors carry Entra's own codes (AADSTS…), which client
+libraries and people know.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mlops.local.config import Config
+from mlops.local.credentials import Credentials
+from mlops.local.layout import Layout
+from mlops.local.private_files import write_private
+
+LOGIN = "https://login.microsoftonline.com"
+GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
+EXCHANGE_AUDIENCE = "api://AzureADTokenExchange"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+MAX_FORM = 64 * 1024
+MAX_CACHED = 1024
+
+MANAGEMENT = ("https://management.azure.com", "https://management.core.windows.net")
+MACHINE_LEARNING = ("https://ml.azure.com",)
+STORAGE = ("https://storage.azure.com",)
+
+
+class TokenRefused(Exception):
+    """A bearer token (or none) that opens nothing here."""
+
+
+class GrantRefused(Exception):
+    """The token endpoint says no."""
+
+    def __init__(self, status: int, error: str, code: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.error = error
+        self.code = code
+
+
+class Identity:
+    """Issues and checks the tokens of one workspace."""
+
+    def __init__(self, layout: Layout, config: Config, credentials: Credentials) -> None:
+        self._config = config
+        self._credentials = credentials
+        self._key = _signing_key(layout, "token.key")
+        self._github_key = _signing_key(layout, "github.key")
+        self._public = self._key.public_key()
+        self._key_id = uuid.uuid5(uuid.NAMESPACE_URL, _public_pem(self._key)).hex
+        self._checked: dict[str, dict[str, Any]] = {}
+        self._audiences = {
+            *MANAGEMENT, *MACHINE_LEARNING, *STORAGE, f"https://{config.account}.blob.core.windows.net",
+            "https://graph.microsoft.com", "https://vault.azure.net", "https://containerregistry.azure.net",
+        }  # fmt: skip
+
+    # -- tokens ----------------------------------------------------------------------------------------------------
+
+    def issue(self, audience: str, *, lifetime_s: float | None = None) -> str:
+        """A signed access token for the workspace's client."""
+        begin = int(time.time())
+        lifetime = self._config.token_s if lifetime_s is None else lifetime_s
+        credentials = self._credentials
+        claims = {
+            "aud": audience,
+            "iss": f"https://sts.windows.net/{credentials.tenant}/",
+            "iat": begin,
+            "nbf": begin - 5,
+            "exp": begin + int(lifetime),
+            "appid": credentials.client_id,
+            "appidacr": "1",
+            "idp": f"https://sts.windows.net/{credentials.tenant}/",
+            "idtyp": "app",
+            "oid": credentials.object_id,
+            "sub": credentials.object_id,
+            "tid": credentials.tenant,
+            "uti": uuid.uuid4().hex[:22],
+            "ver": "1.0",
+        }
+        return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._key_id, "x5t": self._key_id})
+
+    def check(self, authorization: str | None, audiences: tuple[str, ...]) -> dict[str, Any]:
+        """The claims of a bearer token, if its signature, issuer, expiry and audience are right."""
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise TokenRefused("The request has no bearer token.")
+        claims = self._claims(token.strip())
+        if str(claims["aud"]).rstrip("/") not in audiences:
+            raise TokenRefused(f"The access token is for the wrong audience '{claims['aud']}'.")
+        return claims
+
+    def _claims(self, token: str) -> dict[str, Any]:
+        found = self._checked.get(token)
+        if found is None:
+            try:
+                found = jwt.decode(
+                    token,
+                    self._public,
+                    algorithms=["RS256"],
+                    issuer=f"https://sts.windows.net/{self._credentials.tenant}/",
+                    options={"verify_aud": False, "require": ["exp", "aud", "iss"]},
+                )
+            except jwt.ExpiredSignatureError as error:
+                raise TokenRefused("The access token expired.") from error
+            except jwt.PyJWTError as error:
+                raise TokenRefused("The access token is not valid here.") from error
+            if len(self._checked) >= MAX_CACHED:
+                self._checked.clear()
+            self._checked[token] = found
+        if found["exp"] <= time.time():
+            self._checked.pop(token, None)
+            raise TokenRefused("The access token expired.")
+        return found
+
+    def federated_assertion(self, subject: str) -> str:
+        """What GitHub's token service would hand to a workflow, signed by this workspace's stand-in for it."""
+        begin = int(time.time())
+        claims = {
+            "iss": GITHUB_ISSUER,
+            "aud": EXCHANGE_AUDIENCE,
+            "sub": subject,
+            "iat": begin,
+            "nbf": begin - 5,
+            "exp": begin + 300,
+            "jti": str(uuid.uuid4()),
+        }
+        return jwt.encode(claims, self._github_key, algorithm="RS256", headers={"kid": "github"})
+
+    # -- http ------------------------------------------------------------------------------------------------------
+
+    async def answer(self, request: Request) -> Response:
+        """Answer for login.microsoftonline.com."""
+        path = request.scope["path"]
+        segments = [segment for segment in path.split("/") if segment]
+        tail = "/".join(segments[1:])
+        if path.endswith("/discovery/instance"):
+            return JSONResponse(_instances())
+        try:
+            if tail in ("oauth2/v2.0/token", "oauth2/token") and request.method == "POST":
+                return await self._token(request, segments[0])
+            if tail in ("v2.0/.well-known/openid-configuration", ".well-known/openid-configuration"):
+                return JSONResponse(self._configuration(self._tenant(segments[0]), v2=tail.startswith("v2.0")))
+            if tail in ("discovery/v2.0/keys", "discovery/keys"):
+                return JSONResponse({"keys": [self._web_key()]})
+        except GrantRefused as refused:
+            return _refusal(refused)
+        return JSONResponse({"error": "not_found"}, status_code=404)
+
+    def _tenant(self, name: str) -> str:
+        if name.lower() not in (self._credentials.tenant, "common", "organizations"):
+            message = (
+                f"Tenant '{name}' not found. This local workspace knows the tenant '{self._credentials.tenant}' only."
+            )
+            raise GrantRefused(400, "invalid_tenant", 90002, message)
+        return name
+
+    def _configuration(self, tenant: str, *, v2: bool) -> dict[str, Any]:
+        version = "v2.0/" if v2 else ""
+        shown = "{tenantid}" if tenant in ("common", "organizations") else tenant
+        issuer = f"{LOGIN}/{shown}/v2.0" if v2 else f"https://sts.windows.net/{shown}/"
+        return {
+            "issuer": issuer,
+            "authorization_endpoint": f"{LOGIN}/{tenant}/oauth2/{version}authorize",
+            "token_endpoint": f"{LOGIN}/{tenant}/oauth2/{version}token",
+            "device_authorization_endpoint": f"{LOGIN}/{tenant}/oauth2/{version}devicecode",
+            "end_session_endpoint": f"{LOGIN}/{tenant}/oauth2/{version}logout",
+            "jwks_uri": f"{LOGIN}/{tenant}/discovery/{version}keys",
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt", "client_secret_basic"],
+            "response_modes_supported": ["query", "fragment", "form_post"],
+            "subject_types_supported": ["pairwise"],
+            "id_token_signing_alg_values_supported": ["RS256"],
+            "response_types_supported": ["code", "id_token", "code id_token", "id_token token"],
+            "scopes_supported": ["openid", "profile", "email", "offline_access"],
+            "claims_supported": ["sub", "iss", "aud", "exp", "iat", "tid", "ver"],
+            "tenant_region_scope": "NA",
+            "cloud_instance_name": "microsoftonline.com",
+            "cloud_graph_host_name": "graph.windows.net",
+            "msgraph_host": "graph.microsoft.com",
+        }
+
+    def _web_key(self) -> dict[str, Any]:
+        algorithm = jwt.algorithms.RSAAlgorithm
+        key: dict[str, Any] = algorithm.to_jwk(self._public, as_dict=True)
+        return {**key, "use": "sig", "kid": self._key_id, "x5t": self._key_id, "alg": "RS256"}
+
+    async def _token(self, request: Request, tenant: str) -> Response:
+        if int(request.headers.get("content-length") or 0) > MAX_FORM:
+            raise GrantRefused(413, "invalid_request", 90015, "The request is too long.")
+        self._tenant(tenant)
+        from urllib.parse import parse_qsl
+
+        form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
+        if form.get("grant_type") != "client_credentials":
+            message = f"The grant type '{form.get('grant_type', '')}' is not supported here; use client_credentials."
+            raise GrantRefused(400, "unsupported_grant_type", 70003, message)
+        self._check_client(form)
+        audience = self._audience(form)
+        lifetime = int(self._config.token_s)
+        token = self.issue(audience)
+        return JSONResponse(
+            {"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token},
+            headers={"Cache-Control": "no-store"},
+        )
+
+    def _check_client(self, form: dict[str, str]) -> None:
+        credentials = self._credentials
+        if form.get("client_id", "").lower() != credentials.client_id:
+            message = f"Application with identifier '{form.get('client_id', '')}' was not found in the directory."
+            raise GrantRefused(400, "unauthorized_client", 700016, message)
+        if "client_secret" in form:
+            if not hmac.compare_digest(form["client_secret"].encode(), credentials.client_secret.encode()):
+                raise GrantRefused(401, "invalid_client", 7000215, "Invalid client secret provided.")
+            return
+        if form.get("client_assertion_type") != ASSERTION_TYPE or "client_assertion" not in form:
+            message = "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."
+            raise GrantRefused(401, "invalid_client", 7000218, message)
+        try:
+            claims = jwt.decode(
+                form["client_assertion"],
+                self._github_key.public_key(),
+                algorithms=["RS256"],
+                audience=EXCHANGE_AUDIENCE,
+                issuer=GITHUB_ISSUER,
+                options={"require": ["exp", "sub"]},
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise GrantRefused(
+                401, "invalid_client", 700024, "Client assertion is not within its valid time range."
+            ) from error
+        except jwt.PyJWTError as error:
+            message = "Client assertion failed signature, issuer or audience validation."
+            raise GrantRefused(401, "invalid_client", 700027, message) from error
+        if not str(claims["sub"]).startswith("repo:"):
+            message = f"No matching federated identity record found for presented assertion subject '{claims['sub']}'."
+            raise GrantRefused(401, "invalid_client", 700213, message)
+
+    def _audience(self, form: dict[str, str]) -> str:
+        scope = form.get("scope", "").split(" ")[0]
+        audience = scope.removesuffix("/.default") if scope else form.get("resource", "")
+        if scope and not scope.endswith("/.default"):
+            raise GrantRefused(400, "invalid_scope", 1002012, f"The provided value for scope {scope} is not valid.")
+        if audience.rstrip("/") not in self._audiences:
+            message = f"The resource principal named {audience} was not found in the tenant."
+            raise GrantRefused(400, "invalid_resource", 500011, message)
+        return audience
+
+
+def _refusal(refused: GrantRefused) -> Response:
+    trace = str(uuid.uuid4())
+    stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    body = {
+        "error": refused.error,
+        "error_description": f"AADSTS{refused.code}: {refused} Trace ID: {trace} Timestamp: {stamp}",
+        "error_codes": [refused.code],
+        "timestamp": stamp,
+        "trace_id": trace,
+        "correlation_id": trace,
+    }
+    return JSONResponse(body, status_code=refused.status)
+
+
+def _instances() -> dict[str, Any]:
+    """The known clouds; clients look for aliases of the authority they use."""
+    return {
+        "tenant_discovery_endpoint": f"{LOGIN}/common/v2.0/.well-known/openid-configuration",
+        "api-version": "1.1",
+        "metadata": [
+            {
+                "preferred_network": "login.microsoftonline.com",
+                "preferred_cache": "login.windows.net",
+                "aliases": ["login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net"],
+            }
+        ],
+    }
+
+
+def _signing_key(layout: Layout, name: str) -> rsa.RSAPrivateKey:
+    path = layout.tls / name
+    try:
+        found = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        if isinstance(found, rsa.RSAPrivateKey):
+            path.chmod(0o600)
+            return found
+    except (OSError, ValueError):
+        pass
+    made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = serialization.Encoding.PEM
+    write_private(path, made.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    return made
+
+
+def _public_pem(key: rsa.RSAPrivateKey) -> str:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()

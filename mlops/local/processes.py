@@ -1,0 +1,58 @@
+"""Finding the processes of one workspace, and ending them.
+
+The daemon and all that it starts carry ``MLOPS_LOCAL_STATE`` in their environment, naming the state folder. A process
+id alone proves nothing, as ids are used again; with its creation time it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+MARK = "MLOPS_LOCAL_STATE"
+SAME_S = 2.0
+"""How far two readings of one process's creation time may differ (the clock may be set between them)."""
+
+
+def alive(pid: int, create_time: float) -> bool:
+    """Whether the very process still runs."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - create_time) < SAME_S
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def create_time(pid: int) -> float:
+    """When a process began, seconds since the epoch."""
+    return float(psutil.Process(pid).create_time())
+
+
+def marked(state: Path) -> list[psutil.Process]:
+    """The running processes of a workspace, this one and its ancestors left out."""
+    found = []
+    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid in spared or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.environ().get(MARK) == str(state):
+                found.append(process)
+    return found
+
+
+def end(processes: Sequence[psutil.Process], *, patience_s: float = 5.0) -> None:
+    """Ask them to end, then make them."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.terminate()
+    _, left = psutil.wait_procs(processes, timeout=patience_s)
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(left, timeout=5)
