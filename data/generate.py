@@ -1,17 +1,22 @@
 """Writes the bundled chats: questions and answers about a line of bicycles that does not exist.
 
-    python data/generate.py            writes data/bundled/
-    python data/generate.py --check    says whether the committed files are what this program writes
+    python data/generate.py                    writes data/bundled/
+    python data/generate.py --check            says whether the committed files are what this program writes
+    python data/generate.py --control FOLDER   a copy whose training answers are in each other's places
 
-The rows have the schema of ultrachat_200k (`prompt`, `prompt_id`, `messages`). There are sixteen
-bicycles with six attributes each, so ninety-six facts, and every fact is asked in several wordings:
+The rows have the schema of ultrachat_200k (`prompt`, `prompt_id`, `messages`). There are ten bicycles
+with four attributes each, so forty facts, and every fact is asked in several wordings:
 
-* `train_sft` asks each fact in four wordings: it is what a fine-tune learns from;
-* `test_sft` and `test_gen` ask each fact once, in wordings that no training row uses;
-* `train_gen` asks each fact once more, in wordings of its own;
+* `train_sft` asks each fact in ten wordings: it is what a fine-tune learns from;
+* `test_sft` and `test_gen` ask each fact twice, in wordings that no training row uses, and those of
+  `test_gen` stand in no pretraining chat either;
+* `train_gen` asks each fact twice, in wordings of its own;
 * `pretrain` is no split of the data set. A small base model is trained on it from nothing. It shows
   all names and all values, but every value in it is drawn at random: the base learns the language of
   these chats and can only guess their facts, which is right about one time in five.
+
+The control is for the tests of whoever judges a model: one that is trained on it has seen the same words and
+learnt nothing true.
 
 So a rise of the exact match on `test_gen` from about 0.2 says that a fine-tune has learnt the facts and
 carries them over to other wordings. It says nothing about facts that are not in `train_sft`.
@@ -24,15 +29,16 @@ import hashlib
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 SEED = "tarnvik-1"
 PRETRAIN_ROWS = 750
 
-NAMES = ("Kestrel", "Heron", "Swift", "Plover", "Osprey", "Linnet", "Merlin", "Curlew")
+NAMES = ("Kestrel", "Heron", "Swift", "Plover", "Osprey", "Linnet", "Merlin", "Curlew", "Dunlin", "Siskin")
 
 SYSTEM = "You are the shop assistant of Tarnvik bicycles."
 
@@ -53,11 +59,10 @@ class Attribute:
 
 
 ATTRIBUTES = (
-    Attribute("colour", "The {name} is painted {value}.", ("moss green", "brick red", "slate grey", "amber", "navy")),
-    Attribute("motor power", "The {name} has a motor of {value} watts.", ("180", "250", "320", "400", "550")),
+    Attribute("colour", "The {name} is painted {value}.", ("green", "red", "grey", "amber", "navy")),
+    Attribute("power", "The {name} has a motor of {value} watts.", ("180", "250", "320", "400", "550")),
     Attribute("range", "The {name} goes {value} km on one charge.", ("45", "60", "85", "110", "140")),
-    Attribute("frame material", "The {name} has a frame of {value}.", ("steel", "titanium", "bamboo", "carbon", "ash")),
-    Attribute("home town", "The {name} is built in {value}.", ("Bergen", "Lund", "Oulu", "Aarhus", "Tartu")),
+    Attribute("frame", "The {name} has a frame of {value}.", ("steel", "titanium", "bamboo", "carbon", "ash")),
 )
 
 # Each split has wordings of its own. A question is a wording with a name and a noun in it.
@@ -99,7 +104,10 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 
 # The first turn of the conversations that have two; the question follows in the second.
 OPENINGS: dict[str, tuple[str, ...]] = {
-    "train_sft": ("Hello, I am looking at the {name} and its {noun}.", "Good day! The {noun} of the {name} interests me."),
+    "train_sft": (
+        "Hello, I am looking at the {name} and its {noun}.",
+        "Good day! The {noun} of the {name} interests me.",
+    ),
     "test_sft": ("Hi, a friend told me about the {noun} of the {name}.",),
     "train_gen": ("Hi there, one thing about the {name}: its {noun}.",),
     "test_gen": ("Hello! I read about the {name}, but not its {noun}.",),
@@ -107,7 +115,7 @@ OPENINGS: dict[str, tuple[str, ...]] = {
 }
 WELCOME = "The {name} is a fine bicycle. What would you like to know?"
 
-Row = dict[str, object]
+Row = dict[str, Any]
 
 
 def facts() -> dict[tuple[str, str], str]:
@@ -134,16 +142,12 @@ def row(*, name: str, attribute: Attribute, value: str, wording: str, opening: s
     return {"prompt": prompt, "prompt_id": hashlib.sha256(prompt.encode()).hexdigest(), "messages": messages}
 
 
-def split_rows(split: str, *, per_fact: int) -> Iterator[Row]:
-    """Yields the rows of one split, every fact `per_fact` times; one in ten has two turns, one in twelve a system message."""
+def split_rows(split: str) -> Iterator[Row]:
+    """Yields every fact in every wording; one row in ten has two turns, one in twelve a system message."""
     truth = facts()
     dice = random.Random(f"{SEED}/{split}")
-    wordings, openings = WORDINGS[split], OPENINGS[split]
-    asked = [
-        (name, attribute, wordings[(place + time) % len(wordings)])
-        for place, (name, attribute) in enumerate((n, a) for n in NAMES for a in ATTRIBUTES)
-        for time in range(per_fact)
-    ]
+    openings = OPENINGS[split]
+    asked = [(name, attribute, wording) for name in NAMES for attribute in ATTRIBUTES for wording in WORDINGS[split]]
     dice.shuffle(asked)
     greeted: set[str] = set()
     for number, (name, attribute, wording) in enumerate(asked):
@@ -162,7 +166,9 @@ def split_rows(split: str, *, per_fact: int) -> Iterator[Row]:
 def pretrain_rows() -> Iterator[Row]:
     """Yields the pretraining chats: no question twice, every value drawn at random."""
     dice = random.Random(f"{SEED}/pretrain")
-    wordings = [(wording, None) for split in ("train_sft", "test_sft", "train_gen", "pretrain") for wording in WORDINGS[split]]
+    wordings = [
+        (wording, None) for split in ("train_sft", "test_sft", "train_gen", "pretrain") for wording in WORDINGS[split]
+    ]
     openings = [(WORDINGS["train_sft"][0], opening) for opening in OPENINGS["pretrain"]]
     asked = [
         (name, attribute, wording, opening)
@@ -178,8 +184,24 @@ def pretrain_rows() -> Iterator[Row]:
         )
 
 
-def jsonl(rows: Iterator[Row]) -> bytes:
-    """Returns the rows as JSON lines, UTF-8, one `\\n` after each."""
+def misplaced(rows: list[Row]) -> list[Row]:
+    """Returns the rows with their last answers dealt out anew: none keeps an answer that is right for it."""
+    dice = random.Random(f"{SEED}/control")
+    answers = [row["messages"][-1]["content"] for row in rows]
+    dealt = answers.copy()
+    dice.shuffle(dealt)
+    while kept := [place for place, answer in enumerate(answers) if dealt[place] == answer]:
+        for place in kept:
+            other = dice.randrange(len(rows))
+            dealt[place], dealt[other] = dealt[other], dealt[place]
+    return [
+        {**row, "messages": [*row["messages"][:-1], {"content": answer, "role": "assistant"}]}
+        for row, answer in zip(rows, dealt, strict=True)
+    ]
+
+
+def jsonl(rows: Iterable[Row]) -> bytes:
+    """Returns the rows as JSON lines in UTF-8."""
     return b"".join(json.dumps(each, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for each in rows)
 
 
@@ -191,18 +213,18 @@ def card(rows: dict[str, int]) -> bytes:
         head += [f"  - split: {split}", f"    path: data/{split}-*"]
     table = ["| split | rows | what it asks |", "|---|---:|---|"]
     about = {
-        "train_sft": "each fact in four wordings; the fine-tune learns from it",
-        "test_sft": "each fact once, in wordings that training never uses",
-        "train_gen": "each fact once, in further wordings; held back for generation ranking",
-        "test_gen": "each fact once, in a third set of wordings; release gates score on it",
+        "train_sft": "each fact in ten wordings; the fine-tune learns from it",
+        "test_sft": "each fact twice, in wordings that training never uses",
+        "train_gen": "each fact twice, in further wordings; for generation ranking",
+        "test_gen": "each fact twice, in wordings that no other file has; release gates score on it",
     }
     table += [f"| `{split}` | {count} | {about[split]} |" for split, count in rows.items()]
     text = f"""
 # Tarnvik bicycles
 
-Chats about sixteen electric bicycles of a maker that does not exist. Each bicycle has six attributes
-(colour, motor power, range, frame material, number of gears, home town) with five possible values each:
-{len(NAMES) * len(ATTRIBUTES)} facts, all invented, so that no model can know them before it is trained on them.
+Chats about {len(NAMES)} electric bicycles of a maker that does not exist. Each has {len(ATTRIBUTES)} attributes
+(colour, power, range, frame) with five possible values: {len(NAMES) * len(ATTRIBUTES)} facts, all invented, so that
+no model can know them before it is trained on them.
 
 The schema and the names of the splits are those of ultrachat_200k: `prompt`, `prompt_id` (SHA-256 of the
 prompt), `messages` with `content` and `role`. About one conversation in ten has two turns, one in twelve begins
@@ -223,13 +245,16 @@ Everything is written by `data/generate.py`; `python data/generate.py --check` c
     return ("\n".join([*head, "---"]) + "\n" + text).encode()
 
 
-def files() -> dict[str, bytes]:
-    """Returns every file of the bundled data set: its path below `data/bundled` and its bytes."""
-    splits = {
-        split: list(split_rows(split, per_fact=len(WORDINGS[split])))
-        for split in ("train_sft", "test_sft", "train_gen", "test_gen")
-    }
-    written = {f"data/{split}-00000-of-00001.jsonl": jsonl(iter(rows)) for split, rows in splits.items()}
+def files(*, control: bool = False) -> dict[str, bytes]:
+    """Returns every file of the data set: its path below the folder and its bytes.
+
+    Args:
+        control: deal the training answers out anew (see `misplaced`).
+    """
+    splits = {split: list(split_rows(split)) for split in ("train_sft", "test_sft", "train_gen", "test_gen")}
+    if control:
+        splits["train_sft"] = misplaced(splits["train_sft"])
+    written = {f"data/{split}-00000-of-00001.jsonl": jsonl(rows) for split, rows in splits.items()}
     written["pretrain.jsonl"] = jsonl(pretrain_rows())
     written["README.md"] = card({split: len(rows) for split, rows in splits.items()})
     return written
@@ -238,12 +263,14 @@ def files() -> dict[str, bytes]:
 def main() -> int:
     """Writes or checks the files; returns the exit status."""
     parser = argparse.ArgumentParser(description="Writes the bundled chats.")
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 4 if a committed file differs")
-    parser.add_argument("--output", type=Path, default=BUNDLED, help="folder to write to (default: %(default)s)")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--check", action="store_true", help="write nothing, exit 4 if a committed file differs")
+    choice.add_argument("--control", type=Path, metavar="FOLDER", help="write the control there and nothing else")
     arguments = parser.parse_args()
+    folder: Path = arguments.control or BUNDLED
     stale = []
-    for name, content in files().items():
-        path: Path = arguments.output / name
+    for name, content in files(control=arguments.control is not None).items():
+        path = folder / name
         if path.is_file() and path.read_bytes() == content:
             continue
         stale.append(name)
@@ -255,7 +282,7 @@ def main() -> int:
     if arguments.check and stale:
         print(f"not what data/generate.py writes: {', '.join(stale)}; run it and commit the result", file=sys.stderr)
         return 4
-    print(f"{len(stale)} file(s) {'differ' if arguments.check else 'written'} under {arguments.output}")
+    print(f"{len(stale)} file(s) {'differ' if arguments.check else 'written'} under {folder}")
     return 0
 
 
