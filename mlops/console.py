@@ -59,6 +59,7 @@ class Step:
     seconds: float = 0.0
     outcome: str = "running"
     note: str = ""
+    depth: int = 0
 
 
 @dataclass
@@ -105,7 +106,7 @@ class Console:
         """Run a block as one step: its title first, then ✓ or ✕ with the time it took."""
         from rich.markup import escape
 
-        step = Step(title)
+        step = Step(title, depth=self._depth)
         self.steps.append(step)
         begin = time.monotonic()
         show = not self.quiet

@@ -1,0 +1,64 @@
+# make run · make test. Both set themselves up; nothing outside this folder is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Which build of torch: empty takes the registry's (on Linux with CUDA, several GB). For the small CPU build set
+# TORCH_FROM to pip's options for PyTorch's own CPU index, or to a folder with the wheel (--find-links FOLDER).
+TORCH_FROM ?=
+TORCH := torch==2.13.0
+LOCK := environments/local/requirements.txt
+# One test process per core.
+WORKERS ?= auto
+
+unexport PYTHONDONTWRITEBYTECODE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-fast test-full lint bench lock clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(VENV)/ready: $(LOCK) pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 run")'
+	@echo "→ install into $(VENV) (once; one to three minutes)" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@# torch first and by itself: its builds differ in hashes and needs; see the README
+	@$(BIN)/pip install --quiet $(TORCH_FROM) "$(TORCH)"
+	@$(BIN)/pip install --quiet --require-hashes --no-deps -r $(LOCK)
+	@$(BIN)/pip install --quiet --no-deps --editable .
+	@$(BIN)/pip check >&2
+	@touch $@
+
+run: $(VENV)/ready ## chats in, a gated blue/green endpoint out, on this machine
+	@$(BIN)/mlops run
+
+test: $(VENV)/ready ## the whole suite
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+test-fast: $(VENV)/ready ## what needs no model and no daemon
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not full"
+
+test-full: $(VENV)/ready ## with the long tables
+	@MLOPS_FULL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+
+lint: $(VENV)/ready ## style, types, import rules
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy mlops components environments/serve tests
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/ready ## each benchmark prints its ratio against a baseline of the same run
+	@for each in tests/benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
+
+lock: ## resolve the requirement files anew (needs uv)
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  --override environments/local/no-torch.txt environments/local/requirements.in -o environments/local/requirements.txt -q
+	@for each in cli finetune serve; do \
+	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	    --override environments/local/no-torch.txt -c environments/local/requirements.txt \
+	    environments/$$each/requirements.in -o environments/$$each/requirements.txt -q || exit 1; done
+
+clean: ## stop the local workspace; remove it, the caches and the virtual environment
+	@if [ -x $(BIN)/mlops ]; then $(BIN)/mlops local stop || true; fi
+	@rm -rf .mlops $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info

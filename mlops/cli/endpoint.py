@@ -1,0 +1,127 @@
+"""mlops endpoint status, score, logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlops.cli.options import Run, command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def endpoint() -> None:
+    r"""Status, a question, logs of the endpoint.
+
+    \b
+    Example:
+      mlops endpoint status
+      mlops endpoint score "Which colour is the Aurora?"
+    """
+
+
+@command(group=endpoint, example="mlops endpoint status --json")
+@click.option("--endpoint", "name", help="Another endpoint than the settings' one.")
+def status(run: Run, name: str | None) -> None:
+    """Slots, versions, traffic."""
+    from rich.table import Table
+
+    from mlops.azure import endpoints
+    from mlops.azure.session import connect
+    from mlops.console import markdown_table
+    from mlops.errors import PreconditionError
+
+    session = connect(run.settings, run.console)
+    name = name or run.settings.endpoint.name
+    found = endpoints.get(session, name)
+    if found is None:
+        raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
+    slots = endpoints.deployments(session, name)
+    table = Table(
+        box=None, pad_edge=False, title=f"{name} is {found.state} · {found.scoring_url}", title_justify="left"
+    )
+    header = ["slot", "traffic", "version", "state", "machine"]
+    for title in header:
+        table.add_column(title)
+    rows = [
+        [
+            item.name, f"{found.traffic.get(item.name, 0)} %", item.model_version or item.model, item.state,
+            f"{item.instance_count} × {item.instance_type}",
+        ]
+        for item in sorted(slots, key=lambda item: item.name)
+    ]  # fmt: skip
+    for row in rows:
+        table.add_row(*row)
+    outputs = {"endpoint": name, "live": ",".join(found.live), "url": found.scoring_url or ""}
+    run.console.result(
+        {"endpoint": found, "deployments": slots}, table, outputs=outputs,
+        summary=f"### {name}\n\n{markdown_table(header, rows)}",
+    )  # fmt: skip
+
+
+@command(
+    group=endpoint,
+    example="""
+mlops endpoint score "Which colour is the Aurora?"
+mlops endpoint score --request sample_score.json --slot green
+""",
+)
+@click.argument("question", required=False)
+@click.option("--request", "file", type=click.Path(path_type=Path), help="A payload file instead of a question.")
+@click.option("--slot", help="Ask this slot instead of live traffic.")
+@click.option("--endpoint", "name", help="Another endpoint than the settings' one.")
+@click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=128, show_default=True)
+def score(
+    run: Run, question: str | None, file: Path | None, slot: str | None, name: str | None, max_new_tokens: int
+) -> None:
+    """Ask the endpoint one question and show the answer."""
+    from mlops.azure.session import connect
+    from mlops.endpoint import scorer
+    from mlops.errors import AzureError, UsageError
+
+    if (question is None) == (file is None):
+        raise UsageError("give a question or --request FILE", hint='mlops endpoint score "Which colour is the Aurora?"')
+    payload = _payload(question, file, max_new_tokens)
+    session = connect(run.settings, run.console)
+    name = name or run.settings.endpoint.name
+    answer = scorer(session, name, timeout_s=run.settings.gate.timeout_s).ask(payload, slot=slot)
+    if not answer.ok:
+        raise AzureError(f"the endpoint '{name}' did not answer: {answer.error}", hint="mlops endpoint logs shows why")
+    run.console.err.print(f"[dim]{answer.slot or name} · {answer.latency_ms:.0f} ms[/dim]")
+    data = {"slot": answer.slot, "latency_ms": round(answer.latency_ms, 1), "output": list(answer.texts)}
+    run.console.result(data, "\n".join(answer.texts), outputs={"slot": answer.slot or "", "answer": answer.texts[0]})
+
+
+def _payload(question: str | None, file: Path | None, max_new_tokens: int) -> dict[str, Any]:
+    if file is None:
+        messages = [{"role": "user", "content": question}]
+        parameters = {"do_sample": False, "max_new_tokens": max_new_tokens}
+        return {"input_data": {"input_string": messages, "parameters": parameters}, "params": {}}
+    from mlops.payload import read
+
+    return read(file)
+
+
+@command(group=endpoint, example="mlops endpoint logs --slot green --lines 200")
+@click.option("--slot", help="The slot; the live one by default.")
+@click.option("--lines", type=click.IntRange(1, 5000), default=50, show_default=True)
+@click.option("--container", type=click.Choice(["server", "storage"]), default="server", show_default=True)
+@click.option("--endpoint", "name", help="Another endpoint than the settings' one.")
+def logs(run: Run, slot: str | None, lines: int, container: str, name: str | None) -> None:
+    """The tail of a slot's container log."""
+    from rich.text import Text
+
+    from mlops.azure import endpoints
+    from mlops.azure.session import connect
+    from mlops.errors import PreconditionError
+
+    session = connect(run.settings, run.console)
+    name = name or run.settings.endpoint.name
+    if slot is None:
+        found = endpoints.get(session, name)
+        if found is None or not found.live:
+            raise PreconditionError(f"'{name}' has no live slot", hint="name one with --slot blue")
+        slot = found.live[0]
+    text = endpoints.logs(session, name, slot, container=container, lines=lines)
+    run.console.result({"endpoint": name, "slot": slot, "container": container, "log": text}, Text(text))

@@ -1,0 +1,40 @@
+"""Where a run comes from: the commit, the person, the workflow's address; tags of jobs and models."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def tags(root: Path) -> dict[str, str]:
+    """What is known of this run; nothing is made up."""
+    found = {
+        "commit": os.environ.get("GITHUB_SHA") or _commit(root),
+        "actor": os.environ.get("GITHUB_ACTOR", ""),
+        "run-url": _run_url(),
+        "ref": os.environ.get("GITHUB_REF_NAME", ""),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _run_url() -> str:
+    parts = [os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
+    return f"{parts[0]}/{parts[1]}/actions/runs/{parts[2]}" if all(parts) else ""
+
+
+def _commit(root: Path) -> str:
+    """The checkout's commit, marked where files differ from it."""
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"{head}-changed" if changed else head
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+    )  # fmt: skip
+    return done.stdout.strip()
