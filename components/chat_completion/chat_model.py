@@ -1,0 +1,272 @@
+"""The model that is deployed: an MLflow pyfunc that answers conversations.
+
+MLflow copies this one file into the model and runs it there, so it needs nothing of the package around it.
+What it takes is what scoring programs send: one conversation or many, as lists, as the numpy arrays into which
+Azure ML's own scoring script turns every list, or as a data frame.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+Conversation = list[dict[str, str]]
+
+ALIASES = {"max_tokens": "max_new_tokens", "max_gen_len": "max_new_tokens"}
+MAX_BATCH_TOKENS = 65_536
+"""Prompt and answer tokens of one call of generate; more conversations than that are answered in turn."""
+
+
+class BadRequest(ValueError):  # noqa: N818 - the name that HTTP gives it
+    """Input that the caller has to change; a scoring script answers it with 400."""
+
+    bad_request = True
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How to generate.
+
+    Attributes:
+        do_sample: None leaves the choice to the temperature: 0 or none is greedy.
+        temperature: 0 is greedy.
+        top_k: 0 is no limit.
+        stop: texts before which an answer ends.
+    """
+
+    max_new_tokens: int = 256
+    do_sample: bool | None = None
+    temperature: float | None = None
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> bool:
+        """Whether answers are drawn, or each time the likeliest token is taken."""
+        if self.temperature == 0:
+            return False
+        return self.temperature is not None if self.do_sample is None else self.do_sample
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for `generate`."""
+        chosen: dict[str, Any] = {"do_sample": self.samples, "repetition_penalty": self.repetition_penalty}
+        if self.samples:
+            chosen |= {"temperature": self.temperature or 1.0, "top_p": self.top_p, "top_k": self.top_k}
+        return chosen
+
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "max_new_tokens": (1, 4096),
+    "temperature": (0, 2),
+    "top_p": (1e-6, 1),
+    "top_k": (0, 1_000_000),
+    "repetition_penalty": (1e-3, 10),
+    "seed": (0, 2**32 - 1),
+}
+WHOLE = ("max_new_tokens", "top_k", "seed")
+
+
+def plain(value: Any) -> Any:
+    """Numpy arrays and scalars, data frames and tuples as Python's own lists, dicts and numbers."""
+    if hasattr(value, "to_dict") and hasattr(value, "columns"):
+        return plain(value.to_dict(orient="records"))
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def read_parameters(*sources: Mapping[str, Any] | None) -> Generation:
+    """Generation parameters; a later source wins over an earlier one.
+
+    Raises:
+        BadRequest: for a name that is not known, or a value out of its range.
+    """
+    values: dict[str, Any] = {}
+    for source in sources:
+        for name, value in (source or {}).items():
+            if value is not None:
+                values[ALIASES.get(name, name)] = value
+    for name, value in values.items():
+        if name not in Generation.__dataclass_fields__:
+            raise BadRequest(f"parameters.{name} is not known; known are {', '.join(Generation.__dataclass_fields__)}")
+        if name in LIMITS:
+            low, high = LIMITS[name]
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+                raise BadRequest(f"parameters.{name} is {value!r}; expected a number from {low:g} to {high:g}")
+            if name in WHOLE and value != int(value):
+                raise BadRequest(f"parameters.{name} is {value!r}; expected a whole number")
+            values[name] = int(value) if name in WHOLE else float(value)
+        if name == "do_sample" and not isinstance(value, bool):
+            raise BadRequest(f"parameters.do_sample is {value!r}; expected true or false")
+        if name == "stop":
+            texts = [value] if isinstance(value, str) else value
+            if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+                raise BadRequest("parameters.stop must be a list of texts")
+            values[name] = tuple(texts)
+    return replace(Generation(), **values)
+
+
+def read_conversation(value: Any, place: str) -> Conversation:
+    """One conversation, checked.
+
+    Raises:
+        BadRequest: with the place of what is wrong.
+    """
+    if not isinstance(value, list) or not value:
+        raise BadRequest(f"{place} must be a list of messages")
+    for index, message in enumerate(value):
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise BadRequest(f"{place}[{index}] must be an object with 'role' and 'content'")
+        if message["role"] not in {"system", "user", "assistant"}:
+            raise BadRequest(f"{place}[{index}].role is {message['role']!r}")
+        if not isinstance(message["content"], str):
+            raise BadRequest(f"{place}[{index}].content is no text")
+    if value[-1]["role"] != "user":
+        raise BadRequest(f"{place}[{len(value) - 1}].role is {value[-1]['role']!r}; the last message must be 'user'")
+    return [{"role": message["role"], "content": message["content"]} for message in value]
+
+
+def read_input(model_input: Any, params: Mapping[str, Any] | None = None) -> tuple[list[Conversation], bool, Generation]:
+    """Takes apart what `predict` was given.
+
+    Returns:
+        The conversations, whether there was only one outside any list, and how to generate.
+    """
+    value = plain(model_input)
+    inner: Any = None
+    outer: Any = None
+    if isinstance(value, dict) and "input_data" in value:
+        outer, value = value.get("params"), value["input_data"]
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict) and "input_string" in value[0]:
+        value = value[0]  # a data frame with one row
+    if isinstance(value, dict):
+        inner = value.get("parameters")
+        if "input_string" not in value:
+            raise BadRequest("input_data.input_string is missing")
+        value = value["input_string"]
+    generation = read_parameters(plain(params), outer, inner)
+    if not isinstance(value, list) or not value:
+        raise BadRequest("input_data.input_string must be a list with at least one message")
+    if isinstance(value[0], dict):
+        return [read_conversation(value, "input_data.input_string")], True, generation
+    places = (f"input_data.input_string[{index}]" for index in range(len(value)))
+    return [read_conversation(one, place) for one, place in zip(value, places, strict=False)], False, generation
+
+
+class Answerer:
+    """A causal language model with its tokenizer; answers batches of conversations."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
+        self.model.to(self._device).eval()
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        if self._device == "cpu" and self.model.num_parameters() < 20_000_000:
+            torch.set_num_threads(1)  # more would cost more in waiting than they bring
+        # Defaults of the model's own would otherwise fill in whatever a request leaves open.
+        self.model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None, max_length=None)
+        self.context = int(self.model.config.max_position_embeddings)
+        # One at a time: callers may be threads, and the seed is the process's.
+        self._lock = threading.Lock()
+
+    def prompt(self, conversation: Conversation) -> list[int]:
+        """The token ids after which the answer begins."""
+        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def answer(self, conversations: Sequence[Conversation], generation: Generation) -> list[str]:
+        """One answer per conversation, in their order.
+
+        Raises:
+            BadRequest: when a conversation leaves no room for an answer.
+        """
+        prompts = [self.prompt(conversation) for conversation in conversations]
+        for index, prompt in enumerate(prompts):
+            if len(prompt) >= self.context:
+                raise BadRequest(
+                    f"conversation {index} has {len(prompt)} tokens; the model's context of {self.context} "
+                    "leaves no room for an answer"
+                )
+        return self.complete(prompts, generation)
+
+    def complete(self, prompts: Sequence[Sequence[int]], generation: Generation) -> list[str]:
+        """One continuation per prompt, in their order. Prompts of about equal lengths share a call."""
+        answers = [""] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
+        while order:
+            width = len(prompts[order[0]]) + generation.max_new_tokens
+            group = order[: max(1, MAX_BATCH_TOKENS // width)]
+            del order[: len(group)]
+            with self._lock:
+                texts = self._generate([list(prompts[index]) for index in group], generation)
+            for index, text in zip(group, texts, strict=True):
+                answers[index] = text
+        return answers
+
+    def _generate(self, prompts: list[list[int]], generation: Generation) -> list[str]:
+        import torch
+
+        width = max(map(len, prompts))
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device)
+        if generation.seed is not None:
+            torch.manual_seed(generation.seed)
+        with torch.inference_mode():
+            output = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=min(generation.max_new_tokens, self.context - width),
+                pad_token_id=pad,
+                **({"stop_strings": list(generation.stop), "tokenizer": self.tokenizer} if generation.stop else {}),
+                **generation.arguments(),
+            )
+        texts = self.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
+        return [cut(text, generation.stop) for text in texts]
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    """An answer up to the first of the texts that end it, without white space around it."""
+    ends = [position for stop in stops if (position := text.find(stop)) >= 0]
+    return text[: min(ends, default=len(text))].strip()
+
+
+def define() -> Any:
+    """The pyfunc's class. MLflow is imported here, so that this module can be read without it."""
+    from mlflow.pyfunc import PythonModel
+
+    class ChatCompletion(PythonModel):  # type: ignore[misc]
+        """Answers `{"input_string": …, "parameters": …}` with `{"output": …}`."""
+
+        def load_context(self, context: Any) -> None:
+            """Loads the weights."""
+            self._answerer = Answerer(Path(context.artifacts["model"]))
+
+        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
+            """One text for a conversation by itself, a list of texts for a list of conversations."""
+            conversations, alone, generation = read_input(model_input, params)
+            answers = self._answerer.answer(conversations, generation)
+            return {"output": answers[0] if alone else answers}
+
+    return ChatCompletion
+
+
+# MLflow runs this file under a name of its own; imported as part of the package it only defines.
+if not __name__.startswith("chat_completion."):
+    from mlflow.models import set_model
+
+    set_model(define()())

@@ -1,0 +1,178 @@
+"""What the pipeline takes, decided from the inputs alone: no file is read and nothing heavy is imported."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class PipelineInputs:
+    """All inputs of the pipeline that a step may have to refuse, under their own names."""
+
+    task_name: str = "ChatCompletion"
+    num_nodes_finetune: int = 1
+    number_of_gpu_to_use_finetuning: int = 1
+    huggingface_id: str | None = None
+    pytorch_model_path: Path | None = None
+    mlflow_model_path: Path | None = None
+    finetune_config_path: Path | None = None
+    trust_remote_code: bool = False
+    batch_size: int = 1000
+    pad_to_max_length: bool = False
+    max_seq_length: int = -1
+    train_file_path: Path | None = None
+    validation_file_path: Path | None = None
+    test_file_path: Path | None = None
+    train_mltable_path: Path | None = None
+    validation_mltable_path: Path | None = None
+    test_mltable_path: Path | None = None
+    apply_lora: bool = False
+    merge_lora_weights: bool = True
+    lora_alpha: int = 128
+    lora_r: int = 8
+    lora_dropout: float = 0.0
+    num_train_epochs: int = 1
+    max_steps: int = -1
+    per_device_train_batch_size: int = 1
+    per_device_eval_batch_size: int = 1
+    auto_find_batch_size: bool = False
+    optim: str = "adamw_torch"
+    learning_rate: float = 2e-5
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    gradient_accumulation_steps: int = 1
+    eval_accumulation_steps: int = -1
+    lr_scheduler_type: str = "linear"
+    precision: int = 32
+    seed: int = 42
+    enable_full_determinism: bool = False
+    dataloader_num_workers: int = 0
+    ignore_mismatched_sizes: bool = False
+    max_grad_norm: float = 1.0
+    evaluation_strategy: str = "epoch"
+    evaluation_steps_interval: float = 0.0
+    eval_steps: int = 500
+    logging_strategy: str = "steps"
+    logging_steps: int = 10
+    metric_for_best_model: str = "loss"
+    resume_from_checkpoint: bool = False
+    save_total_limit: int = -1
+    apply_early_stopping: bool = False
+    early_stopping_patience: int = 1
+    early_stopping_threshold: float = 0.0
+    apply_deepspeed: bool = False
+    deepspeed: Path | None = None
+    deepspeed_stage: int = 2
+    apply_ort: bool = False
+    evaluation_config: Path | None = None
+    evaluation_config_params: str | None = None
+
+
+UNSUPPORTED = {
+    "finetune_config_path": "the layers that LoRA adapts are chosen by the model's type",
+    "trust_remote_code": "code that comes with a model is not run; take a model whose type transformers knows",
+    "train_mltable_path": "give train_file_path, a jsonl file",
+    "validation_mltable_path": "give validation_file_path, a jsonl file",
+    "test_mltable_path": "give test_file_path, a jsonl file",
+    "apply_ort": "ONNX Runtime training has ended; leave it 'false'",
+    "evaluation_config": "the evaluation has no settings",
+    "evaluation_config_params": "the evaluation has no settings",
+}
+"""Inputs that are taken for the interface's sake alone, and what to do instead."""
+
+CHOICES = {
+    "task_name": ("ChatCompletion",),
+    "optim": ("adamw_torch", "adafactor"),
+    "lr_scheduler_type": (
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+    ),
+    "precision": (16, 32),
+    "deepspeed_stage": (2, 3),
+    "evaluation_strategy": ("epoch", "steps", "disable"),
+    "logging_strategy": ("epoch", "steps"),
+    "metric_for_best_model": ("loss",),
+}
+
+AT_LEAST = {
+    "num_nodes_finetune": 1,
+    "number_of_gpu_to_use_finetuning": 1,
+    "batch_size": 1,
+    "lora_alpha": 1,
+    "lora_r": 1,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "warmup_steps": 0,
+    "weight_decay": 0,
+    "gradient_accumulation_steps": 1,
+    "seed": 0,
+    "dataloader_num_workers": 0,
+    "max_grad_norm": 0,
+    "evaluation_steps_interval": 0,
+    "eval_steps": 1,
+    "logging_steps": 1,
+    "early_stopping_patience": 1,
+}
+
+MINUS_ONE_OR_MORE = {
+    "max_seq_length": 2,
+    "max_steps": 1,
+    "eval_accumulation_steps": 1,
+    "save_total_limit": 1,
+}
+"""Inputs for which -1 means 'none'; otherwise the smallest value."""
+
+SHARES = ("lora_dropout", "adam_beta1", "adam_beta2")
+ABOVE_ZERO = ("learning_rate", "adam_epsilon")
+
+
+def refusals(inputs: PipelineInputs) -> Iterator[str]:
+    """What is wrong with the inputs, one line each, each beginning with the input's name."""
+    values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            yield f"{name} is {value}: it must be a finite number"
+    for name, instead in UNSUPPORTED.items():
+        if values[name] not in (None, False):
+            yield f"{name} is not supported: {instead}"
+    for name, choices in CHOICES.items():
+        if values[name] not in choices:
+            yield f"{name} '{values[name]}' is not supported: expected {' or '.join(map(str, choices))}"
+    for name, least in AT_LEAST.items():
+        if values[name] < least:
+            yield f"{name} is {values[name]}: it must be at least {least}"
+    for name, least in MINUS_ONE_OR_MORE.items():
+        if values[name] != -1 and values[name] < least:
+            yield f"{name} is {values[name]}: it must be at least {least}, or -1"
+    for name in SHARES:
+        if not 0 <= values[name] < 1:
+            yield f"{name} is {values[name]}: it must be from 0 to less than 1"
+    for name in ABOVE_ZERO:
+        if not values[name] > 0:
+            yield f"{name} is {values[name]}: it must be more than 0"
+    yield from combinations(inputs)
+
+
+def combinations(inputs: PipelineInputs) -> Iterator[str]:
+    """What is wrong with inputs that are right one by one."""
+    models = [name for name in ("huggingface_id", "pytorch_model_path", "mlflow_model_path") if getattr(inputs, name)]
+    if len(models) != 1:
+        found = " and ".join(models) or "none of them"
+        yield f"huggingface_id, pytorch_model_path, mlflow_model_path: exactly one must be given; got {found}"
+    if inputs.train_file_path is None:
+        yield "train_file_path is missing: give a jsonl file of chats"
+    if inputs.apply_early_stopping and inputs.evaluation_strategy == "disable":
+        yield "apply_early_stopping needs an evaluation to stop by: evaluation_strategy is 'disable'"
+    if inputs.deepspeed is not None and not inputs.apply_deepspeed:
+        yield "deepspeed is given, but apply_deepspeed is 'false': the file would be ignored"
+    if inputs.auto_find_batch_size and inputs.apply_deepspeed:
+        yield "auto_find_batch_size does not work with apply_deepspeed: ZeRO's sizes are set once"
