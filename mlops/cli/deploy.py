@@ -37,6 +37,7 @@ def deploy(
     from mlops import models, rollout
     from mlops.azure import endpoints
     from mlops.azure.session import connect
+    from mlops.cli.prepared import gate_rows, prepared
     from mlops.errors import UsageError
 
     if skip_gate is not None and not skip_gate.strip():
@@ -53,7 +54,7 @@ def deploy(
         data = {"plan": plan, "model": model.name, "version": model.version, "dry_run": True}
         run.console.result(data, plan_text(plan, f"{model.name}:{model.version}", settings.deployment.instance_type))
         return
-    rows = gate_rows(run, folder)
+    rows = gate_rows(run, prepared(run, folder))
     outcome = rollout.deploy(
         session, settings, model, test_rows=rows, preview=preview, force=force, skip_gate=skip_gate
     )  # fmt: skip
@@ -75,13 +76,6 @@ def rollback(run: Run, version: str | None) -> None:
     session = connect(run.settings, run.console)
     model = models.find(session, run.settings, version) if version else None
     show(run, rollout.rollback(session, run.settings, version=model))
-
-
-def gate_rows(run: Run, folder: Path | None) -> Path:
-    """The prepared split that the gate draws from."""
-    from mlops.cli.data import prepared
-
-    return prepared(run, folder).folder / f"{run.settings.gate.split}.jsonl"
 
 
 def show(run: Run, outcome: Outcome) -> None:

@@ -17,8 +17,8 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...]) -> None:
     from mlops import rollout
     from mlops.azure.session import connect
     from mlops.cli import train
-    from mlops.cli.data import prepared
     from mlops.cli.models import register_job
+    from mlops.cli.prepared import gate_rows, prepared
     from mlops.endpoint import scorer
     from mlops.errors import AzureError
     from mlops.gate import draw, load_rows, payload
@@ -38,7 +38,7 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...]) -> None:
         step.note = scores(found.last)
         train.draw_curve(run, found, None)
     model, _ = register_job(run, session, job.name)
-    rows = data.folder / f"{settings.gate.split}.jsonl"
+    rows = gate_rows(run, data)
     with console.step("Release") as step:
         outcome = rollout.deploy(session, settings, model, test_rows=rows)
         step.note = f"{outcome.slot} has the traffic"

@@ -49,9 +49,10 @@ def train(
     A job is named after what decides its result, so a second call finds the job that runs or has completed.
     """
     from mlops.azure.session import connect
+    from mlops.cli.prepared import prepared
 
     settings, console = run.settings, run.console
-    data = training_data(run, folder)
+    data = prepared(run, folder)
     session = connect(settings, console)
     made = make_plan(run, session, data, parse(overrides), create_compute=not dry_run)
     if dry_run:
@@ -118,13 +119,6 @@ def parse(overrides: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"'{text}' is not NAME=VALUE", hint="for example --set num_train_epochs=1")
         found[name.strip()] = yaml.safe_load(value) if value else ""
     return found
-
-
-def training_data(run: Run, folder: Path | None) -> TrainingData:
-    """The prepared data: a folder that was named, or what the settings prepare."""
-    from mlops.cli.data import prepared
-
-    return prepared(run, folder)
 
 
 def make_plan(
