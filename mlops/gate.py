@@ -6,6 +6,7 @@ same ones to the live slot at the same time. The verdict is a pure function of w
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import random
@@ -244,11 +245,14 @@ def exact_match(text: str | None, reference: str) -> float:
 
 def rouge_l(text: str | None, reference: str) -> float:
     """ROUGE-L F1 (Lin, 2004) by the rouge-score package, without stemming; 0 where there is no answer."""
+    return float(_rouge().score(reference, text)["rougeL"].fmeasure) if text else 0.0
+
+
+@functools.cache
+def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    if not text:
-        return 0.0
-    return float(RougeScorer(["rougeL"]).score(reference, text)["rougeL"].fmeasure)
+    return RougeScorer(["rougeL"])
 
 
 def worst(samples: Sequence[Sample], answers: Sequence[Answer]) -> list[WorstAnswer]:

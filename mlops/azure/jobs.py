@@ -11,7 +11,7 @@ from typing import Any
 
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session
-from mlops.resources import Job
+from mlops.resources import MANAGED_BY, MANAGED_TAG, Job
 
 OUTPUT = "trained_model"
 """The pipeline's output that is registered."""
@@ -106,6 +106,16 @@ def steps(session: Session, name: str) -> list[Job]:
             below = steps(session, job.name) if getattr(child, "type", "") == "pipeline" else []
             found.extend(below or [job])
     return sorted(found, key=lambda job: job.created or datetime.fromtimestamp(0, UTC))
+
+
+def newest(session: Session, experiment: str, *, look_at: int = 200) -> Job | None:
+    """The newest job of ours in an experiment, among the workspace's ``look_at`` newest."""
+    with translated("list the jobs"):
+        for _, found in zip(range(look_at), session.ml.jobs.list(), strict=False):
+            job = _job(found)
+            if job.experiment == experiment and job.tags.get(MANAGED_TAG) == MANAGED_BY:
+                return job
+    return None
 
 
 def cancel(session: Session, name: str) -> None:

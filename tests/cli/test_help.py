@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from mlops.cli import COMMANDS, group, run
+
+HEAVY = (
+    "azure",
+    "mlflow",
+    "datasets",
+    "torch",
+    "transformers",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "rich",
+    "pydantic",
+    "httpx",
+)
+
+
+def commands(found: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(found, click.Group):
+        context = click.Context(found)
+        return [
+            item
+            for name in found.list_commands(context)
+            for item in commands(found.get_command(context, name) or click.Command(name), (*path, name))
+        ]
+    return [(path, found)]
+
+
+ALL = commands(group)
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_command_has_help_an_example_a_target_and_json(path: tuple[str, ...], command: click.Command) -> None:
+    names = {option for parameter in command.params for option in parameter.opts}
+
+    assert command.help, path
+    assert f"mlops {' '.join(path)}" in (command.epilog or ""), path
+    assert {"--target", "--json"} <= names, path
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help or parameter.name in ("lines", "container", "max_new_tokens"), (path, parameter.name)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], *[[name] for name in COMMANDS]], ids=lambda value: " ".join(value) or "mlops"
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys; from mlops.cli import run; code = run(sys.argv[1:] + ['--help']); "
+        f"heavy = sorted(set(sys.modules) & set({HEAVY!r})); "
+        "print(heavy, file=sys.stderr); sys.exit(code or bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["train", "--nonsense"], ["train", "--timeout", "x"]])
+def test_wrong_use_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    assert "Error" in capsys.readouterr().err
+
+
+def test_an_unknown_target_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["deploy", "--target", "nowhere"]) == 2
+    assert "no target 'nowhere'" in capsys.readouterr().err

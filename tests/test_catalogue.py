@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from mlops import catalogue
+from mlops.errors import PreconditionError
+
+
+def test_a_retired_size_is_refused_with_its_date_and_what_to_use() -> None:
+    with pytest.raises(PreconditionError) as caught:
+        catalogue.check_size("standard_nc6s_V3", today=date(2026, 1, 1))
+
+    assert "2025-09-30" in caught.value.message
+    assert "Standard_NC24ads_A100_v4" in (caught.value.hint or "")
+
+
+def test_a_size_is_usable_until_its_day() -> None:
+    catalogue.check_size("Standard_NC6s_v3", today=date(2025, 9, 29))
+    catalogue.check_size("Standard_NC24ads_A100_v4")
+
+
+def test_the_base_models_catalogue_entry_is_retired() -> None:
+    found = catalogue.retired_model("phi-3-mini-4k-instruct", today=date(2026, 1, 1))
+
+    assert found is not None
+    assert found.since == date(2025, 8, 30)
+    assert "huggingface" in found.instead
+
+
+def test_an_allow_list_is_a_string_holding_a_python_list_and_has_no_case() -> None:
+    allowed = catalogue.allowed_sizes(
+        {"finetune_compute_allow_list": "['Standard_NC24ads_A100_v4', 'Standard_ND96asr_v4']"}, {}, purpose="finetune"
+    )
+
+    assert allowed == ("Standard_NC24ads_A100_v4", "Standard_ND96asr_v4")
+    catalogue.check_allowed("STANDARD_nc24ADS_a100_v4", allowed, model="m", purpose="finetune")
+    with pytest.raises(PreconditionError, match="allow-list"):
+        catalogue.check_allowed("Standard_NC4as_T4_v3", allowed, model="m", purpose="finetune")
+
+
+def test_newer_models_carry_the_list_in_their_properties() -> None:
+    found = catalogue.allowed_sizes({}, {"inference-compute-allow-list": ["a", "b"]}, purpose="inference")
+
+    assert found == ("a", "b")
+
+
+@pytest.mark.parametrize("size", ["Standard_NC6", "standard_nc12", "STANDARD_NC24", "standard_nc24r"])
+def test_without_a_list_the_oldest_sizes_are_refused(size: str) -> None:
+    with pytest.raises(PreconditionError):
+        catalogue.check_allowed(size, None, model="m", purpose="finetune")
+    catalogue.check_allowed(size, None, model="m", purpose="inference")
+
+
+@pytest.mark.parametrize("text", ["__import__('os').system('true')", "[1, 2", "['a'] + ['b']"])
+def test_a_tag_is_read_as_a_literal_and_never_run(text: str) -> None:
+    with pytest.raises(PreconditionError, match="cannot be read"):
+        catalogue.allowed_sizes({"finetune_compute_allow_list": text}, {}, purpose="finetune")
+
+
+def test_model_defaults_are_a_string_holding_a_dict() -> None:
+    assert catalogue.model_defaults({"model_specific_defaults": "{'num_train_epochs': 1}"}) == {"num_train_epochs": 1}
+    assert catalogue.model_defaults({}) == {}
+    with pytest.raises(PreconditionError, match="no mapping"):
+        catalogue.model_defaults({"model_specific_defaults": "[1]"})
