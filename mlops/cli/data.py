@@ -1,0 +1,282 @@
+"""mlops data prepare, validate, preview."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlops.cli.options import Run, command
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from mlops.data import Prepared, Report, Request
+    from mlops.training import TrainingData
+
+BAR = 30
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def data() -> None:
+    r"""Prepare, check and look at the chats.
+
+    \b
+    Example:
+      mlops data prepare
+      mlops data validate data/bundled
+      mlops data preview --rows 1
+    """
+
+
+def _row_limit(function: Any) -> Any:
+    return click.option(
+        "--max-row-mb", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True,
+        help="A longer row breaks a rule; it is not read into memory.",
+    )(function)  # fmt: skip
+
+
+@command(
+    group=data,
+    example="""
+mlops data prepare                                          # what mlops.yaml says
+mlops data prepare --dataset data/bundled --percent 100     # all of every split
+mlops data prepare --way cut --percent 1                    # 1 % of train_sft, cut 80/20
+mlops data prepare --dataset chats/ --output out --drop-invalid
+""",
+)
+@click.option("--dataset", help="A name on the hub, a folder or a file.  [default: data.dataset of mlops.yaml]")
+@click.option("--revision", help="Branch, tag or commit on the hub.")
+@click.option("--percent", type=float, help="How much of each split, from its beginning.  [default: data.percent]")
+@click.option(
+    "--way", type=click.Choice(["splits", "cut"]),
+    help="splits: a share of every split · cut: one split 80/20 into train and test.  [default: data.way]",
+)  # fmt: skip
+@click.option("--seed", type=int, help="Decides the cut.  [default: data.seed]")
+@click.option("--train-split", help="The split that is cut.  [default: data.train_split]")
+@click.option("--output", type=click.Path(path_type=Path), help="The folder to write.  [default: .mlops/data/HASH]")
+@click.option("--drop-invalid", is_flag=True, help="Leave bad rows out (rejected.jsonl says why) instead of stopping.")
+@click.option("--derive", is_flag=True, help="Fill a missing prompt and prompt_id in from the messages.")
+@_row_limit
+def prepare(
+    run: Run,
+    dataset: str | None,
+    revision: str | None,
+    percent: float | None,
+    way: str | None,
+    seed: int | None,
+    train_split: str | None,
+    output: Path | None,
+    drop_invalid: bool,
+    derive: bool,
+    max_row_mb: float,
+) -> None:
+    """Write checked split files and a manifest.
+
+    The folder is named after its content; the same input gives the same bytes, and a second call does nothing.
+    """
+    from dataclasses import replace
+
+    request, root = wanted(run)
+    if dataset is not None:
+        request, root = replace(request, dataset=dataset, revision=None), Path()
+    given: dict[str, Any] = {
+        "revision": revision,
+        "percent": percent,
+        "way": way,
+        "seed": seed,
+        "train_split": train_split,
+    }
+    request = replace(
+        request,
+        **{name: value for name, value in given.items() if value is not None},
+        drop_invalid=drop_invalid,
+        derive=derive,
+        max_row_bytes=int(max_row_mb * 1e6),
+    )
+    found = _prepare(run, request, root=root, output=output)
+    manifest = found.manifest
+    outputs = {"folder": str(found.folder), "content_hash": manifest.content_hash, "rows": str(manifest.rows)}
+    run.console.result(
+        {"folder": found.folder, "repeated": found.repeated, "manifest": manifest, "report": found.report},
+        _prepared_text(found),
+        outputs=outputs,
+        summary=_prepared_markdown(found),
+    )
+
+
+@command(
+    group=data,
+    example="""
+mlops data validate data/bundled
+mlops data validate chats/train_sft.jsonl chats/test_sft.jsonl --json
+""",
+)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--derive", is_flag=True, help="Let rows without prompt or prompt_id pass.")
+@_row_limit
+@click.pass_context
+def validate(context: click.Context, run: Run, paths: tuple[Path, ...], derive: bool, max_row_mb: float) -> None:
+    """Check every row of folders and files; exit code 4 if one breaks a rule."""
+    from mlops.data import validate as check
+    from mlops.errors import DataInvalid
+
+    report = check(paths, derive=derive, max_row_bytes=int(max_row_mb * 1e6), console=run.console)
+    result = {"valid": not report.violations, "rows": report.rows, "invalid": report.invalid, "report": report}
+    run.console.result(result, report_text(report), outputs={"valid": str(not report.violations).lower()})
+    if report.violations:
+        for violation in report.violations:
+            if run.console.on_github:
+                run.console.annotate("error", f"{violation.rule}: {violation.reason}", place=violation.first)
+        run.console.err.print(f"[red]✕[/red] {report.invalid} of {report.rows} rows break a rule")
+        context.exit(DataInvalid.exit_code)
+
+
+@command(group=data, example="mlops data preview --dataset data/bundled --split test_gen --rows 2")
+@click.option("--dataset", help="A name on the hub, a folder or a file.  [default: data.dataset of mlops.yaml]")
+@click.option("--revision", help="Branch, tag or commit on the hub.")
+@click.option("--rows", type=click.IntRange(min=1), default=3, show_default=True, help="How many of each split.")
+@click.option("--split", "splits", multiple=True, help="Only this split (may be repeated).")
+def preview(run: Run, dataset: str | None, revision: str | None, rows: int, splits: tuple[str, ...]) -> None:
+    """Show the first rows of every split."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.text import Text
+
+    from mlops.data import preview as look
+
+    root = Path()
+    if dataset is None:
+        request, root = wanted(run)
+        dataset, revision = request.dataset, revision or request.revision
+    shown = look(dataset, revision=revision, rows=rows, splits=splits, root=root)
+    parts: list[RenderableType] = []
+    for part in shown:
+        parts.append(Text.from_markup(f"[bold]{escape(part.split)}[/bold] [dim]{escape(str(part.file))}[/dim]"))
+        for row in part.rows:
+            parts.extend(_row_text(row))
+            parts.append(Text())
+    run.console.result(shown, Group(*parts))
+
+
+# -- shared with `mlops train` and `mlops run` -------------------------------------------------------------------------
+
+
+def wanted(run: Run) -> tuple[Request, Path]:
+    """What the settings ask for, and where their relative paths begin."""
+    from mlops.data import Request
+
+    data = run.settings.data
+    request = Request(
+        dataset=data.dataset, revision=data.revision, way=data.way, percent=data.percent, seed=data.seed,
+        train_split=data.train_split,
+    )  # fmt: skip
+    return request, run.settings.root
+
+
+def prepared(run: Run, folder: Path | None) -> TrainingData:
+    """The data to train on: a folder that was prepared, or what the settings say, prepared now."""
+    from mlops.data import recorded
+    from mlops.training import TrainingData
+
+    if folder is None:
+        request, root = wanted(run)
+        found = _prepare(run, request, root=root, output=None)
+    else:
+        found = recorded(folder)
+    return TrainingData(
+        train=found.file(run.settings.data.train_split, or_first=True),
+        test=found.file(run.settings.data.test_split, or_first=False),
+        content_hash=found.manifest.content_hash,
+        folder=found.folder,
+        rows={entry.name.removesuffix(".jsonl"): entry.rows for entry in found.manifest.files},
+    )
+
+
+def _prepare(run: Run, request: Request, *, root: Path, output: Path | None) -> Prepared:
+    from mlops.data import prepare
+
+    found = prepare(request, home=run.settings.home / "data", output=output, root=root, console=run.console)
+    columns = found.report.ignored_columns if found.report else ()
+    if columns:
+        run.console.warn(f"left out, being no part of the schema: {', '.join(columns)}")
+    if found.report and found.report.invalid:
+        run.console.warn(f"{found.report.invalid} rows break a rule and stand in rejected.jsonl")
+    return found
+
+
+# -- what people see ---------------------------------------------------------------------------------------------------
+
+
+def _prepared_text(found: Prepared) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for title, justify in (("file", "left"), ("rows", "right"), ("bytes", "right"), ("sha256", "left")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for entry in found.manifest.files:
+        table.add_row(entry.name, f"{entry.rows:,}", f"{entry.bytes:,}", entry.sha256[:16])
+    state = "was prepared before" if found.repeated else "written"
+    parts: list[RenderableType] = [Text(f"{found.folder} {state}"), table]
+    if found.report is not None:
+        parts += [Text(), report_text(found.report)]
+    return Group(*parts)
+
+
+def _prepared_markdown(found: Prepared) -> str:
+    from mlops.console import markdown_table
+
+    rows = [[entry.name, f"{entry.rows:,}", f"{entry.bytes:,}"] for entry in found.manifest.files]
+    manifest = found.manifest
+    head = f"### Data `{manifest.content_hash}`\n\n{manifest.dataset}, {manifest.percent:g} % ({manifest.way})\n\n"
+    return head + markdown_table(["file", "rows", "bytes"], rows)
+
+
+def report_text(report: Report) -> RenderableType:
+    """Counts per rule with the first offender, and the lengths of the conversations."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from mlops.data.rules import RULES
+
+    parts: list[RenderableType] = []
+    rules = Table(box=None, pad_edge=False)
+    for title in ("rule", "broken by", "first"):
+        rules.add_column(title, overflow="fold")
+    broken = {violation.rule: violation for violation in report.violations}
+    for rule in RULES:
+        violation = broken.get(rule)
+        first = f"{violation.first}: {violation.reason}" if violation else ""
+        rules.add_row(rule, str(violation.count) if violation else "-", Text(first))
+    parts.append(rules)
+    lengths: dict[int | None, int] = {}
+    for split in report.splits:
+        for bound, count in split.lengths:
+            lengths[bound] = lengths.get(bound, 0) + count
+    most = max(lengths.values(), default=0)
+    if most:
+        parts += [Text(), Text("characters of a conversation")]
+        last = max(place for place, count in enumerate(lengths.values()) if count)
+        for bound, count in list(lengths.items())[: last + 1]:
+            label = f"≤ {bound:,}" if bound else "more"
+            bar = "█" * -(-count * BAR // most)
+            parts.append(Text(f"{label:>10}  {bar:<{BAR}}  {count:,}"))
+    parts.append(Text(f"{report.rows:,} rows in {len(report.splits)} split(s), {report.invalid:,} invalid"))
+    return Group(*parts)
+
+
+def _row_text(row: Any) -> list[RenderableType]:
+    from rich.text import Text
+
+    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
+        return [Text(f"  not a chat: {row!r:.200}", style="red")]
+    colours = {"user": "cyan", "assistant": "green", "system": "magenta"}
+    lines: list[RenderableType] = [Text(f"  prompt_id {row.get('prompt_id')}", style="dim")]
+    for message in row["messages"]:
+        role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else ("?", message)
+        lines.append(Text.assemble((f"  {role}: ", colours.get(str(role), "red")), str(content)))
+    return lines

@@ -1,0 +1,99 @@
+"""What a look at the rows found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mlops.data.rules import BUCKETS, RULES, Checker
+from mlops.errors import DataInvalid, Place
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One rule that was broken: how often, and where first."""
+
+    rule: str
+    count: int
+    first: Place
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.count} row{'s' * (self.count != 1)}, first {self.first}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One split.
+
+    Attributes:
+        rows: rows that were looked at.
+        invalid: those of them that break a rule.
+        lengths: (upper bound in characters or None, conversations) for each bucket of valid rows.
+    """
+
+    split: str
+    rows: int
+    invalid: int
+    lengths: tuple[tuple[int | None, int], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All splits together."""
+
+    splits: tuple[SplitReport, ...]
+    violations: tuple[Violation, ...]
+    ignored_columns: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows that were looked at."""
+        return sum(split.rows for split in self.splits)
+
+    @property
+    def invalid(self) -> int:
+        """Rows that break a rule."""
+        return sum(split.invalid for split in self.splits)
+
+    def error(self) -> DataInvalid:
+        """Returns the error that says all of this."""
+        first = self.violations[0]
+        return DataInvalid(
+            f"{first.reason} ({self.invalid} of {self.rows} rows break a rule)",
+            place=first.first,
+            details=[str(violation) for violation in self.violations],
+            hint="mend the rows, or leave them out: mlops data prepare --drop-invalid",
+        )
+
+
+@dataclass
+class Tally:
+    """Counts while the rows go by; ``report`` freezes them."""
+
+    checker: Checker
+    rows: dict[str, int] = field(default_factory=dict)
+    invalid: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    firsts: dict[str, tuple[Place, str]] = field(default_factory=dict)
+    columns: set[str] = field(default_factory=set)
+
+    def broken(self, *, split: str, rule: str, reason: str, place: Place) -> None:
+        """Counts one row that breaks a rule."""
+        self.invalid[split] = self.invalid.get(split, 0) + 1
+        self.counts[rule] = self.counts.get(rule, 0) + 1
+        self.firsts.setdefault(rule, (place, reason))
+
+    def report(self) -> Report:
+        """Returns what was found."""
+        bounds = (*BUCKETS, None)
+        splits = tuple(
+            SplitReport(
+                split=split,
+                rows=rows,
+                invalid=self.invalid.get(split, 0),
+                lengths=tuple(zip(bounds, self.checker.lengths.get(split, [0] * len(bounds)), strict=True)),
+            )
+            for split, rows in self.rows.items()
+        )
+        broken = tuple(Violation(rule, self.counts[rule], *self.firsts[rule]) for rule in RULES if rule in self.counts)
+        return Report(splits=splits, violations=broken, ignored_columns=tuple(sorted(self.columns)))

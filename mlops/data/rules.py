@@ -1,0 +1,188 @@
+"""What a row must be, and the one pass that decides it.
+
+A row is ``{"prompt": str, "prompt_id": str, "messages": [{"content": str, "role": str}, ...]}``, the schema of
+ultrachat_200k. Further columns are allowed and left out of what is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import msgspec
+import xxhash
+
+RULES: dict[str, str] = {
+    "json": "each line is one JSON object",
+    "truncated": "the last line is whole",
+    "encoding": "the text is UTF-8",
+    "too_long": "a row is no longer than the limit",
+    "schema": "prompt and prompt_id are strings, messages a list of {content, role} with strings",
+    "roles": "an optional system message, then user and assistant in turn; the assistant last (in gen splits either)",
+    "empty_content": "no message is empty",
+    "prompt": "prompt equals the first user message",
+    "duplicate_id": "a prompt_id stands in a split once",
+    "leak": "no conversation is in train and in test",
+}
+"""Every rule, in the order in which it is looked at; a row is counted under the first that it breaks."""
+
+BUCKETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+"""Upper bounds of the length histogram, in characters of a conversation's contents; longer ones come after."""
+
+# Characters that JSON allows inside strings but that many readers (str.splitlines among them) take for a line's end.
+LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
+
+
+class RowInvalid(ValueError):
+    """A row breaks a rule; ``rule`` is a key of RULES."""
+
+    def __init__(self, rule: str, reason: str) -> None:
+        super().__init__(reason)
+        self.rule = rule
+        self.reason = reason
+
+
+class Message(msgspec.Struct, gc=False):
+    """One turn; the order of the fields is the order in the file."""
+
+    content: str
+    role: str
+
+
+class Row(msgspec.Struct, gc=False):
+    """One chat."""
+
+    prompt: str
+    prompt_id: str
+    messages: list[Message]
+
+
+class BareRow(msgspec.Struct, gc=False):
+    """One chat of a file that may lack what can be derived."""
+
+    messages: list[Message]
+    prompt: str | None = None
+    prompt_id: str | None = None
+
+
+def is_train(split: str) -> bool:
+    """Whether a split is learnt from; all others are for testing."""
+    return split.startswith("train")
+
+
+class Checker:
+    """Checks rows one after the other and remembers what it needs to find duplicates.
+
+    Memory: about 200 bytes for each row that passed, for the two sets of hashes.
+
+    Args:
+        derive: fill a missing ``prompt`` (the first user message) and ``prompt_id`` (its SHA-256) in.
+    """
+
+    def __init__(self, *, derive: bool = False) -> None:
+        self._decode: Callable[[bytes], Row] = self._derived if derive else msgspec.json.Decoder(Row).decode
+        self._bare = msgspec.json.Decoder(BareRow)
+        self._encode = msgspec.json.Encoder().encode
+        self._ids: dict[str, set[int]] = {}
+        self._conversations: dict[bool, set[bytes]] = {True: set(), False: set()}
+        self.lengths: dict[str, list[int]] = {}
+
+    def check(self, split: str, line: bytes) -> bytes:
+        """Returns the row as it is written: these columns, this order, UTF-8, a newline at the end.
+
+        Args:
+            split: the split that the row will be in.
+            line: one row as JSON.
+
+        Raises:
+            RowInvalid: with the first rule that the row breaks.
+        """
+        try:
+            row = self._decode(line)
+        except msgspec.ValidationError as error:
+            raise RowInvalid("schema", _schema_reason(str(error))) from None
+        except msgspec.DecodeError as error:
+            raise RowInvalid("json", str(error)) from None
+        except UnicodeDecodeError as error:
+            raise RowInvalid("encoding", f"the byte 0x{error.object[error.start]:02x} is not UTF-8 there") from None
+        except RecursionError:
+            raise RowInvalid("json", "nested too deeply") from None
+        characters = _conversation(row, split)
+        written = self._encode(row)
+        if not written.isascii():
+            for raw, escaped in LINE_ENDS:
+                written = written.replace(raw, escaped)
+        self._remember(row, split, written)
+        lengths = self.lengths.get(split)
+        if lengths is None:
+            lengths = self.lengths[split] = [0] * (len(BUCKETS) + 1)
+        # 128 = 2^7 is the first bound, each is twice the one before: the number of bits is the bucket.
+        lengths[min(max((characters - 1).bit_length() - 7, 0), len(BUCKETS))] += 1
+        return written + b"\n"
+
+    def _remember(self, row: Row, split: str, written: bytes) -> None:
+        ids = self._ids.setdefault(split, set())
+        identity = xxhash.xxh3_64_intdigest(row.prompt_id.encode())
+        if identity in ids:
+            raise RowInvalid("duplicate_id", f"prompt_id {shorten(row.prompt_id)} stood in {split} before")
+        # A quote inside a string is escaped, so the first plain '"messages":' is the key.
+        conversation = xxhash.xxh3_128_digest(memoryview(written)[written.index(b',"messages":') :])
+        train = is_train(split)
+        if conversation in self._conversations[not train]:
+            other = "a test split" if train else "a training split"
+            raise RowInvalid("leak", f"this conversation is also in {other}")
+        ids.add(identity)
+        self._conversations[train].add(conversation)
+
+    def _derived(self, line: bytes) -> Row:
+        bare = self._bare.decode(line)
+        prompt = bare.prompt
+        if prompt is None:
+            prompt = next((message.content for message in bare.messages if message.role == "user"), "")
+        identity = bare.prompt_id or hashlib.sha256(prompt.encode()).hexdigest()
+        return Row(prompt, identity, bare.messages)
+
+
+def _conversation(row: Row, split: str) -> int:
+    """Checks roles, contents and prompt; returns the number of characters of all contents."""
+    messages = row.messages
+    if not messages:
+        raise RowInvalid("roles", "messages is empty")
+    characters = 0
+    first = 1 if messages[0].role == "system" else 0
+    expected = "user"
+    for place, message in enumerate(messages):
+        content = message.content
+        if place >= first:
+            if message.role != expected:
+                raise RowInvalid(
+                    "roles", f"messages[{place}] has the role {shorten(message.role)} where {expected!r} must be"
+                )
+            expected = "assistant" if expected == "user" else "user"
+        if not content or content.isspace():
+            raise RowInvalid("empty_content", f"messages[{place}] ({message.role}) is empty")
+        characters += len(content)
+    if len(messages) == first:
+        raise RowInvalid("roles", "only a system message")
+    if expected == "assistant" and not split.endswith("_gen"):
+        raise RowInvalid("roles", f"messages[{len(messages) - 1}] is the user's: the assistant must be last")
+    opening = messages[first].content
+    # White space around is let pass: corpora that were cleaned once keep it in one place and not in the other.
+    if row.prompt != opening and row.prompt.strip() != opening.strip():
+        raise RowInvalid("prompt", f"prompt is {shorten(row.prompt)}, the first user message {shorten(opening)}")
+    if not row.prompt_id:
+        raise RowInvalid("schema", "prompt_id is empty")
+    return characters
+
+
+def shorten(text: str, limit: int = 40) -> str:
+    """Returns a text in quotes, cut to what fits in a message."""
+    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def _schema_reason(text: str) -> str:
+    # msgspec: "Expected `str`, got `null` - at `$.messages[0].content`"
+    reason = text.replace("`", "'").replace("'$.", "'").replace("Object missing", "missing").replace(" - at", " at")
+    if "'prompt" in reason and ("missing" in reason or "null" in reason):
+        reason += " (--derive fills it in)"
+    return reason

@@ -1,0 +1,92 @@
+"""Looks at every row of files that are not to be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlops.data import reading, sources
+from mlops.data.report import Report, Tally
+from mlops.data.rules import Checker, RowInvalid
+from mlops.errors import DataInvalid, Place, UsageError
+
+if TYPE_CHECKING:
+    from mlops.console import Console
+
+
+def validate(
+    paths: Sequence[Path],
+    *,
+    derive: bool = False,
+    max_row_bytes: int = reading.MAX_ROW_BYTES,
+    console: Console | None = None,
+) -> Report:
+    """Checks all rows of folders and files.
+
+    Args:
+        paths: folders with split files, or files.
+        derive: let a missing prompt or prompt_id pass.
+        max_row_bytes: the longest row that is let pass.
+        console: shows progress.
+
+    Raises:
+        UsageError: a path does not exist or holds no rows.
+        DataInvalid: a file is broken as a whole (0 bytes, UTF-16). Rows that break a rule raise nothing: they are
+            in the report.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"there is no folder or file '{path}'")
+        for split, found in sources.locate(str(path), revision=None).splits.items():
+            files.setdefault(split, []).extend(found)
+    ordered = sources.in_order({split: tuple(found) for split, found in files.items()})
+    tally = Tally(Checker(derive=derive))
+    for split, found in ordered.items():
+        tally.rows[split] = 0
+        for path in found:
+            note_columns(tally, path, max_row_bytes)
+            for _ in check_rows(tally, split, path, follow(path, max_row_bytes, console)):
+                pass
+    return tally.report()
+
+
+def check_rows(tally: Tally, split: str, path: Path, lines: Iterable[reading.Line]) -> Iterator[bytes]:
+    """Yields the rows that keep every rule, as they are written; counts the others."""
+    check = tally.checker.check
+    rows = 0
+    try:
+        for number, line in lines:
+            rows += 1
+            try:
+                if isinstance(line, RowInvalid):
+                    raise line
+                yield check(split, line)
+            except RowInvalid as problem:
+                place = Place(file=str(path), line=number)
+                tally.broken(split=split, rule=problem.rule, reason=problem.reason, place=place)
+    finally:
+        tally.rows[split] += rows
+
+
+def note_columns(tally: Tally, path: Path, max_row_bytes: int) -> None:
+    """Remembers the columns that will not be looked at."""
+    tally.columns.update(set(reading.columns_of(path, max_row_bytes=max_row_bytes)) - set(reading.COLUMNS))
+
+
+def follow(path: Path, max_row_bytes: int, console: Console | None) -> Iterator[reading.Line]:
+    """Yields the rows of a file and shows how many have gone by."""
+    lines = reading.read(path, max_row_bytes=max_row_bytes)
+    if console is None:
+        yield from lines
+        return
+    with console.progress() as progress:
+        task = progress.add_task(path.name, total=None)
+        for number, line in enumerate(lines, start=1):
+            if number % 2000 == 0:
+                progress.update(task, completed=number)
+            yield line
+
+
+__all__ = ["DataInvalid", "check_rows", "follow", "note_columns", "validate"]
