@@ -1,0 +1,93 @@
+"""mlops payload build, validate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlops.cli.options import Run, command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def payload() -> None:
+    r"""Build and check scoring requests.
+
+    \b
+    Example:
+      mlops payload build
+      mlops payload validate data/payloads/*.json
+    """
+
+
+@command(
+    group=payload,
+    example="""
+mlops payload build                                # sample_score.json of one row of test_gen
+mlops payload build --seed 7 --output request.json
+mlops payload build --data .mlops/data/HASH --split test_sft
+""",
+)
+@click.option("--data", "folder", type=click.Path(path_type=Path), help="A folder that `mlops data prepare` wrote.")
+@click.option("--split", default="test_gen", show_default=True, help="The split that the row is drawn from.")
+@click.option("--seed", type=int, help="Draws the row.  [default: data.seed of mlops.yaml]")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("sample_score.json"), show_default=True,
+    help="The file to write.",
+)  # fmt: skip
+def build(run: Run, folder: Path | None, split: str, seed: int | None, output: Path) -> None:
+    """Write the request for one random row."""
+    import os
+
+    from mlops.cli.data import prepared
+    from mlops.data.reading import read
+    from mlops.errors import UsageError
+    from mlops.payload import sample
+
+    found = prepared(run, folder)
+    file = found.folder / f"{split}.jsonl"
+    if not file.is_file():
+        raise UsageError(f"'{found.folder}' has no split '{split}'; it has {', '.join(found.rows)}")
+    rows = [json.loads(line) for _, line in read(file) if isinstance(line, bytes)]
+    made = sample(rows, seed=run.settings.data.seed if seed is None else seed)
+    text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    if not output.parent.is_dir():
+        raise UsageError(f"there is no folder '{output.parent}' to write '{output.name}' to")
+    beside = output.with_name(f".{output.name}.{os.getpid()}.part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(output)
+    run.console.say(f"written to {output}")
+    run.console.result({"file": output, "split": split, "payload": made}, text, outputs={"payload": str(output)})
+
+
+@command(group=payload, example="mlops payload validate data/payloads/*.json sample_score.json")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.pass_context
+def validate(context: click.Context, run: Run, files: tuple[Path, ...]) -> None:
+    """Check scoring requests against the schema that the server uses; exit code 4 if one is wrong."""
+    from rich.text import Text
+
+    from mlops.errors import DataInvalid
+    from mlops.payload import Problem, check
+
+    problems: list[Problem] = []
+    lines: list[str] = []
+    results: list[dict[str, Any]] = []
+    for file in files:
+        _, found = check(file)
+        problems.extend(found)
+        results.append({"file": file, "valid": not found, "problems": found})
+        lines.append(f"{'✕' if found else '✓'} {file}")
+        lines.extend(f"  {problem}" for problem in found)
+    run.console.result(
+        {"valid": not problems, "files": results}, Text("\n".join(lines)), outputs={"valid": str(not problems).lower()}
+    )
+    if problems:
+        for problem in problems:
+            if run.console.on_github:
+                run.console.annotate("error", f"{problem.field} {problem.message}".strip(), place=problem.place)
+        bad = sum(not result["valid"] for result in results)
+        run.console.err.print(f"[red]✕[/red] {bad} of {len(files)} payloads are not valid")
+        context.exit(DataInvalid.exit_code)
