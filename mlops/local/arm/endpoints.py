@@ -1,0 +1,318 @@
+"""``workspaces/onlineEndpoints``: names, keys, traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import secrets
+import string
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from mlops.local.arm.app import operation_headers
+from mlops.local.arm.errors import ArmError, bad_request, not_found
+from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.operations import OperationFailed, now
+from mlops.local.serving.traffic import canonical, refusal
+from mlops.local.store import Document
+from mlops.local.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlops.local.serving import Serving
+
+NAME = re.compile(r"^[a-zA-Z](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$")
+MODES = {"key": "Key", "amltoken": "AMLToken", "aadtoken": "AADToken"}
+TOKEN_S = 24 * 3600
+TAKEN = (
+    "There is already an endpoint with this name, Endpoint name needs to be unique within a region. "
+    "Try some other name."
+)
+
+
+def legal(name: str) -> bool:
+    """Whether an endpoint or a deployment may be called that."""
+    return 3 <= len(name) <= 32 and bool(NAME.match(name))
+
+
+def invalid(field: str, message: str, *, code: str = "InferencingClientCallFailed") -> ArmError:
+    """400 as the inferencing service words it: its own validation problem as JSON inside the detail."""
+    problem = {
+        "errors": {field: [message]},
+        "type": "https://tools.ietf.org/html/rfc9110#section-15.5.1",
+        "title": "One or more validation errors occurred.",
+        "status": 400,
+        "traceId": f"00-{uuid.uuid4().hex}-{uuid.uuid4().hex[:16]}-01",
+    }
+    text = f"InferencingClient HttpRequest error, error detail: {json.dumps(problem)}"
+    return bad_request("The request is invalid.", detail=(code, text))
+
+
+def conflict(message: str) -> ArmError:
+    """409: something else is under way, or the state does not allow it."""
+    return ArmError(409, "Conflict", message, details=[("ResourceConflict", message)])
+
+
+def within(call: Call) -> None:
+    """404 for a workspace that is not this one."""
+    if not call.resource_id.lower().startswith(call.workspace.config.workspace_id.lower() + "/"):
+        path = call.resource_id.split("/online", 1)[0].split("/computes", 1)[0]
+        raise ArmError(404, "ResourceNotFound", f"The Resource '{path}' was not found.")
+
+
+def state(body: Document) -> str:
+    """The provisioning state."""
+    return str(body["properties"].get("provisioningState"))
+
+
+def make_key() -> str:
+    """A key as long as Azure's."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
+
+
+class Endpoints(ResourceType):
+    """Endpoints; every change is an operation, and a GET shows the old traffic until it has succeeded."""
+
+    kind = "workspaces/onlineEndpoints"
+
+    def __init__(self, workspace: Workspace, serving: Serving) -> None:
+        self._workspace = workspace
+        self._serving = serving
+        workspace.operations.register("endpoint.write", self._write)
+        workspace.operations.register("endpoint.delete", self._delete)
+        workspace.operations.register("endpoint.keys", self._keys)
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    async def put(self, call: Call) -> Answer:
+        """Create or replace; what the body does not say about traffic clears it, as on Azure."""
+        within(call)
+        store, operations = call.workspace.store, call.workspace.operations
+        existing = store.get(call.resource_id)
+        if existing is not None and (operations.running_on(call.resource_id) or state(existing) == "Deleting"):
+            raise conflict(f"The endpoint '{existing['name']}' is in state '{state(existing)}'; try again later.")
+        body = self.complete(call, self.document(call, existing), existing)
+        wanted = {name: body["properties"].pop(name) for name in ("traffic", "mirrorTraffic")}
+        before = existing["properties"] if existing else {"traffic": {}, "mirrorTraffic": {}}
+        body["properties"].update(
+            traffic=before["traffic"],
+            mirrorTraffic=before["mirrorTraffic"],
+            scoringUri=before.get("scoringUri"),
+            swaggerUri=before.get("swaggerUri"),
+            provisioningState="Updating" if existing else "Creating",
+        )
+        private = None
+        if existing is None:
+            private = {"primaryKey": make_key(), "secondaryKey": make_key(), "tokenSecret": secrets.token_hex(32)}
+        with store.transaction():
+            store.put(body["id"], body, private=private)
+            operation = operations.start("endpoint.write", body["id"], wanted, prefix="oe")
+            headers = operation_headers(call, operation)
+            body["properties"]["properties"]["AzureAsyncOperationUri"] = headers["Azure-AsyncOperation"]
+            store.put(body["id"], body)
+        self._serving.forget(body["name"])
+        return Answer(201, body, headers)
+
+    def complete(self, call: Call, body: Document, existing: Document | None) -> Document:
+        """Check name, authentication and traffic; fill in what the service adds."""
+        config, limits = call.workspace.config, self._serving.limits
+        store = call.workspace.store
+        properties = body["properties"]
+        if existing is None:
+            if not legal(call.name):
+                raise invalid(
+                    "Name",
+                    f"The endpoint name '{call.name}' is not valid: it must begin with a letter, end with a "
+                    "letter or a digit, hold letters, digits and dashes only, and be 3 to 32 characters long.",
+                )
+            if call.name.lower() in limits.taken_names:
+                raise invalid("", TAKEN)
+            count = len(store.children(call.collection_id))
+            if count >= limits.endpoints:
+                raise bad_request(
+                    "The request is invalid.",
+                    detail=(
+                        "InferencingClientCallFailed",
+                        f"Endpoint Quota reached for subscription {config.subscription}."
+                        f"Current usage/limit: {count}/{limits.endpoints}",
+                    ),
+                )
+        mode = MODES.get(str(properties.get("authMode", "")).lower())
+        if mode is None:
+            raise invalid(
+                "AuthMode",
+                f"The authentication mode '{properties.get('authMode')}' is not one of Key, AMLToken, AADToken.",
+            )
+        standing = store.children(f"{body['id']}/deployments")
+        traffic, mirror = properties.get("traffic") or {}, properties.get("mirrorTraffic") or {}
+        why = refusal(
+            traffic,
+            mirror,
+            deployments={one["name"]: state(one) for one in standing},
+            live=existing["properties"]["traffic"] if existing else None,
+        )
+        if why:
+            raise invalid("Traffic", why)
+        names = [one["name"] for one in standing]
+        own = (existing or {}).get("properties", {}).get("properties", {})
+        body["properties"] = {
+            "description": properties.get("description"),
+            "properties": {
+                **own,
+                **{str(key): str(value) for key, value in (properties.get("properties") or {}).items()},
+                "azureml.onlineendpointid": body["id"].lower(),
+            },
+            "authMode": mode,
+            "compute": None,
+            "publicNetworkAccess": properties.get("publicNetworkAccess") or "Enabled",
+            "traffic": canonical(traffic, names),
+            "mirrorTraffic": canonical(mirror, names),
+        }
+        body["identity"] = _identity(body.get("identity"), (existing or {}).get("identity"), config.tenant)
+        body["location"] = body.get("location") or config.region
+        body["tags"] = body.get("tags") or {}
+        body["kind"] = "Managed"
+        return body
+
+    async def patch(self, call: Call) -> Answer:
+        """Change tags or identity; traffic cannot be patched, as on Azure."""
+        existing = self.must(call)
+        if call.workspace.operations.running_on(call.resource_id):
+            raise conflict(f"The endpoint '{existing['name']}' is in state '{state(existing)}'; try again later.")
+        if "properties" in call.body:
+            raise bad_request("An online endpoint's properties cannot be patched, only its tags and its identity.")
+        change = {key: call.body[key] for key in ("tags", "identity") if key in call.body}
+        kept = {name: existing["properties"][name] for name in ("traffic", "mirrorTraffic")}
+
+        def merge(body: Document) -> None:
+            if "tags" in change:
+                body["tags"] = change["tags"] or {}
+            if "identity" in change:
+                body["identity"] = _identity(change["identity"], body.get("identity"), call.workspace.config.tenant)
+            body["properties"]["provisioningState"] = "Updating"
+
+        call.workspace.store.update(call.resource_id, merge)
+        operation = call.workspace.operations.start("endpoint.write", existing["id"], kept, prefix="oe")
+        return Answer(202, None, operation_headers(call, operation, status=False, result="operation"))
+
+    async def delete(self, call: Call) -> Answer:
+        """Delete with all deployments, by an operation; 204 where there is nothing."""
+        store = call.workspace.store
+        existing = store.get(call.resource_id)
+        if existing is None:
+            return Answer(204)
+        if state(existing) != "Deleting" and call.workspace.operations.running_on(call.resource_id):
+            raise conflict(f"The endpoint '{existing['name']}' is in state '{state(existing)}'; try again later.")
+
+        def mark(body: Document) -> None:
+            body["properties"]["provisioningState"] = "Deleting"
+
+        store.update(call.resource_id, mark)
+        self._serving.forget(existing["name"])
+        operation = call.workspace.operations.start("endpoint.delete", existing["id"], prefix="oe")
+        return Answer(202, None, operation_headers(call, operation, result="operation"))
+
+    async def action(self, call: Call, action: str) -> Answer:
+        """``listKeys``, ``regenerateKeys``, ``token``."""
+        body = self.must(call)
+        mode = body["properties"]["authMode"]
+        private = call.workspace.store.private(call.resource_id)
+        match action.lower():
+            case "listkeys":
+                if mode != "Key":
+                    raise bad_request(f"The endpoint '{body['name']}' does not use keys for authentication but {mode}.")
+                return Answer(200, {name: private[name] for name in ("primaryKey", "secondaryKey")})
+            case "regeneratekeys":
+                kind = str(call.body.get("keyType", "Primary")).lower()
+                if mode != "Key" or kind not in ("primary", "secondary"):
+                    raise bad_request(f"The {kind} key of endpoint '{body['name']}' ({mode}) cannot be regenerated.")
+                wanted = {"name": f"{kind}Key", "value": call.body.get("keyValue")}
+                operation = call.workspace.operations.start("endpoint.keys", body["id"], wanted, prefix="oe")
+                return Answer(202, None, operation_headers(call, operation, status=False, result="operation"))
+            case "token":
+                if mode != "AMLToken":
+                    raise bad_request(f"The endpoint '{body['name']}' does not use tokens of its own but {mode}.")
+                return Answer(200, _token(call, body, private["tokenSecret"]))
+        return await super().action(call, action)
+
+    def missing(self, call: Call) -> ArmError:
+        """The 404 of an endpoint, in the words of the inferencing service."""
+        del call
+        return not_found(detail=("InferencingClientCallFailed", '{"title":"Not Found"}'))
+
+    # -- operations ------------------------------------------------------------------------------------------------
+
+    async def _write(self, resource_id: str, arguments: dict[str, Any]) -> None:
+        await asyncio.sleep(self._workspace.config.endpoint_operation_s)
+        name = resource_id.rsplit("/", 1)[1]
+        host = f"https://{name.lower()}.{self._workspace.config.region}.inference.ml.azure.com"
+
+        def apply(body: Document) -> None:
+            if state(body) == "Deleting":
+                return
+            body["properties"].update(
+                arguments, scoringUri=f"{host}/score", swaggerUri=f"{host}/swagger.json", provisioningState="Succeeded"
+            )
+            body["systemData"]["lastModifiedAt"] = now()
+
+        if self._workspace.store.update(resource_id, apply) is None:
+            raise OperationFailed("ResourceNotFound", f"The endpoint '{name}' was deleted.")
+        self._serving.forget(name)
+
+    async def _delete(self, resource_id: str, arguments: dict[str, Any]) -> None:
+        del arguments
+        store = self._workspace.store
+        self._serving.forget(resource_id.rsplit("/", 1)[1])
+        standing = [body["id"] for body in store.children(f"{resource_id}/deployments")]
+        await asyncio.gather(
+            asyncio.sleep(self._workspace.config.delete_operation_s), *map(self._serving.fleet.retire, standing)
+        )
+        store.delete(resource_id)
+        self._serving.forget(resource_id.rsplit("/", 1)[1])
+
+    async def _keys(self, resource_id: str, arguments: dict[str, Any]) -> None:
+        await asyncio.sleep(self._workspace.config.endpoint_operation_s)
+        self._workspace.store.update_private(resource_id, **{arguments["name"]: arguments["value"] or make_key()})
+        self._serving.forget(resource_id.rsplit("/", 1)[1])
+
+
+def _identity(asked: Any, before: Any, tenant: str) -> Document:
+    identity: Document = dict(asked or before or {"type": "SystemAssigned"})
+    kind = str(identity.get("type") or "SystemAssigned")
+    identity["type"] = kind
+    if "systemassigned" in kind.replace(",", "").lower():
+        identity["principalId"] = (before or {}).get("principalId") or str(uuid.uuid4())
+        identity["tenantId"] = tenant
+    users = identity.get("userAssignedIdentities")
+    if isinstance(users, dict):
+        identity["userAssignedIdentities"] = {
+            key: value or {"principalId": str(uuid.uuid4()), "clientId": str(uuid.uuid4())}
+            for key, value in users.items()
+        }
+    return identity
+
+
+def _token(call: Call, body: Document, secret: str) -> Document:
+    import jwt
+
+    config = call.workspace.config
+    begin = int(time.time())
+    claims = {
+        "canRefresh": "False",
+        "workspaceId": config.workspace_guid,
+        "tid": config.tenant,
+        "oid": call.caller,
+        "actions": "[]",
+        "endpointName": body["name"],
+        "serviceId": body["id"],
+        "exp": begin + TOKEN_S,
+        "iss": "azureml",
+        "aud": "azureml",
+    }
+    return {
+        "accessToken": jwt.encode(claims, secret, algorithm="HS256"),
+        "tokenType": "Bearer",
+        "expiryTimeUtc": begin + TOKEN_S,
+        "refreshAfterTimeUtc": begin + TOKEN_S // 2,
+    }

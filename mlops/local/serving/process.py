@@ -1,0 +1,181 @@
+"""One scoring process: started, found again by a later daemon, probed, stopped.
+
+The process leads a session of its own and writes a record that names it; the record's path stands in its command
+line, which tells it from any later process of the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from mlops.local.serving.upstream import Broken, Unreachable, exchange
+
+LAUNCHER = Path(__file__).with_name("launch.py")
+
+
+class Instance:
+    """A scoring process of a deployment, under a name and on a port of its own."""
+
+    def __init__(self, folder: Path, index: int, *, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self.index = index
+        self.folder = folder
+        self.record = folder / f"instance-{index}.json"
+        self.log = folder / f"instance-{index}.log"
+        self.port = 0
+        self.pid = 0
+        self.healthy = False
+        self.in_flight = 0
+        self.started = 0.0
+        """Monotonic time of the last start."""
+        self._arguments = list(arguments)
+        self._environment = dict(environment)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process (again)."""
+        self.healthy = False
+        self.started = time.monotonic()
+        self.record.unlink(missing_ok=True)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener, self.log.open("ab") as log:
+            listener.bind(("127.0.0.1", 0))
+            self.port = listener.getsockname()[1]
+            descriptor = listener.fileno()
+            self._child = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    str(LAUNCHER),
+                    str(descriptor),
+                    str(self.record),
+                    str(self.port),
+                    *self._arguments,
+                ],
+                cwd=self._environment["AML_APP_ROOT"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[descriptor],
+                start_new_session=True,
+            )
+        self.pid = self._child.pid
+
+    def adopt(self) -> bool:
+        """Take over the process that an earlier daemon started; False where it is gone."""
+        found = recorded(self.record)
+        if found is None:
+            return False
+        self.pid, self.port = found
+        self._child = None
+        self.started = time.monotonic()
+        return True
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        if not self.pid:
+            return False
+        if self._child is not None:
+            return self._child.poll() is None
+        return is_scorer(self.pid, self.record)
+
+    async def probe(self, timeout_s: float) -> bool:
+        """Ask ``GET /``, which the inference server answers once the script's ``init`` has returned."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                reply = await exchange(self.port, "GET", "/", [("User-Agent", "kube-probe/1.29")], b"")
+        except (Unreachable, Broken, TimeoutError):
+            return False
+        return reply.status == 200
+
+    async def become_ready(self, deadline_s: float, *, probe_s: float) -> bool:
+        """Wait until the process answers; False when it has ended, or when the time is over."""
+        limit = time.monotonic() + deadline_s
+        while self.alive():
+            left = limit - time.monotonic()
+            if left <= 0:
+                return False
+            if await self.probe(min(left, probe_s)):
+                self.healthy = True
+                return True
+            await asyncio.sleep(0.03)
+        return False
+
+    def kill(self) -> None:
+        """End the process at once, as a crash would."""
+        self.healthy = False
+        if self.alive():
+            kill_session(self.pid)
+
+    async def stop(self, *, grace_s: float = 3.0) -> None:
+        """Ask the process to end, and end it when it does not; nothing of its session is left."""
+        self.healthy = False
+        pid, self.pid = self.pid, 0
+        child, self._child = self._child, None
+        if not pid:
+            return
+        if (child.poll() is None) if child is not None else is_scorer(pid, self.record):
+            await asyncio.to_thread(end, pid, child, grace_s)
+        else:
+            kill_session(pid)
+        self.record.unlink(missing_ok=True)
+
+
+def end(pid: int, child: subprocess.Popen[bytes] | None, grace_s: float) -> None:
+    """SIGTERM, then SIGKILL for the whole session, and wait until the process is gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGTERM)
+    _wait(pid, child, grace_s)
+    kill_session(pid)
+    _wait(pid, child, 5.0)
+
+
+def kill_session(leader: int) -> None:
+    """End every process of a session that we started, its leader gone or not."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _wait(pid: int, child: subprocess.Popen[bytes] | None, timeout_s: float) -> None:
+    if child is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout_s)
+        return
+    limit = time.monotonic() + timeout_s
+    while time.monotonic() < limit:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return
+        except psutil.Error:
+            return
+        time.sleep(0.02)
+
+
+def recorded(record: Path) -> tuple[int, int] | None:
+    """Process id and port of a record whose process still runs."""
+    try:
+        written = json.loads(record.read_text())
+        pid, port = int(written["pid"]), int(written["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (pid, port) if is_scorer(pid, record) else None
+
+
+def is_scorer(pid: int, record: Path) -> bool:
+    """Whether a process id belongs to the process of that record."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and str(record) in process.cmdline()
+    except psutil.Error:
+        return False

@@ -1,0 +1,63 @@
+"""One HTTP exchange with a scoring process: a connection per request, on loopback, with asyncio alone.
+
+HTTP/1.0 on purpose, as Azure's own proxy in front of the container does it: the answer is never chunked and ends with
+the connection, so that no request can meet a kept connection that the other side is about to close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+READ_LIMIT = 256 * 1024
+
+
+class Unreachable(Exception):
+    """Nothing listens: the request was not seen by anybody and may go elsewhere."""
+
+
+class Broken(Exception):
+    """The connection ended before a whole answer had come."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the scoring process answered."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+async def exchange(port: int, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes) -> Reply:
+    """Send a request to 127.0.0.1 and read the answer whole."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=READ_LIMIT)
+    except OSError as error:
+        raise Unreachable(str(error)) from error
+    try:
+        lines = [f"{method} {target} HTTP/1.0", f"Host: 127.0.0.1:{port}", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        try:
+            writer.write("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+            await writer.drain()
+            head = await reader.readuntil(b"\r\n\r\n")
+            status, parsed = parse(head)
+            length = next((value for name, value in parsed if name == "content-length"), None)
+            content = await (reader.read() if length is None else reader.readexactly(int(length)))
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+            raise Broken(str(error)) from error
+        return Reply(status, parsed, content)
+    finally:
+        writer.close()
+
+
+def parse(head: bytes) -> tuple[int, list[tuple[str, str]]]:
+    """Status and headers (names in lower case) of an answer's head."""
+    first, *rest = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+    headers = []
+    for line in rest:
+        name, _, value = line.partition(":")
+        headers.append((name.strip().lower(), value.strip()))
+    return int(first.split(" ", 2)[1]), headers
