@@ -46,7 +46,7 @@ lint: $(VENV)/ready ## style, types, import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy mlops components environments/serve tests
-	@$(BIN)/lint-imports
+	@PYTHONPATH=components $(BIN)/lint-imports
 
 bench: $(VENV)/ready ## each benchmark prints its ratio against a baseline of the same run
 	@for each in tests/benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mlops.errors import Place, UsageError
 
@@ -128,11 +128,12 @@ class Rollout(Section):
     steps: list[Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=lambda: [100])
     soak_s: Annotated[float, Field(ge=0)] = 0
 
-    @model_validator(mode="after")
-    def _ends_at_all(self) -> Rollout:
-        if not self.steps or self.steps[-1] != 100 or sorted(set(self.steps)) != self.steps:
+    @field_validator("steps")
+    @classmethod
+    def _ends_at_all(cls, steps: list[int]) -> list[int]:
+        if not steps or steps[-1] != 100 or sorted(set(steps)) != steps:
             raise ValueError("the steps must rise and end at 100")
-        return self
+        return steps
 
 
 class Cleanup(Section):
