@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from mlops.local import hosts
 from mlops.local.arm.app import ControlPlane
+from mlops.local.blob_service import BlobService
 from mlops.local.hosts import Service
 from mlops.local.identity import MACHINE_LEARNING, MANAGEMENT, Identity, TokenRefused
 from mlops.local.workspace import Workspace
@@ -30,10 +31,13 @@ OWN_PREFIX = "/__local/"
 class App:
     """The ASGI application behind the TLS socket."""
 
-    def __init__(self, workspace: Workspace, control: ControlPlane, identity: Identity) -> None:
+    def __init__(
+        self, workspace: Workspace, control: ControlPlane, identity: Identity, blob_service: BlobService
+    ) -> None:
         self.workspace = workspace
         self.control = control
         self.identity = identity
+        self.blob_service = blob_service
         self._data_plane: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,8 +74,7 @@ class App:
         if service is Service.IDENTITY:
             return await self.identity.answer(request)
         if service is Service.BLOBS:
-            found: Response = await services["blobs"].answer(request)
-            return found
+            return await self.blob_service.answer(request)
         if service is Service.SCORING:
             scored: Response = await services["serving"].gateway(request)
             return scored

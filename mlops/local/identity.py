@@ -55,6 +55,7 @@ class Identity:
     def __init__(self, layout: Layout, config: Config, credentials: Credentials) -> None:
         self._config = config
         self._credentials = credentials
+        self.tenant = credentials.tenant
         self._key = _signing_key(layout, "token.key")
         self._github_key = _signing_key(layout, "github.key")
         self._public = self._key.public_key()

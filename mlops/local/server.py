@@ -15,6 +15,8 @@ import uvicorn
 from mlops.local import certificates
 from mlops.local.app import App
 from mlops.local.arm.app import ControlPlane
+from mlops.local.blob_service import BlobService
+from mlops.local.blobs import Blobs
 from mlops.local.config import Config
 from mlops.local.credentials import Credentials
 from mlops.local.identity import Identity
@@ -56,9 +58,11 @@ class Server:
         workspace = self.workspace
         identity = Identity(workspace.layout, workspace.config, self._credentials)
         workspace.services["identity"] = identity
+        blobs = Blobs(workspace.layout, workspace.config, workspace.store, self._credentials.account_key)
+        workspace.services["blobs"] = blobs
         self._install()
         types = [kind for part in self._parts.values() for kind in part.types]
-        app = App(workspace, ControlPlane(workspace, types), identity)
+        app = App(workspace, ControlPlane(workspace, types), identity, BlobService(blobs, identity))
         listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.tls_port = listening.getsockname()[1]
         self._uvicorn = _TlsServer(

@@ -1,0 +1,131 @@
+"""The blob service's door: who may come in, and which operation a request is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from mlops.local import blob_reads, blob_writes, sas
+from mlops.local.blob_call import BlobCall, standard_headers
+from mlops.local.blob_errors import BlobError
+from mlops.local.blobs import Blobs
+from mlops.local.identity import STORAGE, Identity, TokenRefused
+
+log = logging.getLogger(__name__)
+
+Operation = Callable[[BlobCall], Awaitable[Response]]
+
+# method, level, comp -> operation and the permissions of a shared access signature of which it needs one
+OPERATIONS: dict[tuple[str, str, str], tuple[Operation, str]] = {
+    ("GET", "account", "list"): (blob_reads.list_containers, "l"),
+    ("GET", "account", "properties"): (blob_reads.get_service, "r"),
+    ("POST", "account", "userdelegationkey"): (blob_reads.delegation_key, ""),
+    ("PUT", "container", ""): (blob_writes.create_container, "cw"),
+    ("GET", "container", ""): (blob_reads.get_container, "r"),
+    ("HEAD", "container", ""): (blob_reads.get_container, "r"),
+    ("GET", "container", "metadata"): (blob_reads.get_container, "r"),
+    ("GET", "container", "acl"): (blob_reads.get_container_acl, ""),
+    ("HEAD", "container", "acl"): (blob_reads.get_container_acl, ""),
+    ("DELETE", "container", ""): (blob_writes.delete_container, "d"),
+    ("GET", "container", "list"): (blob_reads.list_blobs, "l"),
+    ("GET", "blob", ""): (blob_reads.get_blob, "r"),
+    ("HEAD", "blob", ""): (blob_reads.head_blob, "r"),
+    ("GET", "blob", "metadata"): (blob_reads.head_blob, "r"),
+    ("HEAD", "blob", "metadata"): (blob_reads.head_blob, "r"),
+    ("GET", "blob", "blocklist"): (blob_reads.get_block_list, "r"),
+    ("PUT", "blob", ""): (blob_writes.put_blob, "cw"),
+    ("PUT", "blob", "block"): (blob_writes.put_block, "cw"),
+    ("PUT", "blob", "blocklist"): (blob_writes.put_block_list, "cw"),
+    ("PUT", "blob", "appendblock"): (blob_writes.append_block, "aw"),
+    ("PUT", "blob", "metadata"): (blob_writes.set_metadata, "w"),
+    ("PUT", "blob", "properties"): (blob_writes.set_properties, "w"),
+    ("PUT", "blob", "lease"): (blob_writes.lease_blob, "w"),
+    ("PUT", "blob", "tier"): (blob_writes.set_tier, "w"),
+    ("DELETE", "blob", ""): (blob_writes.delete_blob, "d"),
+}
+
+
+class BlobService:
+    """Answers for the account's blob host."""
+
+    def __init__(self, blobs: Blobs, identity: Identity) -> None:
+        self.blobs = blobs
+        self._identity = identity
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one request."""
+        try:
+            return await self._answer(request)
+        except sas.Forbidden as refused:
+            return self._error(request, BlobError(refused.code, str(refused), status=403))
+        except TokenRefused as refused:
+            return self._error(request, BlobError("InvalidAuthenticationInfo", str(refused)))
+        except BlobError as error:
+            return self._error(request, error)
+
+    async def _answer(self, request: Request) -> Response:
+        pairs = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        query = dict(pairs)
+        container, separator, name = request.scope["path"].removeprefix("/").partition("/")
+        level = ("blob" if separator and name else "container") if container else "account"
+        if level == "container" and query.get("restype") != "container" and query.get("comp") != "list":
+            raise BlobError("InvalidUri")  # the root container is not served
+        comp = query.get("comp", "")
+        operation = OPERATIONS.get((request.method, level, comp))
+        if query.get("restype") == "account" and comp == "properties":
+            operation = (blob_reads.get_account, "r")
+        if "snapshot" in query or "versionid" in query:
+            raise BlobError("UnsupportedQueryParameter", "Snapshots and versions are not kept here.")
+        needed = operation[1] if operation else "r"
+        access = sas.Access(account=self.blobs.account, container=container, name=name, permissions=needed)
+        permissions = self._authenticate(request, pairs, access)
+        if operation is None:
+            known = any(key[1:] == (level, comp) for key in OPERATIONS)
+            raise BlobError("UnsupportedHttpVerb" if known else "UnsupportedQueryParameter")
+        if container:
+            self.blobs.folder(container)
+        if name:
+            self.blobs.path(self.blobs.account, container, name)
+        call = BlobCall(self.blobs, request, container, name, query, permissions)
+        return await operation[0](call)
+
+    def _authenticate(self, request: Request, pairs: list[tuple[str, str]], access: sas.Access) -> str:
+        """The letters that a signature grants; empty for the account key and for a token."""
+        query = dict(pairs)
+        authorization = request.headers.get("authorization")
+        if authorization is None and "sig" in query:
+            sas.check_sas(query, access, key=self.blobs.account_key)
+            return query.get("sp", "")
+        if authorization is None:
+            raise BlobError("NoAuthenticationInformation")
+        scheme = authorization.partition(" ")[0].lower()
+        if scheme == "sharedkey":
+            sas.check_shared_key(
+                authorization,
+                key=self.blobs.account_key,
+                account=access.account,
+                method=request.method,
+                raw_path=request.scope["raw_path"].decode("latin-1"),
+                query=pairs,
+                headers=request.headers,
+            )
+            return ""
+        own = f"https://{access.account}.blob.core.windows.net"
+        request.scope["claims"] = self._identity.check(authorization, (*STORAGE, own))
+        return ""
+
+    def _error(self, request: Request, error: BlobError) -> Response:
+        headers = standard_headers(request) | {"x-ms-error-code": error.code}
+        if error.status == 401:
+            tenant = f"https://login.microsoftonline.com/{self._identity.tenant}"
+            headers["WWW-Authenticate"] = (
+                f"Bearer authorization_uri={tenant}/oauth2/authorize resource_id=https://storage.azure.com"
+            )
+        if error.code in ("RequestBodyTooLarge", "IncompleteBody"):
+            headers["Connection"] = "close"  # what is left of the body is not worth reading
+        body = b"" if request.method == "HEAD" else error.body()
+        return Response(body, error.status, headers, media_type="application/xml")
