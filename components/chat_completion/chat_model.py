@@ -18,7 +18,7 @@ MAX_BATCH_TOKENS = 65_536
 """Prompt and answer tokens of one call of generate; more conversations than that are answered in turn."""
 
 
-class BadRequest(ValueError):  # noqa: N818 - the name that HTTP gives it
+class BadRequest(ValueError):
     """Input that the caller has to change; a scoring script answers it with 400."""
 
     bad_request = True
@@ -134,7 +134,9 @@ def read_conversation(value: Any, place: str) -> Conversation:
     return [{"role": message["role"], "content": message["content"]} for message in value]
 
 
-def read_input(model_input: Any, params: Mapping[str, Any] | None = None) -> tuple[list[Conversation], bool, Generation]:
+def read_input(
+    model_input: Any, params: Mapping[str, Any] | None = None
+) -> tuple[list[Conversation], bool, Generation]:
     """Takes apart what `predict` was given.
 
     Returns:
@@ -167,7 +169,9 @@ class Answerer:
     def __init__(self, folder: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
@@ -256,7 +260,8 @@ def define() -> Any:
             """Loads the weights."""
             self._answerer = Answerer(Path(context.artifacts["model"]))
 
-        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> dict[str, Any]:
+        # Without type hints: MLflow would make a schema of them, and none says "flat or nested".
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG002
             """One text for a conversation by itself, a list of texts for a list of conversations."""
             conversations, alone, generation = read_input(model_input, params)
             answers = self._answerer.answer(conversations, generation)

@@ -17,10 +17,12 @@ SAMPLE_SEED = 42
 
 @dataclass(frozen=True)
 class Inputs:
-    """Attributes:
-    max_rows: most conversations to score; a larger split is sampled.
-    max_new_tokens: longest answer.
-    batch_rows: conversations per step on the device.
+    """What is compared, and on how much of the test split.
+
+    Attributes:
+        max_rows: most conversations to score; a larger split is sampled.
+        max_new_tokens: longest answer.
+        batch_rows: conversations per step on the device.
     """
 
     preprocess_output: Path
@@ -84,9 +86,7 @@ def evaluate(inputs: Inputs) -> None:
         decode = answerer.tokenizer.batch_decode
         references = [text.strip() for text in decode([q.reference for q in questions], skip_special_tokens=True)]
         prompts = decode([q.prompt for q in questions], skip_special_tokens=False)
-        loss = mean_loss(
-            answerer.model, examples, pad_id=answerer.tokenizer.pad_token_id, batch_rows=inputs.batch_rows
-        )
+        loss = mean_loss(answerer.model, examples, pad_id=answerer.tokenizer.pad_token_id, batch_rows=inputs.batch_rows)
         answers = answerer.complete([q.prompt for q in questions], Generation(max_new_tokens=inputs.max_new_tokens))
         scores = score_answers(references, answers, loss=loss)
         summary |= {f"{name}_{measure}": value for measure, value in asdict(scores).items()}

@@ -228,10 +228,12 @@ def check_gpus(device: Device) -> None:
 
 def train(inputs: Inputs) -> None:
     """Trains and writes the model."""
-    from transformers import EarlyStoppingCallback, TrainingArguments
+    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+    from transformers.utils.logging import disable_progress_bar
 
-    from chat_completion.training import ChatTrainer, Collator, MetricsCallback, TokenDataset
+    from chat_completion.training import Collator, MetricsCallback, TokenDataset
 
+    disable_progress_bar()
     device = find_device()
     check_gpus(device)
     report = read_json(inputs.preprocess_output / REPORT)
@@ -246,7 +248,7 @@ def train(inputs: Inputs) -> None:
     callbacks: list[Any] = [MetricsCallback(tracker, tokens_per_epoch=sum(splits["train"].lengths))]
     if inputs.apply_early_stopping:
         callbacks.append(EarlyStoppingCallback(inputs.early_stopping_patience, inputs.early_stopping_threshold))
-    trainer = ChatTrainer(
+    trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=TokenDataset(splits["train"]),
@@ -254,6 +256,7 @@ def train(inputs: Inputs) -> None:
         data_collator=Collator(pad_id=pad_id(model), pad_to=report["pad_to"]),
         callbacks=callbacks,
     )
+    trainer.remove_callback(PrinterCallback)  # it would print every line a second time
     print(f"training {trainable:,} of {model.num_parameters():,} weights on {len(splits['train'])} rows", flush=True)
     checkpoint = latest_checkpoint(Path(arguments.output_dir)) if inputs.resume_from_checkpoint else None
     if inputs.resume_from_checkpoint:

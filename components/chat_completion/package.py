@@ -3,6 +3,7 @@
 It is a pyfunc whose code travels with it (models from code), so that it loads wherever MLflow does.
 """
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -55,8 +56,22 @@ def merged(folder: Path, work: Path) -> Path:
     return work
 
 
+def make_portable(path: Path) -> None:
+    """Takes this machine's folders out of an MLmodel file; MLflow looks beside the file for what they name."""
+    import yaml
+
+    model = yaml.safe_load(path.read_text(encoding="utf-8"))
+    flavor = model["flavors"]["python_function"]
+    flavor["model_code_path"] = CODE.name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    path.write_text(yaml.safe_dump(model), encoding="utf-8")
+
+
 def package(inputs: Inputs) -> None:
     """Writes the MLflow model."""
+    # One line per step is enough of a log.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow.pyfunc
 
     weights, tokenizer = find_model(inputs.model_path)
@@ -75,6 +90,7 @@ def package(inputs: Inputs) -> None:
             pip_requirements=pinned_requirements(),
             metadata={"task": "chat-completion", "base_model": training.get("base_model", {}).get("name", "")},
         )
+        make_portable(target / "MLmodel")
         # The output is a mounted folder that exists already, and MLflow wants to make its folder itself.
         shutil.copytree(target, inputs.mlflow_model_folder, dirs_exist_ok=True)
 

@@ -26,9 +26,11 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Inputs:
-    """Attributes:
-    batch_size: rows that are tokenised at a time.
-    max_seq_length: in tokens; -1 is the model's own length.
+    """The model whose tokenizer is used, the chats, and how to cut them.
+
+    Attributes:
+        batch_size: rows that are tokenised at a time.
+        max_seq_length: in tokens; -1 is the model's own length.
     """
 
     model_selector_output: Path
@@ -38,7 +40,7 @@ class Inputs:
     test_file_path: Path | None = None
     batch_size: int = 1000
     pad_to_max_length: bool = False
-    max_seq_length: int = -1
+        max_seq_length: int = -1
 
 
 @dataclass

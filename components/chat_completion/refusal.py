@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 
-class Refusal(Exception):  # noqa: N818 - it is no error of the program's
+class Refusal(Exception):
     """Something that the caller can put right: an input, a file, a device that is missing."""
 
 

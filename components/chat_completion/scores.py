@@ -68,7 +68,9 @@ def mean_loss(model: Any, examples: Sequence[Example], *, pad_id: int, batch_row
     total, count = 0.0, 0
     with torch.inference_mode():
         for start in range(0, len(ordered), batch_rows):
-            batch = {name: value.to(model.device) for name, value in collate(ordered[start : start + batch_rows]).items()}
+            batch = {
+                name: value.to(model.device) for name, value in collate(ordered[start : start + batch_rows]).items()
+            }
             labels = batch.pop("labels")[:, 1:]
             logits = model(**batch, use_cache=False).logits[:, :-1]
             kept = labels != IGNORED

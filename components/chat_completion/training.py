@@ -1,4 +1,4 @@
-"""The training loop: transformers' Trainer over tokenised conversations, with our batches and our metrics."""
+"""What transformers' Trainer is given: tokenised conversations, batches of them, and a place for its numbers."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers import TrainerCallback
 
 from chat_completion.tokens import IGNORED, Example, TokenFile
 from chat_completion.tracking import Tracker
 
 
-class TokenDataset(torch.utils.data.Dataset[Example]):
+class TokenDataset(torch.utils.data.Dataset[Example]):  # type: ignore[misc]
     """A split, as PyTorch's data loaders want it."""
 
     def __init__(self, tokens: TokenFile) -> None:
@@ -59,21 +58,12 @@ class Collator:
         return batch
 
 
-class ChatTrainer(Trainer):
-    """Trainer that groups conversations of about equal lengths, so that little of a batch is padding."""
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        # The lengths are on disk already: without them the sampler would read every example first.
-        return LengthGroupedSampler(
-            self.args.train_batch_size * self.args.gradient_accumulation_steps,
-            lengths=list(dataset.tokens.lengths),
-            generator=torch.Generator().manual_seed(self.args.seed),
-        )
-
-
 NAMES = {"loss": "train_loss", "eval_loss": "eval_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
 """The Trainer's names of metrics, and the names under which they are logged."""
+
+
+# The Trainer calls these methods with all of their arguments, by name.
+# ruff: noqa: ARG002
 
 
 class MetricsCallback(TrainerCallback):  # type: ignore[misc]

@@ -169,7 +169,7 @@ def write_model(folder: Path, *, model: Any, tokenizer: Any, special: dict[str, 
     (folder / "standin.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
 
 
-def build(*, pretrain_file: Path, output: Path, recipe: Recipe = Recipe()) -> None:  # noqa: B008 - frozen
+def build(*, pretrain_file: Path, output: Path, recipe: Recipe = Recipe()) -> None:
     """Trains the stand-in and puts it at `output`, which appears only when it is whole."""
     chats = read_chats(pretrain_file)
     texts = [render_phi3(chat).text for chat in chats]

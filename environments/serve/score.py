@@ -1,0 +1,140 @@
+"""The scoring script of a deployment: loads the MLflow model and answers chats.
+
+It runs under azureml-inference-server-http, on a managed endpoint as on a laptop. Azure calls one script in many
+threads when the server is told to (`GUNICORN_CMD_ARGS="--worker-class gthread --threads 8"`); requests that arrive
+together are then answered together. Environment variables:
+
+    MLOPS_MAX_BATCH_SIZE   conversations in one call of the model (8; 1 switches batching off)
+    MLOPS_BATCH_WAIT_MS    how long a busy server waits for a batch to fill (4)
+"""
+
+import itertools
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from azureml_inference_server_http.api.aml_request import rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+from batching import MicroBatcher  # type: ignore[import-not-found]
+from payload import complaint  # type: ignore[import-not-found]
+
+logger = logging.getLogger("azmlinfsrv.score")
+
+MAX_BODY_BYTES = 16 * 2**20
+
+_batcher: MicroBatcher[Any, str]
+_counter = itertools.count(1)
+
+
+def setting(name: str, default: float, *, least: float) -> float:
+    """A number from the environment.
+
+    Raises:
+        ValueError: when it is none, or too small; the deployment then fails to start and says why.
+    """
+    text = os.environ.get(name, "")
+    try:
+        value = float(text) if text else default
+    except ValueError as error:
+        raise ValueError(f"{name} is {text!r}; expected a number") from error
+    if not value >= least:
+        raise ValueError(f"{name} is {text!r}; expected at least {least:g}")
+    return value
+
+
+def model_folder(root: Path) -> Path:
+    """The MLflow model below the folder that Azure mounts the model at."""
+    found = sorted(root.rglob("MLmodel"), key=lambda path: len(path.parts))
+    if not found:
+        raise FileNotFoundError(f"no MLmodel file below AZUREML_MODEL_DIR '{root}'")
+    return found[0].parent
+
+
+def init() -> None:
+    """Loads the model and answers one question with it, so that the first caller does not wait for warming up."""
+    global _batcher
+    started = time.monotonic()
+    max_items = int(setting("MLOPS_MAX_BATCH_SIZE", 8, least=1))
+    wait_s = setting("MLOPS_BATCH_WAIT_MS", 4, least=0) / 1000
+    root = os.environ.get("AZUREML_MODEL_DIR")
+    if not root:
+        raise ValueError("AZUREML_MODEL_DIR is not set")
+    import mlflow.pyfunc
+
+    folder = model_folder(Path(root))
+    # Loading would otherwise leave bytecode inside the model's folder, which may be read-only, or hashed.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    with warnings.catch_warnings():
+        # The model takes one conversation or many; no type hint that MLflow knows says that.
+        warnings.filterwarnings("ignore", message=".*type hints.*", category=UserWarning)
+        # Its own `predict` is called, past MLflow's, which would look for a schema on every call.
+        model = mlflow.pyfunc.load_model(str(folder)).unwrap_python_model()
+    sys.dont_write_bytecode = writes
+
+    def answer(conversations: list[Any], key: Hashable) -> list[str]:
+        assert isinstance(key, tuple)
+        request = {"input_string": conversations, "parameters": json.loads(key[0])}
+        output: list[str] = model.predict(None, request)["output"]
+        return output
+
+    answer([[{"role": "user", "content": "Hello"}]], grouping_key({"max_new_tokens": 1}))
+    _batcher = MicroBatcher(answer, max_items=max_items, wait_s=wait_s)
+    logger.info(
+        "loaded %s in %.1f s; batches of %d, waiting %.0f ms",
+        folder, time.monotonic() - started, max_items, wait_s * 1000,
+    )  # fmt: skip
+
+
+def bad_request(message: str, *, status: int = 400) -> AMLResponse:
+    """The answer to a payload that its sender has to change."""
+    body = {"error": {"code": "BadRequest", "message": message}}
+    return AMLResponse(json.dumps(body), status, {"Content-Type": "application/json"})
+
+
+def grouping_key(parameters: dict[str, Any]) -> tuple[str, int]:
+    """Requests with this key in common are answered in one call.
+
+    One with a seed is kept by itself: in a batch, the same seed would give another answer.
+    """
+    alone = next(_counter) if "seed" in parameters else 0
+    return json.dumps(parameters, sort_keys=True), alone
+
+
+@rawhttp  # type: ignore[untyped-decorator]
+def run(request: Any) -> AMLResponse:
+    """Answers one request: 200 with the text, 400 when the payload is wrong; the server makes any error a 500.
+
+    Azure's gateway turns that 500 into 424, "the model failed".
+    """
+    if request.method != "POST":
+        return bad_request(f"{request.method} is not answered here; POST a payload", status=405)
+    body = request.get_data(cache=False)
+    if len(body) > MAX_BODY_BYTES:
+        return bad_request(f"the payload has {len(body)} bytes; at most {MAX_BODY_BYTES} are taken", status=413)
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        return bad_request(f"the payload is not JSON in UTF-8: {error}")
+    wrong = complaint(payload)
+    if wrong is not None:
+        return bad_request(wrong)
+    data = payload["input_data"]
+    conversations = data["input_string"]
+    parameters = {**payload.get("params", {}), **data.get("parameters", {})}
+    alone = isinstance(conversations[0], dict)
+    try:
+        answers = _batcher.submit([conversations] if alone else conversations, grouping_key(parameters))
+    except ValueError as error:
+        if getattr(error, "bad_request", False):
+            return bad_request(str(error))
+        raise
+    output = {"output": answers[0] if alone else answers}
+    return AMLResponse(json.dumps(output, ensure_ascii=False), 200, {"Content-Type": "application/json"})
