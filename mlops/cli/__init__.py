@@ -61,7 +61,7 @@ def group() -> None:
     \b
     Example:
       mlops run
-      mlops endpoint score "Which colour is the Aurora?"
+      mlops endpoint score "What is the range of the Curlew?"
     """
 
 

@@ -17,7 +17,7 @@ def endpoint() -> None:
     \b
     Example:
       mlops endpoint status
-      mlops endpoint score "Which colour is the Aurora?"
+      mlops endpoint score "What is the range of the Curlew?"
     """
 
 
@@ -63,7 +63,7 @@ def status(run: Run, name: str | None) -> None:
 @command(
     group=endpoint,
     example="""
-mlops endpoint score "Which colour is the Aurora?"
+mlops endpoint score "What is the range of the Curlew?"
 mlops endpoint score --request sample_score.json --slot green
 """,
 )
@@ -81,7 +81,9 @@ def score(
     from mlops.errors import AzureError, UsageError
 
     if (question is None) == (file is None):
-        raise UsageError("give a question or --request FILE", hint='mlops endpoint score "Which colour is the Aurora?"')
+        raise UsageError(
+            "give a question or --request FILE", hint='mlops endpoint score "What is the range of the Curlew?"'
+        )
     payload = _payload(question, file, max_new_tokens)
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name

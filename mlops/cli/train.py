@@ -12,7 +12,7 @@ import click
 from mlops.cli.options import Run, command
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from mlops.azure.metrics import JobMetrics
     from mlops.azure.session import Session
@@ -260,20 +260,26 @@ def plan_data(made: TrainingPlan) -> dict[str, Any]:
     }
 
 
-def plan_table(made: TrainingPlan) -> Table:
+def plan_table(made: TrainingPlan) -> RenderableType:
     """The plan: what is trained, and each parameter with where it came from."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     words = {"setting": "mlops.yaml or --set", "model": "the base model", "default": "default"}
-    table = Table(box=None, pad_edge=False, title=made.display_name, title_justify="left")
+    facts = [
+        made.display_name,
+        f"  base model  {made.base_model}",
+        f"  pipeline    {made.component}",
+        f"  cluster     {made.compute}, {made.gpus_per_node} GPU per node, {made.nodes} node(s)",
+        f"  job         {made.job_name(1)[:-2]}",
+    ]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
     for title in ("parameter", "value", "from"):
-        table.add_column(title, overflow="fold")
-    table.add_row("base model", made.base_model, "")
-    table.add_row("pipeline", made.component, "")
-    table.add_row("cluster", f"{made.compute}, {made.gpus_per_node} GPU per node", "")
+        table.add_column(title)
     for item in sorted(made.parameters, key=lambda item: (item.source != "setting", item.name)):
         table.add_row(item.name, str(item.value), words[item.source])
-    return table
+    return Group(Text("\n".join(facts)), table)
 
 
 def metrics_table(found: JobMetrics) -> Any:
