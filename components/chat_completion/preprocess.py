@@ -40,7 +40,7 @@ class Inputs:
     test_file_path: Path | None = None
     batch_size: int = 1000
     pad_to_max_length: bool = False
-        max_seq_length: int = -1
+    max_seq_length: int = -1
 
 
 @dataclass
@@ -159,9 +159,7 @@ def write_splits(inputs: Inputs, *, limit: int) -> dict[str, SplitReport]:
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     with ExitStack() as stack:
         writers = {
-            split: stack.enter_context(
-                TokenWriter(inputs.output_dir / f"{split}.arrow", batch_rows=inputs.batch_size)
-            )
+            split: stack.enter_context(TokenWriter(inputs.output_dir / f"{split}.arrow", batch_rows=inputs.batch_size))
             for split in SPLITS
         }
         for rows, _ in sources(inputs):
