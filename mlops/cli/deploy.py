@@ -11,6 +11,7 @@ from mlops.cli.options import Run, command
 
 if TYPE_CHECKING:
     from mlops.rollout import Outcome, Plan
+    from mlops.training import TrainingData
 
 
 @command(
@@ -37,7 +38,7 @@ def deploy(
     from mlops import models, rollout
     from mlops.azure import endpoints
     from mlops.azure.session import connect
-    from mlops.cli.prepared import gate_rows, prepared
+    from mlops.cli.data import prepared
     from mlops.errors import UsageError
 
     if skip_gate is not None and not skip_gate.strip():
@@ -76,6 +77,12 @@ def rollback(run: Run, version: str | None) -> None:
     session = connect(run.settings, run.console)
     model = models.find(session, run.settings, version) if version else None
     show(run, rollout.rollback(session, run.settings, version=model))
+
+
+def gate_rows(run: Run, data: TrainingData) -> Path:
+    """The split that the gate draws from; data that was cut in two has only `test`."""
+    named = data.folder / f"{run.settings.gate.split}.jsonl"
+    return named if named.is_file() else data.test
 
 
 def show(run: Run, outcome: Outcome) -> None:

@@ -102,7 +102,8 @@ def _payload(question: str | None, file: Path | None, max_new_tokens: int) -> di
         return {"input_data": {"input_string": messages, "parameters": parameters}, "params": {}}
     from mlops.payload import read
 
-    return read(file)
+    found: dict[str, Any] = read(file)
+    return found
 
 
 @command(group=endpoint, example="mlops endpoint logs --slot green --lines 200")

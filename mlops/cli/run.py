@@ -17,8 +17,9 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...]) -> None:
     from mlops import rollout
     from mlops.azure.session import connect
     from mlops.cli import train
+    from mlops.cli.data import prepared
+    from mlops.cli.deploy import gate_rows
     from mlops.cli.models import register_job
-    from mlops.cli.prepared import gate_rows, prepared
     from mlops.endpoint import scorer
     from mlops.errors import AzureError
     from mlops.gate import draw, load_rows, payload

@@ -49,7 +49,7 @@ def train(
     A job is named after what decides its result, so a second call finds the job that runs or has completed.
     """
     from mlops.azure.session import connect
-    from mlops.cli.prepared import prepared
+    from mlops.cli.data import prepared
 
     settings, console = run.settings, run.console
     data = prepared(run, folder)
