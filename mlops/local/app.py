@@ -8,75 +8,127 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Awaitable
 from typing import Any
+from urllib.parse import quote
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from mlops.local import hosts
+from mlops.local import hosts, own_routes
 from mlops.local.arm.app import ControlPlane
+from mlops.local.blob_errors import BlobError
 from mlops.local.blob_service import BlobService
+from mlops.local.faults import CODES, Faults, Rule, die
 from mlops.local.hosts import Service
 from mlops.local.identity import MACHINE_LEARNING, MANAGEMENT, Identity, TokenRefused
+from mlops.local.own_routes import OwnRoutes
 from mlops.local.workspace import Workspace
 
 log = logging.getLogger(__name__)
 requests_log = logging.getLogger("mlops.local.requests")
 
 REGISTRY_PREFIX = "/mferp/managementfrontend"
-OWN_PREFIX = "/__local/"
+MAX_BODY = 64 * 1024 * 1024
+"""No request but an upload of a blob comes near this."""
+
+
+class TooLarge(Exception):
+    """A body beyond MAX_BODY."""
 
 
 class App:
     """The ASGI application behind the TLS socket."""
 
     def __init__(
-        self, workspace: Workspace, control: ControlPlane, identity: Identity, blob_service: BlobService
+        self,
+        workspace: Workspace,
+        control: ControlPlane,
+        identity: Identity,
+        blob_service: BlobService,
+        own_routes: OwnRoutes,
     ) -> None:
         self.workspace = workspace
         self.control = control
         self.identity = identity
         self.blob_service = blob_service
+        self.own_routes = own_routes
+        self.faults: Faults = workspace.services["faults"]
         self._data_plane: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             raise RuntimeError(f"no {scope['type']} here")
-        request = Request(scope, receive)
         begin = time.perf_counter()
+        request = Request(scope, receive)
         host = _host(request)
-        status = 500
+        status = 0  # no answer
         try:
             response = await self._answer(request, host)
+            if response is None:
+                _abort(send)
+                return
             status = response.status_code
             await response(scope, receive, send)
         finally:
             elapsed_ms = (time.perf_counter() - begin) * 1000
-            requests_log.info("%s %s %s %d %.1f", request.method, host, scope["path"], status, elapsed_ms)
+            requests_log.info("%s %s %s %d %.1f", request.method, host, quote(scope["path"]), status, elapsed_ms)
 
-    async def _answer(self, request: Request, host: str) -> Response:
+    async def _answer(self, request: Request, host: str) -> Response | None:
+        """The answer, None for a connection that breaks."""
         service = hosts.service(host, self.workspace.config)
         if service is None:
             return _error(421, "MisdirectedRequest", f"The host '{host}' is not served here.")
+        if service is Service.CONTROL and request.scope["path"].startswith(own_routes.PREFIX):
+            return await self._guarded(self.own_routes.answer(request), request)
+        rule = self.faults.hit(
+            method=request.method,
+            host=host,
+            path=request.scope["path"],
+            query=request.scope["query_string"].decode("latin-1"),
+        )
+        if rule is None:
+            return await self._guarded(self._dispatch(request, service), request)
+        log.info("fault: %s %s of %s %s%s", rule.kind, rule.when, request.method, host, request.scope["path"])
+        response = None
+        if rule.when == "after":
+            response = await self._guarded(self._dispatch(request, service), request)
+        if rule.kind == "die":
+            die()
+        if rule.kind in ("hang", "slow"):
+            await asyncio.sleep(rule.delay_s)
+        if rule.kind == "slow":
+            return response or await self._guarded(self._dispatch(request, service), request)
+        if rule.kind == "status":
+            return _fault(rule, service)
+        return None
+
+    async def _guarded(self, work: Awaitable[Response], request: Request) -> Response:
         try:
-            return await self._dispatch(request, service)
+            return await work
         except TokenRefused as refused:
             return self._unauthorized(str(refused))
+        except TooLarge:
+            response = _error(413, "RequestEntityTooLarge", f"The request is larger than {MAX_BODY} bytes.")
+            response.headers["Connection"] = "close"
+            return response
+        except ClientDisconnect:
+            return _error(400, "BadRequest", "The request ended early.")
         except Exception:
             log.exception("%s %s", request.method, request.scope["path"])
             return _error(500, "InternalServerError", "An internal server error occurred.")
 
     async def _dispatch(self, request: Request, service: Service) -> Response:
-        services = self.workspace.services
         path = request.scope["path"]
-        if service is Service.IDENTITY:
-            return await self.identity.answer(request)
         if service is Service.BLOBS:
             return await self.blob_service.answer(request)
+        request = _limited(request)
+        if service is Service.IDENTITY:
+            return await self.identity.answer(request)
         if service is Service.SCORING:
-            scored: Response = await services["serving"].gateway(request)
+            scored: Response = await self.workspace.services["serving"].gateway(request)
             return scored
         if service is Service.TELEMETRY:
             return JSONResponse({"itemsReceived": 1, "itemsAccepted": 1, "errors": []})
@@ -113,6 +165,47 @@ class App:
 def _host(request: Request) -> str:
     name, _, port = request.headers.get("host", "").lower().partition(":")
     return name.rstrip(".") if port in ("", "443") else f"{name}:{port}"
+
+
+def _limited(request: Request) -> Request:
+    """The request, with an end to its body."""
+    if int(request.headers.get("content-length") or 0) > MAX_BODY:
+        raise TooLarge
+    receive = request.receive
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY:
+            raise TooLarge
+        return message
+
+    return Request(request.scope, counted)
+
+
+def _abort(send: Send) -> None:
+    """Break the connection off, as a network does; uvicorn's ``send`` belongs to the object that holds it."""
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    if transport is None:
+        raise RuntimeError("this server's connections cannot be broken off")
+    transport.abort()
+
+
+def _fault(rule: Rule, service: Service) -> Response:
+    """The answer of a fault rule, in the manner of the service."""
+    message = rule.message or "This answer was asked for by a fault rule."
+    if service is Service.BLOBS:
+        code = rule.code or {503: "ServerBusy", 500: "InternalError"}.get(rule.status, CODES.get(rule.status, "Error"))
+        refused = BlobError(code, message, status=rule.status)
+        headers = {"x-ms-error-code": code}
+        response = Response(refused.body(), rule.status, headers, media_type="application/xml")
+    else:
+        response = _error(rule.status, rule.code or CODES.get(rule.status, "Error"), message)
+    if rule.retry_after is not None:
+        response.headers["Retry-After"] = f"{rule.retry_after:g}"
+    return response
 
 
 def _error(status: int, code: str, message: str) -> Response:

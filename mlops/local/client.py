@@ -41,12 +41,21 @@ class Status:
     tracking: str | None = None
 
 
-def status(layout: Layout | None = None) -> Status:
-    """Whether the daemon runs; a record left by a killed one counts as not running."""
+def status(layout: Layout | None = None, *, details: bool = False) -> Status:
+    """Whether the daemon runs; a record left by a killed one counts as not running.
+
+    Args:
+        layout: the state folder, the checkout's by default.
+        details: ask the daemon itself for what its record does not hold (the tracking server's url).
+    """
     layout = layout or Layout.find()
     found = _record(layout)
     if found is None:
         return Status(running=False, state_folder=str(layout.root))
+    tracking = None
+    if details:
+        with contextlib.suppress(OSError, DaemonFailed):
+            tracking = request("status", layout=layout)["tracking"]
     return Status(
         running=True,
         state_folder=str(layout.root),
@@ -54,7 +63,7 @@ def status(layout: Layout | None = None) -> Status:
         proxy=f"http://127.0.0.1:{found['proxy_port']}",
         tls_port=found["tls_port"],
         started=found["started"],
-        tracking=found.get("tracking"),
+        tracking=tracking,
     )
 
 
@@ -104,15 +113,17 @@ def stop(layout: Layout | None = None) -> bool:
     return record is not None or bool(left)
 
 
-def reset(layout: Layout | None = None) -> None:
-    """Stop, and delete the state: resources, blobs, jobs, logs, keys. The cache stays."""
+def reset(layout: Layout | None = None) -> bool:
+    """Stop, and delete the state: resources, blobs, jobs, logs, keys. The cache stays. Whether there was any state."""
     layout = layout or Layout.find()
     stop(layout)
-    if layout.root.is_dir():
-        with _locked(layout):
-            doomed = layout.root.with_name(f".{layout.root.name}.{os.getpid()}.deleted")
-            layout.root.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+    if not layout.root.is_dir():
+        return False
+    with _locked(layout):
+        doomed = layout.root.with_name(f".{layout.root.name}.{os.getpid()}.deleted")
+        layout.root.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+    return True
 
 
 def logs(layout: Layout | None = None, *, tail: int = 100, follow: bool = False, name: str = "daemon") -> Iterator[str]:

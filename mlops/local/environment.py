@@ -30,6 +30,13 @@ UNSET = (
     "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME",
 )  # fmt: skip
 
+HARMLESS = {
+    "AZURE_AUTHORITY_HOST": "login.microsoftonline.com",
+    "AZUREML_CURRENT_CLOUD": "AzureCloud",
+    "ARM_CLOUD_METADATA_URL": "https://management.azure.com/metadata/endpoints?api-version=2019-05-01",
+}
+"""For variables that mean something even where they are empty."""
+
 UPSTREAM_PROXY = "MLOPS_UPSTREAM_PROXY"
 UPSTREAM_NO_PROXY = "MLOPS_UPSTREAM_NO_PROXY"
 UPSTREAM_BUNDLE = "MLOPS_UPSTREAM_CA_BUNDLE"
@@ -102,9 +109,12 @@ def as_shell(values: Environment) -> str:
     return "\n".join(lines)
 
 
-def as_github(values: Environment) -> str:
-    """Lines for the file GITHUB_ENV, which cannot unset a variable: an empty value stands for that."""
-    return "\n".join(f"{name}={value or ''}" for name, value in values.items())
+def as_github(values: Environment, environ: Mapping[str, str] | None = None) -> str:
+    """Lines for the file GITHUB_ENV, which cannot unset a variable: one that is set now gets its harmless value."""
+    now = os.environ if environ is None else environ
+    lines = [f"{name}={HARMLESS.get(name, '')}" for name, value in values.items() if value is None and now.get(name)]
+    lines += [f"{name}={value}" for name, value in values.items() if value is not None]
+    return "\n".join(lines)
 
 
 def write_config_json(path: Path, config: Config) -> None:

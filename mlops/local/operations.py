@@ -58,6 +58,8 @@ class Operations:
         self._store = store
         self._config = config
         self._work: dict[str, Work] = {}
+        self.before: Callable[[str, str], Awaitable[None]] | None = None
+        """Called with kind and resource before the work of an operation; may delay it or raise OperationFailed."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def register(self, kind: str, work: Work) -> None:
@@ -116,6 +118,8 @@ class Operations:
         kind, resource, arguments = row[0], row[1], json.loads(row[2])
         error: dict[str, Any] | None = None
         try:
+            if self.before is not None:
+                await self.before(kind, resource)
             await self._work[kind](resource, arguments)
         except OperationFailed as failure:
             error = {"code": failure.code, "message": failure.message}

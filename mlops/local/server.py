@@ -19,8 +19,10 @@ from mlops.local.blob_service import BlobService
 from mlops.local.blobs import Blobs
 from mlops.local.config import Config
 from mlops.local.credentials import Credentials
+from mlops.local.faults import Faults
 from mlops.local.identity import Identity
 from mlops.local.layout import Layout
+from mlops.local.own_routes import OwnRoutes
 from mlops.local.proxy import Proxy, Upstream
 from mlops.local.workspace import Part, Workspace
 
@@ -60,9 +62,13 @@ class Server:
         workspace.services["identity"] = identity
         blobs = Blobs(workspace.layout, workspace.config, workspace.store, self._credentials.account_key)
         workspace.services["blobs"] = blobs
+        faults = Faults(workspace.layout.root / "faults.json")
+        workspace.services["faults"] = faults
+        workspace.operations.before = faults.before_operation
         self._install()
         types = [kind for part in self._parts.values() for kind in part.types]
-        app = App(workspace, ControlPlane(workspace, types), identity, BlobService(blobs, identity))
+        own = OwnRoutes(workspace, identity, faults, self._credentials.admin_token)
+        app = App(workspace, ControlPlane(workspace, types), identity, BlobService(blobs, identity), own)
         listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.tls_port = listening.getsockname()[1]
         self._uvicorn = _TlsServer(

@@ -1,0 +1,165 @@
+"""mlops local: the daemon that stands in for Azure on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from mlops.cli.options import Run, command
+from mlops.errors import PreconditionError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def local() -> None:
+    """The local workspace: start, stop, status, env, logs, reset.
+
+    A daemon on 127.0.0.1, one per checkout, that speaks Azure's REST, runs jobs and serves models. Every command with
+    --target local starts it; its state lives below .mlops/local (MLOPS_HOME moves it).
+    """
+
+
+@command(
+    group=local,
+    example="""
+mlops local start
+mlops local start --config .             # with a config.json for MLClient.from_config
+""",
+)
+@click.option(
+    "--config",
+    metavar="FOLDER",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write FOLDER/config.json, which MLClient.from_config finds.",
+)
+def start(run: Run, config: Path | None) -> None:
+    """Start the daemon, unless it runs."""
+    from mlops.local import client
+    from mlops.local.config import Config
+    from mlops.local.environment import write_config_json
+
+    try:
+        found = client.start()
+    except client.DaemonFailed as error:
+        raise _did_not_start(error) from error
+    if config is not None:
+        _refuse_foreign_config(config / "config.json")
+        write_config_json(config / "config.json", Config())
+    text = f"running (process {found.pid}), proxy {found.proxy}, state {found.state_folder}\n"
+    run.console.result(found, text + 'next: eval "$(mlops local env)"')
+
+
+@command(group=local, example="mlops local stop")
+def stop(run: Run) -> None:
+    """Stop the daemon with its jobs and scoring processes; what is stored stays."""
+    from mlops.local import client
+
+    stopped = client.stop()
+    run.console.result({"stopped": stopped}, "stopped" if stopped else "it was not running")
+
+
+@command(group=local, example="mlops local status --json")
+def status(run: Run) -> None:
+    """Whether the daemon runs, where, and since when."""
+    from mlops.local import client
+
+    found = client.status(details=True)
+    lines = [f"{'running' if found.running else 'not running'}, state {found.state_folder}"]
+    if found.running:
+        lines.append(f"process {found.pid} since {found.started}, proxy {found.proxy}")
+        lines += [f"MLflow {found.tracking}"] if found.tracking else []
+    run.console.result(found, "\n".join(lines))
+
+
+@command(
+    group=local,
+    example="""
+eval "$(mlops local env)"                # this shell's Azure is now the local workspace
+mlops local env --format github >> "$GITHUB_ENV"
+""",
+)
+@click.option("--format", "form", type=click.Choice(["shell", "json", "github"]), default="shell", show_default=True)
+def env(run: Run, form: str) -> None:
+    """Print the variables that lead any program's Azure calls to the local workspace; starts it if need be.
+
+    The lines hold the client secret that this workspace issued to itself; it opens nothing else.
+    """
+    from mlops.local import client
+    from mlops.local.environment import as_github, as_shell
+
+    try:
+        values = client.env()
+    except client.DaemonFailed as error:
+        raise _did_not_start(error) from error
+    run.console.mask(values["AZURE_CLIENT_SECRET"] or "")
+    if form == "json" or run.console.as_json:
+        text = json.dumps(values, indent=2)
+    else:
+        text = as_github(values) if form == "github" else as_shell(values)
+    click.echo(text)
+
+
+@command(
+    group=local,
+    example="""
+mlops local logs
+mlops local logs --follow --log requests
+""",
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many of the last.")
+@click.option("--log", default="daemon", show_default=True, help="Which of the logs: daemon, requests, …")
+def logs(run: Run, follow: bool, lines: int, log: str) -> None:
+    """Show the daemon's log."""
+    from mlops.local import client
+    from mlops.local.layout import Layout
+
+    folder = Layout.find().logs
+    known = sorted(path.stem for path in folder.glob("*.log"))
+    if log not in known:
+        there = f"there are: {', '.join(known)}" if known else "mlops local start starts the workspace"
+        raise PreconditionError(f"there is no log '{log}' in {folder}", hint=there)
+    found = client.logs(tail=lines, follow=follow, name=log)
+    if run.console.as_json and not follow:
+        click.echo(json.dumps(list(found), indent=2, ensure_ascii=False))
+        return
+    for line in found:
+        click.echo(line)
+
+
+@command(group=local, example="mlops local reset --yes")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+def reset(run: Run, yes: bool) -> None:
+    """Stop, and delete all that the workspace holds; the cache of base models and data stays."""
+    from mlops.local import client
+    from mlops.local.layout import Layout
+
+    folder = Layout.find().root
+    if folder.is_dir() and not yes:
+        question = f"Delete every job, model, endpoint, blob and log in {folder}?"
+        if not sys.stdin.isatty():
+            raise PreconditionError("nothing was deleted: this needs a yes", hint="mlops local reset --yes")
+        click.confirm(question, abort=True, err=True)
+    existed = client.reset()
+    run.console.result({"deleted": str(folder) if existed else None}, "deleted" if existed else "there was nothing")
+
+
+def _did_not_start(error: Exception) -> PreconditionError:
+    first, *rest = str(error).splitlines()
+    return PreconditionError(first, details=rest, hint="mlops local logs shows more; mlops local reset starts afresh")
+
+
+def _refuse_foreign_config(path: Path) -> None:
+    """A config.json of a real workspace is not ours to overwrite."""
+    from mlops.local.config import Config
+
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or found.get("subscription_id") != Config().subscription:
+        raise PreconditionError(f"'{path}' is there and names another workspace", hint="name another folder")

@@ -1,0 +1,62 @@
+"""The daemon's own routes below ``https://management.azure.com/__local/``, which Azure does not have; for its owner."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mlops.local.faults import BadRules, Faults
+from mlops.local.identity import Identity, TokenRefused
+from mlops.local.workspace import Workspace
+
+PREFIX = "/__local/"
+
+
+class OwnRoutes:
+    """``faults`` (GET, POST, DELETE), ``status`` (GET), ``federated-token`` (POST a subject)."""
+
+    def __init__(self, workspace: Workspace, identity: Identity, faults: Faults, admin_token: str) -> None:
+        self._workspace = workspace
+        self._identity = identity
+        self._faults = faults
+        self._admin_token = admin_token
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one request; raises TokenRefused without the administrator's token."""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self._admin_token.encode()):
+            raise TokenRefused("This route needs the local workspace's own token.")
+        route = (request.method, request.scope["path"].removeprefix(PREFIX))
+        if route == ("GET", "status"):
+            return JSONResponse(self._status())
+        if route == ("GET", "faults"):
+            return JSONResponse(self._faults.shown())
+        if route == ("DELETE", "faults"):
+            self._faults.clear()
+            return JSONResponse([])
+        if route[0] == "POST":
+            try:
+                body = json.loads(await request.body() or b"null")
+            except ValueError:
+                return JSONResponse({"error": "The body is not JSON."}, 400)
+            if route[1] == "faults":
+                return self._add_faults(body)
+            if route[1] == "federated-token":
+                subject = str(body.get("subject", "")) if isinstance(body, dict) else ""
+                return JSONResponse({"value": self._identity.federated_assertion(subject)})
+        return JSONResponse({"error": f"There is no {route[0]} {PREFIX}{route[1]}."}, 404)
+
+    def _add_faults(self, body: Any) -> Response:
+        try:
+            self._faults.add(body)
+        except BadRules as error:
+            return JSONResponse({"error": str(error)}, 400)
+        return JSONResponse(self._faults.shown())
+
+    def _status(self) -> dict[str, Any]:
+        tracking = self._workspace.services.get("tracking")
+        return {"tracking": getattr(tracking, "url", None), "parts": sorted(self._workspace.services)}
