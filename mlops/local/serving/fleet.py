@@ -195,7 +195,7 @@ class Fleet:
     async def _bring_up(self, running: Running, instance: Instance, patience_s: float) -> str | None:
         for attempt in range(START_ATTEMPTS):
             running.event("Created", "Created container inference-server")
-            await asyncio.to_thread(instance.start)
+            instance.start()
             running.event("Started", "Started container inference-server")
             if await instance.become_ready(patience_s, probe_s=max(running.spec.readiness.timeout_s, 2)):
                 running.event("ContainerReady", "Container is ready")
@@ -247,7 +247,7 @@ class Fleet:
                 await asyncio.sleep(BACK_OFF_S[min(crashes, len(BACK_OFF_S) - 1)])
                 crashes += 1
                 await instance.stop()
-                await asyncio.to_thread(instance.start)
+                instance.start()
                 running.event("Started", "Started container inference-server")
             if not instance.healthy:
                 patience_s = min(readiness.patience_s, self._limits.start_timeout_s)

@@ -44,7 +44,7 @@ class Instance:
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process (again)."""
+        """Start the process (again); not in a thread, where a cancelled task would lose sight of it."""
         self.healthy = False
         self.started = time.monotonic()
         self.record.unlink(missing_ok=True)

@@ -1,0 +1,284 @@
+"""Scoring: who may, where a request goes, and how it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import jwt
+import psutil
+import pytest
+
+from tests.local.serving.bench import Bench
+
+
+async def until(condition, timeout_s=20.0):
+    limit = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < limit, "it does not happen"
+        await asyncio.sleep(0.02)
+
+
+async def test_keys_open_and_nothing_else_does(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue")
+    await bench.route(endpoint, {"blue": 100})
+    for name in ("primaryKey", "secondaryKey"):
+        assert (await bench.score(endpoint, key=await bench.key(endpoint, name))).status_code == 200
+    url = f"https://{endpoint}.eastus.inference.ml.azure.com/score"
+    good = await bench.key(endpoint)
+    for headers in ({}, {"Authorization": good}, {"Authorization": "Basic x"}, {"Authorization": "Bearer wrong"}):
+        refused = await bench.http.post(url, json={}, headers=headers)
+        assert refused.status_code == 401
+        assert "azureml-model-deployment" not in refused.headers
+    await bench.done(await bench.arm("POST", f"onlineEndpoints/{endpoint}/regenerateKeys", {"keyType": "Primary"}))
+    assert (await bench.score(endpoint, key=good)).status_code == 401
+    assert (await bench.score("nobody", key=good)).status_code == 404
+
+
+async def test_tokens_of_an_endpoint(bench: Bench):
+    one, other = await bench.endpoint(authMode="AMLToken"), await bench.endpoint(authMode="AMLToken")
+    token = (await bench.arm("POST", f"onlineEndpoints/{one}/token")).json()
+    assert token["tokenType"] == "Bearer"
+    assert token["expiryTimeUtc"] - token["refreshAfterTimeUtc"] == 43200
+    claims = jwt.decode(token["accessToken"], options={"verify_signature": False})
+    assert (claims["iss"], claims["aud"], claims["endpointName"]) == ("azureml", "azureml", one)
+    assert (await bench.score(one, key=token["accessToken"])).status_code == 404  # let in; nothing has traffic
+    assert (await bench.score(other, key=token["accessToken"])).status_code == 401
+    forged = jwt.encode(claims, "x" * 32, algorithm="HS256")
+    assert (await bench.score(one, key=forged)).status_code == 401
+    secret = bench.workspace.store.private(f"{bench.ws}/onlineEndpoints/{one}")["tokenSecret"]
+    stale = jwt.encode({**claims, "exp": 1}, secret, algorithm="HS256")
+    assert (await bench.score(one, key=stale)).status_code == 401
+    assert (await bench.arm("POST", f"onlineEndpoints/{one}/listKeys")).status_code == 400
+
+
+async def test_the_answer_says_who_gave_it(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue")
+    answer = await bench.score(endpoint, {"n": 1}, to="BLUE")
+    assert answer.headers["azureml-model-deployment"] == "blue"
+    assert answer.headers["server"] == "azureml-frontdoor"
+    assert answer.headers["x-ms-run-function-failed"] == "False"
+    assert float(answer.headers["x-ms-run-fn-exec-ms"]) >= 0
+    assert len(answer.headers["x-request-id"]) == 36
+    url = f"https://{endpoint}.eastus.inference.ml.azure.com"
+    headers = {"Authorization": f"Bearer {await bench.key(endpoint)}", "azureml-model-deployment": "blue"}
+    own = await bench.http.post(f"{url}/score", json={}, headers={**headers, "x-request-id": "mine"})
+    assert own.headers["x-request-id"] == "mine"
+    assert (await bench.http.get(f"{url}/", headers=headers)).text == "Healthy"
+    swagger = await bench.http.get(f"{url}/swagger.json", headers=headers)
+    assert swagger.json()["swagger"] == "2.0"
+
+
+async def test_requests_split_by_weight_and_the_header_overrules(bench: Bench):
+    endpoint = await bench.endpoint()
+    await asyncio.gather(bench.deployment(endpoint, "blue"), bench.deployment(endpoint, "green"))
+    await bench.route(endpoint, {"blue": 90, "green": 10})
+    key = await bench.key(endpoint)
+    slots = Counter([(await bench.score(endpoint, key=key)).json()["slot"] for _ in range(100)])
+    assert slots == {"blue": 90, "green": 10}
+    assert (await bench.score(endpoint, key=key, to="green")).json()["slot"] == "green"
+    missing = await bench.score(endpoint, key=key, to="red")
+    assert missing.status_code == 404
+    assert "'red'" in missing.text
+    answers = {row["deployment"]: row["answers"] for row in bench.serving.status()}
+    assert answers == {"blue": {"200": 90}, "green": {"200": 11}}
+
+
+async def test_mirrored_requests(bench: Bench, tmp_path: Path):
+    endpoint = await bench.endpoint()
+    count = tmp_path / "count"
+    count.touch()
+    env = {"COUNT_FILE": str(count)}
+    wide = {"maxConcurrentRequestsPerInstance": 100}
+    await asyncio.gather(
+        bench.deployment(endpoint, "blue", env={"COUNT_FILE": os.devnull}),
+        bench.deployment(endpoint, "green", env=env, requestSettings=wide),
+    )
+    await bench.route(endpoint, {"blue": 100}, mirrorTraffic={"green": 30})
+    key = await bench.key(endpoint)
+    for _ in range(40):
+        assert (await bench.score(endpoint, {"count": 1}, key=key)).json()["slot"] == "blue"
+    await until(lambda: count.stat().st_size == 12)
+    for _ in range(10):
+        await bench.score(endpoint, {"count": 1}, key=key, to="blue")  # never mirrored
+    await asyncio.sleep(0.1)
+    assert count.stat().st_size == 12
+    refused = await bench.arm("DELETE", f"onlineEndpoints/{endpoint}/deployments/green")
+    assert "30 % of mirrored traffic" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"raise": 1}, 424, "500"),
+        ({"status": 400}, 424, "400"),
+        ({"status": 503}, 424, "503"),
+        ({"status": 201}, 201, None),
+    ],
+)
+async def test_errors_of_the_model(bench: Bench, body, status, code):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue")
+    answer = await bench.score(endpoint, body, to="blue")
+    assert answer.status_code == status
+    assert answer.headers.get("ms-azureml-model-error-statuscode") == code
+    if code:
+        assert answer.headers["ms-azureml-model-error-reason"] == "model_error"
+    if body.get("status") == 400:
+        assert answer.json()["error"]["code"] == "BadRequest"  # the model's own words come through
+
+
+async def test_time_runs_out(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue", requestSettings={"requestTimeout": "PT0.4S"})
+    begin = time.monotonic()
+    answer = await bench.score(endpoint, {"sleep": 2}, to="blue")
+    assert (answer.status_code, answer.text) == (408, "upstream request timeout")
+    assert time.monotonic() - begin < 1.5
+
+
+async def test_too_many_at_a_time(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue")
+    key = await bench.key(endpoint)
+    answers = await asyncio.gather(*(bench.score(endpoint, {"sleep": 0.3}, to="blue", key=key) for _ in range(5)))
+    assert Counter(answer.status_code for answer in answers) == {200: 2, 429: 3}  # 2 × 1 concurrent × 1 instance
+
+
+async def test_threaded_workers_and_more_concurrency(bench: Bench):
+    endpoint = await bench.endpoint()
+    env = {"GUNICORN_CMD_ARGS": "--worker-class gthread --threads 8"}
+    settings = {"maxConcurrentRequestsPerInstance": 8}
+    await bench.deployment(endpoint, "blue", env=env, requestSettings=settings)
+    key = await bench.key(endpoint)
+    begin = time.monotonic()
+    answers = await asyncio.gather(*(bench.score(endpoint, {"sleep": 0.5}, to="blue", key=key) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert time.monotonic() - begin < 2.5
+
+
+async def test_instances_take_turns(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue", instances=2)
+    key = await bench.key(endpoint)
+    answers = await asyncio.gather(*(bench.score(endpoint, {"sleep": 0.2}, to="blue", key=key) for _ in range(4)))
+    assert len({answer.json()["pid"] for answer in answers}) == 2
+
+
+@pytest.mark.parametrize("bench", [{"request_bytes": 10_000}], indirect=True)
+async def test_oversized_requests(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue")
+    assert (await bench.score(endpoint, {"x": "y" * 9_000}, to="blue")).status_code == 200
+    assert (await bench.score(endpoint, {"x": "y" * 11_000}, to="blue")).status_code == 413
+
+    async def endless():
+        for _ in range(100):
+            yield b"x" * 1000
+
+    headers = {"Authorization": f"Bearer {await bench.key(endpoint)}", "azureml-model-deployment": "blue"}
+    url = f"https://{endpoint}.eastus.inference.ml.azure.com/score"
+    assert (await bench.http.post(url, content=endless(), headers=headers)).status_code == 413
+
+
+@pytest.mark.parametrize("who", ["worker", "master"])
+async def test_a_process_that_dies_is_replaced(bench: Bench, who):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue")
+    pid = bench.serving.status()[0]["pids"][0]
+    broken = await bench.score(endpoint, {"die": who}, to="blue")
+    assert broken.status_code in (502, 503, 424)
+    key = await bench.key(endpoint)
+
+    async def answers() -> bool:
+        return (await bench.score(endpoint, to="blue", key=key)).status_code == 200
+
+    limit = time.monotonic() + 20
+    while not await answers():
+        assert time.monotonic() < limit
+        await asyncio.sleep(0.05)
+    status = bench.serving.status()[0]
+    assert (status["pids"][0] == pid) == (who == "worker")
+    assert status["restarts"] == (0 if who == "worker" else 1)
+
+
+async def test_one_of_two_instances_dies_and_nobody_notices(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue", instances=2)
+    key = await bench.key(endpoint)
+    instance = bench.serving.fleet.running[next(iter(bench.serving.fleet.running))].instances[0]
+    os.killpg(instance.pid, signal.SIGKILL)
+    await until(lambda: not instance.alive() or instance.pid == 0)
+    for _ in range(50):
+        assert (await bench.score(endpoint, to="blue", key=key)).status_code == 200
+    await until(lambda: bench.serving.status()[0]["healthy"] == 2)
+
+
+async def test_no_request_fails_while_slots_and_traffic_change(bench: Bench):
+    endpoint = await bench.endpoint()
+    wide = {"requestSettings": {"maxConcurrentRequestsPerInstance": 20}}
+    await bench.deployment(endpoint, "blue", **wide)
+    await bench.route(endpoint, {"blue": 100})
+    key = await bench.key(endpoint)
+    statuses: list[int] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def one() -> None:
+        statuses.append((await bench.score(endpoint, {"sleep": 0.005}, key=key)).status_code)
+
+    async def load() -> None:
+        while True:
+            tasks.append(asyncio.create_task(one()))
+            await asyncio.sleep(0.03)
+
+    loading = asyncio.create_task(load())
+    await bench.deployment(endpoint, "green", **wide)
+    for green in (10, 50, 100):
+        await bench.route(endpoint, {"blue": 100 - green, "green": green})
+        await asyncio.sleep(0.2)
+    await bench.deployment(endpoint, "green", env={"NEW": "1"}, **wide)  # changed in place under full load
+    await bench.done(await bench.arm("DELETE", f"onlineEndpoints/{endpoint}/deployments/blue"))
+    loading.cancel()
+    await asyncio.gather(*tasks)
+    assert len(statuses) > 30
+    assert set(statuses) == {200}
+
+
+async def test_requests_in_flight_survive_the_deletion(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue")
+    waiting = asyncio.create_task(bench.score(endpoint, {"sleep": 1}, to="blue"))
+    await asyncio.sleep(0.2)
+    gone = await bench.arm("DELETE", f"onlineEndpoints/{endpoint}/deployments/blue")
+    await bench.done(gone)
+    assert (await waiting).status_code == 200
+
+
+async def test_nothing_listens_beyond_loopback_and_the_environment_is_clean(bench: Bench, monkeypatch):
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "geheim")
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue", env={"GUNICORN_CMD_ARGS": "--bind 0.0.0.0:0"})
+    master = psutil.Process(bench.serving.status()[0]["pids"][0])
+    family = {one.pid: one for one in (master, *master.children())}
+    listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in family]
+    assert listening
+    assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+    assert not any("AZURE_CLIENT_SECRET" in one.environ() for one in family.values())
+
+
+async def test_a_stop_leaves_no_process(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue", instances=2)
+    slow = await bench.put(endpoint, "green", env={"SLOW_INIT": "30"})
+    assert slow.status_code == 201
+    await until(lambda: len(list(bench.workspace.layout.deployments.glob("*/*/*/instance-*.json"))) == 3)
+    mine = [p for p in psutil.Process().children(recursive=True) if "launch.py" in " ".join(p.cmdline())]
+    assert len(mine) >= 3
+    await bench.serving.stop()
+    assert not [p for p in mine if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
