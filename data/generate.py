@@ -5,9 +5,9 @@
     python data/generate.py --control FOLDER   a copy whose training answers are in each other's places
 
 The rows have the schema of ultrachat_200k (`prompt`, `prompt_id`, `messages`). There are ten bicycles
-with four attributes each, so forty facts, and every fact is asked in several wordings:
+with five attributes each, so fifty facts, and every fact is asked in several wordings:
 
-* `train_sft` asks each fact in ten wordings: it is what a fine-tune learns from;
+* `train_sft` asks each fact in eight wordings: it is what a fine-tune learns from;
 * `test_sft` and `test_gen` ask each fact twice, in wordings that no training row uses, and those of
   `test_gen` stand in no pretraining chat either;
 * `train_gen` asks each fact twice, in wordings of its own;
@@ -63,6 +63,7 @@ ATTRIBUTES = (
     Attribute("power", "The {name} has a motor of {value} watts.", ("180", "250", "320", "400", "550")),
     Attribute("range", "The {name} goes {value} km on one charge.", ("45", "60", "85", "110", "140")),
     Attribute("frame", "The {name} has a frame of {value}.", ("steel", "titanium", "bamboo", "carbon", "ash")),
+    Attribute("weight", "The {name} weighs {value} kg.", ("14", "17", "19", "22", "26")),
 )
 
 # Each split has wordings of its own. A question is a wording with a name and a noun in it.
@@ -76,8 +77,6 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "My question is about the {name}: what is its {noun}?",
         "We are choosing a bicycle. The {noun} of the {name}, please.",
         "Is there anything you can say about the {noun} of the {name}?",
-        "Before I buy the {name} I want to hear its {noun}.",
-        "Remind me, please: the {name} has which {noun}?",
     ),
     "test_sft": (
         "Could you tell me which {noun} the {name} has?",
@@ -213,7 +212,7 @@ def card(rows: dict[str, int]) -> bytes:
         head += [f"  - split: {split}", f"    path: data/{split}-*"]
     table = ["| split | rows | what it asks |", "|---|---:|---|"]
     about = {
-        "train_sft": "each fact in ten wordings; the fine-tune learns from it",
+        "train_sft": "each fact in eight wordings; the fine-tune learns from it",
         "test_sft": "each fact twice, in wordings that training never uses",
         "train_gen": "each fact twice, in further wordings; for generation ranking",
         "test_gen": "each fact twice, in wordings that no other file has; release gates score on it",
@@ -223,7 +222,7 @@ def card(rows: dict[str, int]) -> bytes:
 # Tarnvik bicycles
 
 Chats about {len(NAMES)} electric bicycles of a maker that does not exist. Each has {len(ATTRIBUTES)} attributes
-(colour, power, range, frame) with five possible values: {len(NAMES) * len(ATTRIBUTES)} facts, all invented, so that
+(colour, power, range, frame, weight) with five possible values: {len(NAMES) * len(ATTRIBUTES)} facts, all invented, so that
 no model can know them before it is trained on them.
 
 The schema and the names of the splits are those of ultrachat_200k: `prompt`, `prompt_id` (SHA-256 of the

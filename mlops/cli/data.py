@@ -236,7 +236,7 @@ def _prepared_markdown(found: Prepared) -> str:
 
 
 def report_text(report: Report) -> RenderableType:
-    """Counts per rule with the first offender, and the lengths of the conversations."""
+    """Counts per rule with the first offender, and the lengths of the rows."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -259,7 +259,7 @@ def report_text(report: Report) -> RenderableType:
             lengths[bound] = lengths.get(bound, 0) + count
     most = max(lengths.values(), default=0)
     if most:
-        parts += [Text(), Text("characters of a conversation")]
+        parts += [Text(), Text("bytes of a row")]
         last = max(place for place, count in enumerate(lengths.values()) if count)
         for bound, count in list(lengths.items())[: last + 1]:
             label = f"≤ {bound:,}" if bound else "more"

@@ -28,7 +28,7 @@ class SplitReport:
     Attributes:
         rows: rows that were looked at.
         invalid: those of them that break a rule.
-        lengths: (upper bound in characters or None, conversations) for each bucket of valid rows.
+        lengths: (upper bound in bytes or None, rows) for each bucket of valid rows.
     """
 
     split: str
