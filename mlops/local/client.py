@@ -98,28 +98,20 @@ def env(layout: Layout | None = None) -> Environment:
 
 def stop(layout: Layout | None = None) -> bool:
     """Stop the daemon and every process that it started; whether there was anything to stop."""
-    from mlops.local import processes
-
     layout = layout or Layout.find()
     if not layout.root.is_dir():
         return False
     with _locked(layout):
-        record = _record(layout)
-        if record is not None:
-            _stop_daemon(record["pid"])
-        left = processes.marked(layout.root)
-        processes.end(left)
-        layout.daemon.unlink(missing_ok=True)
-    return record is not None or bool(left)
+        return _stop(layout)
 
 
 def reset(layout: Layout | None = None) -> bool:
     """Stop, and delete the state: resources, blobs, jobs, logs, keys. The cache stays. Whether there was any state."""
     layout = layout or Layout.find()
-    stop(layout)
     if not layout.root.is_dir():
         return False
     with _locked(layout):
+        _stop(layout)
         doomed = layout.root.with_name(f".{layout.root.name}.{os.getpid()}.deleted")
         layout.root.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
@@ -229,14 +221,22 @@ def _launch(layout: Layout) -> None:
     raise DaemonFailed(f"The local workspace did not start; {log} ends with:\n{tail}")
 
 
-def _stop_daemon(pid: int) -> None:
+def _stop(layout: Layout) -> bool:
     import psutil
 
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except psutil.TimeoutExpired:
-            process.kill()
-            process.wait(5)
+    from mlops.local import processes
+
+    record = _record(layout)
+    if record is not None:
+        with contextlib.suppress(psutil.Error):
+            daemon = psutil.Process(record["pid"])
+            daemon.terminate()
+            try:
+                daemon.wait(STOP_TIMEOUT_S)
+            except psutil.TimeoutExpired:
+                daemon.kill()
+                daemon.wait(5)
+    left = processes.marked(layout.root)
+    processes.end(left)
+    layout.daemon.unlink(missing_ok=True)
+    return record is not None or bool(left)

@@ -7,6 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlops.local.layout import Layout
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +38,6 @@ def _ensure() -> int:
 
 
 def _serve() -> int:
-    import asyncio
     import fcntl
     import os
 
@@ -52,11 +57,10 @@ def _serve() -> int:
             sys.stderr.write(f"another daemon serves {layout.root}\n")
             return 3
         uvloop.run(_run(layout))
-    assert asyncio  # uvloop runs it
     return 0
 
 
-async def _run(layout: object) -> None:
+async def _run(layout: Layout) -> None:
     import asyncio
     import contextlib
     import os
@@ -66,14 +70,13 @@ async def _run(layout: object) -> None:
     from mlops.local import processes
     from mlops.local.config import Config
     from mlops.local.environment import Outer
-    from mlops.local.layout import Layout
     from mlops.local.private_files import read_json, write_private_json
     from mlops.local.proxy import Upstream
     from mlops.local.server import Server
 
-    assert isinstance(layout, Layout)
     outer = Outer.read()
-    before = read_json(layout.daemon) or {}
+    places = layout.root / "ports.json"
+    before = read_json(places) or {}
     server = Server(layout, Config(), Upstream(outer.proxy, outer.no_proxy), outer_bundle=outer.bundle)
     await server.start(proxy_port=int(before.get("proxy_port", 0)))
     done = asyncio.Event()
@@ -88,18 +91,17 @@ async def _run(layout: object) -> None:
         "tls_port": server.tls_port,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    write_private_json(places, {"proxy_port": server.proxy_port})  # the next daemon takes the same: shells keep it
     write_private_json(layout.daemon, record)
     await done.wait()
     await server.stop()
     layout.daemon.unlink(missing_ok=True)
 
 
-def _configure_logging(folder: object) -> None:
+def _configure_logging(folder: Path) -> None:
     import logging
     from logging.handlers import RotatingFileHandler
-    from pathlib import Path
 
-    assert isinstance(folder, Path)
     folder.mkdir(parents=True, exist_ok=True)
     plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler = RotatingFileHandler(folder / "daemon.log", maxBytes=10_000_000, backupCount=2, encoding="utf-8")

@@ -1,0 +1,211 @@
+"""The daemon's life: started once, found again, killed, stopped without a trace, reset."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlops.local import processes
+from tests.local.conftest import CHECKOUT, Local, make_local
+
+
+def test_start_is_idempotent_and_quick(own_local: Local) -> None:
+    first = own_local.start()
+    record = own_local.record()
+    begin = time.monotonic()
+    assert own_local.start() == first
+    assert time.monotonic() - begin < 2, "a command waits for this every time"
+    assert own_local.record() == record
+
+
+def test_those_who_start_at_once_meet_the_same_daemon(own_local: Local) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: own_local.start()["HTTPS_PROXY"], range(4)))
+    assert len(set(found)) == 1
+    serving = [process for process in processes.marked(own_local.state) if "serve" in process.cmdline()]
+    assert [process.pid for process in serving] == [own_local.record()["pid"]]
+
+
+def test_a_killed_daemon_is_replaced_on_the_same_port(own_local: Local) -> None:
+    before = own_local.start()
+    pid = own_local.record()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    assert own_local.start() == before, "shells that have the variables keep working"
+    assert own_local.record()["pid"] != pid
+
+
+def test_a_record_of_another_process_is_not_believed(own_local: Local) -> None:
+    own_local.state.mkdir(parents=True)
+    record = {"pid": os.getpid(), "create_time": 1.0, "proxy_port": 1, "tls_port": 1, "started": "then"}
+    (own_local.state / "daemon.json").write_text(json.dumps(record))
+    assert not json.loads(own_local.cli("status", "--json").stdout)["running"]
+    own_local.start()
+    assert own_local.record()["pid"] != os.getpid()
+
+
+def test_stop_leaves_no_process_behind(own_local: Local) -> None:
+    own_local.start()
+    pid = own_local.record()["pid"]
+    assert processes.marked(own_local.state)
+    own_local.cli("stop")
+    assert not psutil.pid_exists(pid)
+    assert processes.marked(own_local.state) == []
+    assert not (own_local.state / "daemon.json").exists()
+    assert own_local.cli("stop").stdout.strip() == "it was not running"
+
+
+def test_stop_finds_what_a_killed_daemon_left(own_local: Local) -> None:
+    own_local.start()
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"],
+        env={**own_local.base, processes.MARK: str(own_local.state)},
+        start_new_session=True,
+    )
+    os.kill(own_local.record()["pid"], signal.SIGKILL)
+    own_local.cli("stop")
+    assert orphan.wait(10) != 0
+
+
+def test_two_checkouts_side_by_side(tmp_path: Path, shared_cache: Path) -> None:
+    one, two = (make_local(tmp_path / name, shared_cache) for name in ("one", "two"))
+    try:
+        first, second = one.start(), two.start()
+        assert first["HTTPS_PROXY"] != second["HTTPS_PROXY"]
+        assert first["AZURE_CLIENT_SECRET"] != second["AZURE_CLIENT_SECRET"]
+        code = """
+            import os
+            from azure.core.exceptions import ClientAuthenticationError
+            from azure.identity import ClientSecretCredential, DefaultAzureCredential
+            DefaultAzureCredential().get_token("https://management.azure.com/.default")
+            tenant, client, secret = (os.environ[name] for name in ("AZURE_TENANT_ID", "OTHER", "OTHER_SECRET"))
+            other = ClientSecretCredential(tenant, client, secret)
+            try:
+                other.get_token("https://management.azure.com/.default")
+            except ClientAuthenticationError as error:
+                print("AADSTS700016" in str(error))
+        """
+        other = {"OTHER": second["AZURE_CLIENT_ID"] or "", "OTHER_SECRET": second["AZURE_CLIENT_SECRET"] or ""}
+        assert one.run_python(code, **other).strip() == "True"
+        one.stop()
+        assert json.loads(two.cli("status", "--json").stdout)["running"]
+    finally:
+        one.stop()
+        two.stop()
+
+
+def test_secrets_are_readable_by_the_owner_alone(local: Local) -> None:
+    private = ["credentials.json", "daemon.json", "tls/ca.key", "tls/leaf.key", "tls/token.key", "tls/github.key"]
+    for name in private:
+        assert stat.S_IMODE((local.state / name).stat().st_mode) == 0o600, name
+    assert stat.S_IMODE(local.state.stat().st_mode) == 0o700
+
+
+def test_nothing_listens_beyond_loopback(local: Local) -> None:
+    local.start()
+    everything = [psutil.Process(local.record()["pid"]), *processes.marked(local.state)]
+    listening = [
+        connection.laddr.ip
+        for process in everything
+        for connection in process.connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_logs_hold_no_secrets(local: Local) -> None:
+    local.run_python("""
+        from azure.identity import DefaultAzureCredential
+        DefaultAzureCredential().get_token("https://management.azure.com/.default")
+    """)
+    secrets = json.loads((local.state / "credentials.json").read_text())
+    written = "".join(path.read_text(errors="replace") for path in (local.state / "logs").glob("*.log*"))
+    assert "/oauth2/v2.0/token" in written
+    for name in ("client_secret", "account_key", "admin_token"):
+        assert secrets[name] not in written
+    for process in processes.marked(local.state):
+        assert secrets["client_secret"] not in " ".join(process.cmdline())
+
+
+def test_reset_deletes_the_state_and_asks_first(own_local: Local) -> None:
+    before = own_local.start()
+    refused = own_local.cli("reset", check=False)
+    assert refused.returncode == 3
+    assert own_local.state.is_dir()
+    own_local.cli("reset", "--yes")
+    assert not own_local.state.exists()
+    after = own_local.start()
+    assert after["AZURE_CLIENT_SECRET"] != before["AZURE_CLIENT_SECRET"]
+
+
+def test_a_daemon_that_cannot_start_says_why(tmp_path: Path, shared_cache: Path) -> None:
+    broken = make_local(tmp_path / "home", shared_cache, MLOPS_LOCAL_LATENCY_S="soon")
+    done = broken.cli("start", check=False)
+    assert done.returncode == 3
+    assert "did not start" in done.stderr
+    assert "'soon'" in done.stderr
+
+
+@pytest.mark.parametrize("form", ["shell", "json"])
+def test_env_sets_and_takes_away(local: Local, form: str) -> None:
+    text = local.cli("env", "--format", form).stdout
+    inherited = {
+        **local.base,
+        "https_proxy": "http://elsewhere:1",
+        "NO_PROXY": ".azure.com",
+        "MSI_ENDPOINT": "http://x",
+    }
+    show = "import json, os; print(json.dumps(dict(os.environ)))"
+    if form == "shell":
+        shell = f"eval {shlex.quote(text)}; {shlex.quote(sys.executable)} -c {shlex.quote(show)}"
+        done = subprocess.run(["sh", "-c", shell], env=inherited, capture_output=True, text=True, check=True)
+        found = json.loads(done.stdout)
+    else:
+        found = {**inherited, **json.loads(text)}
+        found = {name: value for name, value in found.items() if value is not None}
+    assert found["https_proxy"] == found["HTTPS_PROXY"] == local.start()["HTTPS_PROXY"]
+    assert found["NO_PROXY"] == found["no_proxy"] == "127.0.0.1,localhost,::1"
+    assert "MSI_ENDPOINT" not in found
+    assert Path(found["REQUESTS_CA_BUNDLE"]).is_file()
+
+
+def test_env_for_github_gives_inherited_variables_harmless_values(local: Local) -> None:
+    local.base["AZURE_AUTHORITY_HOST"] = "login.elsewhere.example"
+    try:
+        lines = local.cli("env", "--format", "github").stdout.splitlines()
+    finally:
+        del local.base["AZURE_AUTHORITY_HOST"]
+    assert "AZURE_AUTHORITY_HOST=login.microsoftonline.com" in lines
+    assert not any(line.startswith("unset") or "=None" in line for line in lines)
+
+
+def test_from_config_finds_the_file(local: Local, tmp_path: Path) -> None:
+    local.cli("start", "--config", str(tmp_path))
+    code = f"""
+        from azure.ai.ml import MLClient
+        from azure.identity import DefaultAzureCredential
+        print(MLClient.from_config(DefaultAzureCredential(), path={str(tmp_path)!r}).workspace_name)
+    """
+    assert local.run_python(code).strip() == "local"
+    (tmp_path / "config.json").write_text('{"subscription_id": "real"}')
+    done = local.cli("start", "--config", str(tmp_path), check=False)
+    assert done.returncode == 3
+    assert "names another workspace" in done.stderr
+
+
+def test_help_needs_no_heavy_import() -> None:
+    heavy = ("azure", "uvicorn", "starlette", "psutil")
+    code = f"import sys, mlops.cli.local; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
