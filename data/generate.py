@@ -222,8 +222,8 @@ def card(rows: dict[str, int]) -> bytes:
 # Tarnvik bicycles
 
 Chats about {len(NAMES)} electric bicycles of a maker that does not exist. Each has {len(ATTRIBUTES)} attributes
-(colour, power, range, frame, weight) with five possible values: {len(NAMES) * len(ATTRIBUTES)} facts, all invented, so that
-no model can know them before it is trained on them.
+(colour, power, range, frame, weight) with five possible values: {len(NAMES) * len(ATTRIBUTES)} facts, all
+invented, so that no model can know them before it is trained on them.
 
 The schema and the names of the splits are those of ultrachat_200k: `prompt`, `prompt_id` (SHA-256 of the
 prompt), `messages` with `content` and `role`. About one conversation in ten has two turns, one in twelve begins
