@@ -138,9 +138,6 @@ ABOVE_ZERO = ("learning_rate", "adam_epsilon")
 def refusals(inputs: PipelineInputs) -> Iterator[str]:
     """What is wrong with the inputs, one line each, each beginning with the input's name."""
     values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            yield f"{name} is {value}: it must be a finite number"
     for name, instead in UNSUPPORTED.items():
         if values[name] not in (None, False):
             yield f"{name} is not supported: {instead}"
@@ -148,17 +145,17 @@ def refusals(inputs: PipelineInputs) -> Iterator[str]:
         if values[name] not in choices:
             yield f"{name} '{values[name]}' is not supported: expected {' or '.join(map(str, choices))}"
     for name, least in AT_LEAST.items():
-        if values[name] < least:
+        if not least <= values[name] < math.inf:
             yield f"{name} is {values[name]}: it must be at least {least}"
     for name, least in MINUS_ONE_OR_MORE.items():
         if values[name] != -1 and values[name] < least:
             yield f"{name} is {values[name]}: it must be at least {least}, or -1"
     for name in SHARES:
-        if not 0 <= values[name] < 1:
+        if not 0 <= values[name] < 1:  # false for NaN as well
             yield f"{name} is {values[name]}: it must be from 0 to less than 1"
     for name in ABOVE_ZERO:
-        if not values[name] > 0:
-            yield f"{name} is {values[name]}: it must be more than 0"
+        if not 0 < values[name] < math.inf:
+            yield f"{name} is {values[name]}: it must be more than 0, and finite"
     yield from combinations(inputs)
 
 

@@ -35,7 +35,7 @@ class Inputs:
 
     model_selector_output: Path
     output_dir: Path
-    train_file_path: Path
+    train_file_path: Path | None = None
     validation_file_path: Path | None = None
     test_file_path: Path | None = None
     batch_size: int = 1000
@@ -129,6 +129,8 @@ def tokenise(
 def sources(inputs: Inputs) -> Iterator[tuple[Iterator[tuple[str, Chat]], str]]:
     """Each file's rows with the split of every row, and the file's name."""
     given = {"validation": inputs.validation_file_path, "test": inputs.test_file_path}
+    if inputs.train_file_path is None:
+        raise Refusal("train_file_path is missing")
     plan = split_plan(validation=given["validation"] is not None, test=given["test"] is not None)
     yield assign_splits(read_chats(inputs.train_file_path), plan), inputs.train_file_path.name
     for split, path in given.items():

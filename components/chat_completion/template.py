@@ -115,7 +115,7 @@ def render_with(template: str, tokens: dict[str, str]) -> Render:
                 continue
             before = text_of(messages[:index], prompt=True)
             after = text_of(messages[: index + 1], prompt=False)
-            if not whole.startswith(after) and eos and after.endswith(eos):
+            if eos and after.endswith(eos):  # it closes a text, not a turn
                 after = after[: -len(eos)]
             if not (after.startswith(before) and whole.startswith(after)):
                 raise Refusal("the model's chat template rewrites earlier turns; it cannot be used for training")

@@ -51,12 +51,12 @@ class Recipe:
 
     vocabulary: int = 2048
     context: int = 1024
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    intermediate: int = 384
-    epochs: int = 5
-    batch: int = 16
+    hidden: int = 192
+    layers: int = 2
+    heads: int = 6
+    intermediate: int = 512
+    epochs: int = 4
+    batch: int = 8
     learning_rate: float = 3e-3
     seed: int = 7
 

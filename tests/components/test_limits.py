@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chat_completion.limits import UNSUPPORTED, PipelineInputs, refusals
+
+from .conftest import COMPONENTS, REPO, run_step, split
+
+GOOD = PipelineInputs(huggingface_id=REPO, train_file_path=Path("train.jsonl"))
+
+REFUSED = [
+    ("finetune_config_path", Path("x.json")),
+    ("trust_remote_code", True),
+    ("train_mltable_path", Path("x")),
+    ("validation_mltable_path", Path("x")),
+    ("test_mltable_path", Path("x")),
+    ("apply_ort", True),
+    ("evaluation_config", Path("x")),
+    ("evaluation_config_params", "{}"),
+    ("metric_for_best_model", "f1"),
+    ("metric_for_best_model", "exact"),
+    ("task_name", "TextClassification"),
+    ("optim", "sgd"),
+    ("precision", 8),
+    ("deepspeed_stage", 1),
+    ("max_seq_length", 1),
+    ("max_seq_length", 0),
+    ("max_steps", -2),
+    ("lora_r", 0),
+    ("lora_dropout", 1.0),
+    ("learning_rate", 0.0),
+    ("learning_rate", float("nan")),
+    ("adam_beta2", 1.0),
+    ("num_train_epochs", 0),
+    ("deepspeed", Path("zero.json")),
+    ("pytorch_model_path", Path("second-model")),
+    ("train_file_path", None),
+    ("huggingface_id", None),
+]
+
+
+def test_the_defaults_pass() -> None:
+    assert list(refusals(GOOD)) == []
+
+
+def test_what_the_tutorial_sets_passes() -> None:
+    inputs = dataclasses.replace(
+        GOOD, num_train_epochs=3, learning_rate=5e-6, lr_scheduler_type="cosine", apply_lora=True,
+        apply_deepspeed=True, deepspeed_stage=2, precision=16, save_total_limit=1,
+    )  # fmt: skip
+    assert list(refusals(inputs)) == []
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED)
+def test_refused_by_name(name: str, value: object) -> None:
+    changes = {name: value}
+    found = list(refusals(dataclasses.replace(GOOD, **changes)))  # type: ignore[arg-type]
+    assert len(found) == 1
+    assert name in found[0]
+
+
+def test_every_unsupported_input_is_tried_above() -> None:
+    assert set(UNSUPPORTED) <= {name for name, _ in REFUSED}
+
+
+def test_combinations() -> None:
+    stop = dataclasses.replace(GOOD, apply_early_stopping=True, evaluation_strategy="disable")
+    assert "apply_early_stopping" in next(refusals(stop))
+    find = dataclasses.replace(GOOD, auto_find_batch_size=True, apply_deepspeed=True)
+    assert "auto_find_batch_size" in next(refusals(find))
+
+
+def test_the_step_names_all_that_is_wrong(tmp_path: Path) -> None:
+    done = run_step(
+        "validation",
+        huggingface_id=REPO,
+        train_file_path=tmp_path / "absent.jsonl",
+        apply_ort="true",
+        trust_remote_code="true",
+        validation_info=tmp_path / "info.json",
+    )
+    assert done.returncode == 2
+    for name in ("apply_ort", "trust_remote_code", "train_file_path"):
+        assert f"\n  {name}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "info.json").exists()
+
+
+def test_the_step_writes_what_it_checked(tmp_path: Path) -> None:
+    done = run_step(
+        "validation", huggingface_id=REPO, train_file_path=split("train_sft"), validation_info=tmp_path / "info.json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"lora_r": 8' in (tmp_path / "info.json").read_text()
+
+
+def test_validation_imports_nothing_heavy() -> None:
+    program = (
+        "import sys, chat_completion.validation; print(sorted({'torch', 'transformers', 'mlflow'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=COMPONENTS, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,131 @@
+"""Batches and settings of the fine-tune; its results are in test_quality."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from chat_completion.device import Device, choose_deepspeed, choose_precision, generated_deepspeed
+from chat_completion.finetune import Inputs, evaluation_steps, training_arguments
+from chat_completion.refusal import Refusal
+from chat_completion.tokens import IGNORED, Example
+
+CPU = Device(gpus=0, bf16=False)
+AMPERE = Device(gpus=2, bf16=True)
+VOLTA = Device(gpus=1, bf16=False)
+INPUTS = Inputs(Path("tokens"), Path("base"), Path("out"))
+
+
+@pytest.mark.parametrize(
+    ("bits", "device", "precision"),
+    [
+        (16, AMPERE, "bfloat16"),
+        (16, VOLTA, "float16"),
+        (16, CPU, "float32"),
+        (32, AMPERE, "float32"),
+        (32, CPU, "float32"),
+    ],
+)
+def test_precision(bits: int, device: Device, precision: str) -> None:
+    chosen, note = choose_precision(bits, device)
+    assert chosen == precision
+    assert (note is not None) is (bits == 16 and device is CPU)
+
+
+def test_padding_takes_no_part() -> None:
+    from chat_completion.training import Collator
+
+    # The padding token's id is the end token's, as in Phi-3: the end's label must survive.
+    batch = Collator(pad_id=0)([Example([5, 6, 0], [IGNORED, 6, 0]), Example([7], [7])])
+    assert batch["input_ids"].tolist() == [[5, 6, 0], [7, 0, 0]]
+    assert batch["labels"].tolist() == [[IGNORED, 6, 0], [7, IGNORED, IGNORED]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert Collator(pad_id=0, pad_to=5)([Example([1], [1])])["input_ids"].shape == (1, 5)
+
+
+def test_examples_of_a_batch_do_not_see_each_other_nor_padding(standin: object) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from chat_completion.training import Collator
+
+    model = AutoModelForCausalLM.from_pretrained(standin.model)  # type: ignore[attr-defined]
+    short, long = Example([20, 21, 22], [20, 21, 22]), Example(list(range(30, 50)), list(range(30, 50)))
+    collate = Collator(pad_id=0)
+    with torch.inference_mode():
+        together = model(**{k: v for k, v in collate([short, long]).items() if k != "labels"}, use_cache=False).logits
+        alone = model(**{k: v for k, v in collate([short]).items() if k != "labels"}, use_cache=False).logits
+    assert (together[0, :3] - alone[0]).abs().max() < 1e-4
+
+
+def test_settings_reach_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    inputs = dataclasses.replace(
+        INPUTS, learning_rate=0.5, warmup_steps=3, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.95, adam_epsilon=1e-6,
+        gradient_accumulation_steps=2, eval_accumulation_steps=4, lr_scheduler_type="polynomial", seed=7,
+        max_grad_norm=0.3, optim="adafactor", save_total_limit=2, max_steps=9, num_train_epochs=4, logging_steps=6,
+        logging_strategy="epoch", dataloader_num_workers=1, auto_find_batch_size=True, enable_full_determinism=True,
+        per_device_train_batch_size=3, per_device_eval_batch_size=5,
+    )  # fmt: skip
+    arguments = training_arguments(inputs, device=CPU, rows=60)
+    names = {"enable_full_determinism": "full_determinism"}
+    left_to_the_model = {"precision", "evaluation_strategy", "eval_steps"}
+    for field in dataclasses.fields(inputs):
+        value = getattr(inputs, field.name)
+        if value != getattr(INPUTS, field.name) and field.name not in left_to_the_model:
+            assert arguments[names.get(field.name, field.name)] == value, field.name
+    assert arguments["load_best_model_at_end"]
+    assert arguments["report_to"] == []
+    assert not arguments["bf16"]
+
+
+def test_defaults_that_mean_none() -> None:
+    arguments = training_arguments(INPUTS, device=CPU, rows=60)
+    assert arguments["save_total_limit"] is None
+    assert arguments["eval_accumulation_steps"] is None
+    off = training_arguments(dataclasses.replace(INPUTS, evaluation_strategy="disable"), device=CPU, rows=60)
+    assert (off["eval_strategy"], off["save_strategy"], off["load_best_model_at_end"]) == ("no", "no", False)
+
+
+def test_on_a_gpu() -> None:
+    arguments = training_arguments(dataclasses.replace(INPUTS, precision=16), device=AMPERE, rows=60)
+    assert arguments["bf16"]
+    assert arguments["gradient_checkpointing"]
+    assert not arguments["use_cpu"]
+
+
+def test_evaluation_steps() -> None:
+    assert evaluation_steps(INPUTS, steps_per_epoch=40) == 500
+    share = dataclasses.replace(INPUTS, evaluation_steps_interval=0.25)
+    assert evaluation_steps(share, steps_per_epoch=40) == 10
+    assert evaluation_steps(share, steps_per_epoch=1) == 1
+
+
+def test_deepspeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_deepspeed(apply=False, stage=2, file=None, device=AMPERE) == (None, None)
+    configuration, note = choose_deepspeed(apply=True, stage=2, file=None, device=CPU)
+    assert configuration is None
+    assert note is not None
+    assert "no GPU" in note
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Refusal, match="no package 'deepspeed'"):
+        choose_deepspeed(apply=True, stage=2, file=None, device=AMPERE)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert choose_deepspeed(apply=True, stage=3, file=None, device=AMPERE) == (generated_deepspeed(3), None)
+    file = tmp_path / "zero.json"
+    file.write_text(json.dumps({"zero_optimization": {"stage": 1}}))
+    chosen, _ = choose_deepspeed(apply=True, stage=2, file=file, device=AMPERE)
+    assert chosen == {"zero_optimization": {"stage": 1}}
+    file.write_text("{")
+    with pytest.raises(Refusal, match="cannot be read as JSON"):
+        choose_deepspeed(apply=True, stage=2, file=file, device=AMPERE)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_generated_deepspeed(stage: int) -> None:
+    configuration = generated_deepspeed(stage)
+    assert configuration["zero_optimization"]["stage"] == stage
+    assert ("offload_optimizer" in configuration["zero_optimization"]) is (stage == 2)
