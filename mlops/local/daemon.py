@@ -63,6 +63,7 @@ def _serve() -> int:
 async def _run(layout: Layout) -> None:
     import asyncio
     import contextlib
+    import logging
     import os
     import signal
     from datetime import UTC, datetime
@@ -96,6 +97,8 @@ async def _run(layout: Layout) -> None:
     await done.wait()
     await server.stop()
     layout.daemon.unlink(missing_ok=True)
+    logging.shutdown()
+    os._exit(0)  # a thread that waits for a program would hold an orderly exit up; ``stop`` ends that program next
 
 
 def _configure_logging(folder: Path) -> None:
