@@ -143,8 +143,10 @@ class App:
 
     async def _data(self, request: Request, path: str) -> Response:
         """The regional data plane and ml.azure.com."""
-        claims = self.identity.check(request.headers.get("authorization"), MANAGEMENT + MACHINE_LEARNING)
-        caller = claims["appid"]
+        caller = "anonymous"
+        if path.rstrip("/") != "/discovery":  # the one address here that Azure, too, answers without a token
+            claims = self.identity.check(request.headers.get("authorization"), MANAGEMENT + MACHINE_LEARNING)
+            caller = claims["appid"]
         if path.lower().startswith(REGISTRY_PREFIX):
             return await self.control.answer(request, caller=caller, prefix=path[: len(REGISTRY_PREFIX)])
         if self._data_plane is None:

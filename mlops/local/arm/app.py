@@ -73,6 +73,8 @@ class ControlPlane:
             if request.method != "GET":
                 raise ArmError(405, "MethodNotAllowed", f"{request.method} is not allowed on a collection.")
             return await kind.list(call)
+        if request.method == "POST":
+            return await kind.action(call, "")
         verbs = {"GET": kind.get, "PUT": kind.put, "PATCH": kind.patch, "DELETE": kind.delete, "HEAD": kind.get}
         if request.method not in verbs:
             raise ArmError(405, "MethodNotAllowed", f"{request.method} is not allowed here.")
@@ -91,7 +93,7 @@ class ControlPlane:
             guid = operation_id.rsplit(":", 1)[-1]
             raise not_found(detail=("OperationNotFound", f"There is no operation with id {guid}"))
         running = operation.status == "InProgress"
-        headers = {"Retry-After": f"{self.workspace.config.retry_after_s:g}"} if running else {}
+        headers = retry_after(self.workspace.config.retry_after_s) if running else {}
         if how.lower() == "mfeoperationresults":
             return Answer(202 if running else 200, operation_body(operation, path), headers)
         return Answer(200, operation_body(operation, path), headers)
@@ -114,6 +116,13 @@ def operation_body(operation: Operation, path: str) -> dict[str, Any]:
     return body
 
 
+def retry_after(delay_s: float) -> dict[str, str]:
+    """How long a client shall wait; milliseconds in a header of their own, since clients read the other as integer."""
+    if delay_s == int(delay_s) and delay_s >= 1:
+        return {"Retry-After": str(int(delay_s))}
+    return {"retry-after-ms": str(max(1, round(delay_s * 1000)))}
+
+
 def operation_headers(
     call: Call, operation_id: str, *, status: bool = True, result: str = "resource"
 ) -> dict[str, str]:
@@ -128,7 +137,7 @@ def operation_headers(
     config = call.workspace.config
     where = f"https://{call.host}/subscriptions/{config.subscription}/providers/Microsoft.MachineLearningServices"
     version = f"?api-version={call.api_version}"
-    headers = {"x-ms-async-operation-timeout": "PT30M", "Retry-After": f"{config.retry_after_s:g}"}
+    headers = {"x-ms-async-operation-timeout": "PT30M", **retry_after(config.retry_after_s)}
     compute = ":" not in operation_id
     kind = "computeOperationsStatus" if compute else "mfeOperationsStatus"
     if status:

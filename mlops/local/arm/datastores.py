@@ -1,0 +1,97 @@
+"""Datastores: names for blob containers of the workspace's storage account."""
+
+from __future__ import annotations
+
+from mlops.local.arm.errors import bad_request, not_found
+from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.operations import now
+from mlops.local.store import Document
+from mlops.local.workspace import Workspace
+
+SAS_HOURS = 24
+PERMISSIONS = "racwdl"
+
+
+class DatastoreType(ResourceType):
+    """``workspaces/datastores``."""
+
+    kind = "workspaces/datastores"
+
+    @staticmethod
+    def seed(workspace: Workspace) -> None:
+        """The two that every workspace has."""
+        config = workspace.config
+        for name, container in (("workspaceblobstore", config.container), ("workspaceartifactstore", "azureml")):
+            identity = f"{config.workspace_id}/datastores/{name}"
+            if workspace.store.get(identity) is not None:
+                continue
+            made = now()
+            workspace.store.put(
+                identity,
+                {
+                    "id": identity,
+                    "name": name,
+                    "type": "Microsoft.MachineLearningServices/workspaces/datastores",
+                    "properties": {
+                        "description": None,
+                        "tags": None,
+                        "properties": None,
+                        "isDefault": name == "workspaceblobstore",
+                        "credentials": {"credentialsType": "AccountKey"},
+                        "datastoreType": "AzureBlob",
+                        "subscriptionId": config.subscription,
+                        "resourceGroup": config.resource_group,
+                        "accountName": config.account,
+                        "containerName": container,
+                        "endpoint": "core.windows.net",
+                        "protocol": "https",
+                        "serviceDataAccessAuthIdentity": "None",
+                    },
+                    "systemData": {
+                        "createdAt": made,
+                        "createdBy": "local",
+                        "createdByType": "Application",
+                        "lastModifiedAt": made,
+                        "lastModifiedBy": "local",
+                        "lastModifiedByType": "Application",
+                    },
+                },
+            )
+
+    def complete(self, call: Call, body: Document, existing: Document | None) -> Document:
+        """Only containers of the workspace's own account."""
+        properties = body["properties"]
+        if properties.get("datastoreType") != "AzureBlob":
+            raise bad_request("The local workspace has blob datastores only ('datastoreType': 'AzureBlob').")
+        if properties.get("accountName") != call.workspace.config.account:
+            raise bad_request(f"The storage account must be '{call.workspace.config.account}'.")
+        if not properties.get("containerName"):
+            raise bad_request("The datastore names no container.")
+        credentials = dict(properties.get("credentials") or {"credentialsType": "None"})
+        credentials.pop("secrets", None)
+        properties.update(credentials=credentials, endpoint="core.windows.net", protocol="https")
+        properties["isDefault"] = bool((existing or {}).get("properties", {}).get("isDefault", False))
+        return body
+
+    def selected(self, call: Call, body: Document) -> bool:
+        """``isDefault``, ``names`` and ``searchText``."""
+        wanted = call.query.get("isDefault", "").lower()
+        if wanted in ("true", "false") and bool(body["properties"].get("isDefault")) != (wanted == "true"):
+            return False
+        names = [name.strip().lower() for name in call.query.get("names", "").split(",") if name.strip()]
+        if names and body["name"].lower() not in names:
+            return False
+        return call.query.get("searchText", "").lower() in body["name"].lower()
+
+    async def action(self, call: Call, action: str) -> Answer:
+        """``listSecrets``: the account's key, or a signature where one that expires was asked for."""
+        properties = self.must(call)["properties"]
+        if action.lower() != "listsecrets":
+            raise not_found(f"The action '{action}' is not known on a datastore.")
+        blobs = call.workspace.services["blobs"]
+        if call.body.get("expirableSecret"):
+            hours = float(call.body.get("expireAfterHours") or 1)
+            lifetime_s = min(max(hours, 0.1), SAS_HOURS) * 3600
+            token = blobs.sas(properties["containerName"], permissions=PERMISSIONS, lifetime_s=lifetime_s)
+            return Answer(200, {"secretsType": "Sas", "sasToken": token})
+        return Answer(200, {"secretsType": "AccountKey", "key": blobs.account_key})

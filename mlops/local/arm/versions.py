@@ -1,0 +1,197 @@
+"""Versioned assets: a container by name, versions below it. What models, data, codes, … share."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from mlops.local.arm.errors import ArmError, bad_request, not_found
+from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.operations import now
+from mlops.local.store import Document
+
+if TYPE_CHECKING:
+    from mlops.local.jobs.part import JobsPart
+
+PAGE = 100
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
+
+
+def page(kind: ResourceType, call: Call, found: list[Document], *, size: int = PAGE) -> Answer:
+    """One page of a list, with the link to the next."""
+    if "desc" in call.query.get("$orderBy", call.query.get("orderBy", "")).lower():
+        found = found[::-1]
+    top = _number(call.query.get("$top"))
+    skip = _number(call.query.get("$skip")) or 0
+    size = _number(call.query.get("count")) or _number(call.query.get("$maxpagesize")) or size
+    part = found[skip : skip + (top or size)]
+    body: Document = {"value": [kind.shown(call, item) for item in part]}
+    if top is None and skip + size < len(found):
+        query = {**call.query, "api-version": call.api_version, "$skip": str(skip + size)}
+        body["nextLink"] = f"{call.url().partition('?')[0]}?{urlencode(query)}"
+    return Answer(200, body)
+
+
+def _number(value: str | None) -> int | None:
+    if value in (None, ""):
+        return None
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise bad_request(f"'{value}' is not a number.") from None
+    return number if number >= 0 else None
+
+
+class ContainerType(ResourceType):
+    """``…/models``: shows the latest and the next version."""
+
+    def __init__(self, scope: str, family: str) -> None:
+        self.kind = f"{scope}/{family}"
+
+    def complete(self, call: Call, body: Document, existing: Document | None) -> Document:
+        """Tags and description merge into what is there."""
+        check_name(call.name)
+        properties = {**((existing or {}).get("properties") or {}), **body["properties"]}
+        properties.setdefault("tags", {})
+        properties.setdefault("properties", {})
+        properties.setdefault("isArchived", False)
+        body["properties"] = properties
+        return body
+
+    def shown(self, call: Call, body: Document) -> Document:
+        """With ``latestVersion`` (made last, not archived) and ``nextVersion``."""
+        versions = call.workspace.store.children(f"{body['id']}/versions")
+        live = [item["name"] for item in versions if not item["properties"].get("isArchived")]
+        numbers = [int(item["name"]) for item in versions if item["name"].isdigit()]
+        properties = {
+            **body["properties"],
+            "latestVersion": live[-1] if live else None,
+            "nextVersion": str(max(numbers, default=0) + 1),
+        }
+        return shown_id(call, {**body, "properties": properties})
+
+    async def list(self, call: Call) -> Answer:
+        """In pages; anonymous assets are not listed."""
+        children = call.workspace.store.children(call.resource_id)
+        return page(self, call, [b for b in children if self.selected(call, b) and not b.get("anonymous")])
+
+
+class VersionType(ResourceType):
+    """``…/models/versions``: immutable but for tags, description, properties and the archive flag."""
+
+    path_property: str | None = None
+    """The property that must not change."""
+
+    def __init__(self, part: JobsPart, scope: str, family: str) -> None:
+        self.part = part
+        self.family = family
+        self.kind = f"{scope}/{family}/versions"
+
+    def complete(self, call: Call, body: Document, existing: Document | None) -> Document:
+        """Check the name and what must stay; fill in the defaults."""
+        check_name(call.parent_id.rsplit("/", 1)[1])
+        check_name(call.name)
+        properties = body["properties"]
+        for key, default in (("description", None), ("tags", {}), ("properties", {})):
+            properties[key] = properties.get(key) or default
+        properties["isArchived"] = bool(properties.get("isArchived", False))
+        properties["isAnonymous"] = bool(properties.get("isAnonymous", False))
+        properties["provisioningState"] = "Succeeded"
+        self.settle(call, body, existing)
+        return body
+
+    def settle(self, call: Call, body: Document, existing: Document | None) -> None:  # noqa: ARG002
+        """What a family adds or checks; the base refuses a changed path."""
+        key = self.path_property
+        if key is None or existing is None:
+            return
+        old, new = existing["properties"].get(key), body["properties"].get(key)
+        body["properties"][key] = new or old
+        if new and not self.same_path(str(old), str(new)):
+            raise ArmError(400, "UserError", "Asset paths cannot be updated.")
+
+    def same_path(self, old: str, new: str) -> bool:
+        """Whether two uris mean one place."""
+        from mlops.local.jobs.locations import Unresolved
+
+        try:
+            return old == new or self.part.locations.path(old) == self.part.locations.path(new)
+        except Unresolved:
+            return False
+
+    def shown(self, call: Call, body: Document) -> Document:
+        """Registries have ids of their own."""
+        return shown_id(call, body)
+
+    def selected(self, call: Call, body: Document) -> bool:
+        """The archive view, and the tags that the query names (``a``, ``a=1``, by commas)."""
+        tags = body["properties"].get("tags") or {}
+        for wanted in filter(None, call.query.get("tags", call.query.get("$tags", "")).split(",")):
+            key, equals, value = wanted.partition("=")
+            if key not in tags or (equals and str(tags[key]) != value):
+                return False
+        return super().selected(call, body)
+
+    async def put(self, call: Call) -> Answer:
+        """Create or replace, the container with it."""
+        container = call.parent_id
+        store = call.workspace.store
+        existing = store.get(call.resource_id)
+        body = self.complete(call, self.document(call, existing), existing)
+        with store.transaction():
+            if store.get(container) is None:
+                store.put(container, self.container(call, anonymous=bool(body["properties"]["isAnonymous"])))
+            store.put(body["id"], body)
+        await self.written(call, body, existing)
+        return Answer(200 if existing else 201, self.shown(call, body), {"Location": call.url(body["id"])})
+
+    def container(self, call: Call, *, anonymous: bool) -> Document:
+        """The document of a new container."""
+        made = now()
+        return {
+            "id": call.parent_id,
+            "name": call.parent_id.rsplit("/", 1)[1],
+            "type": f"Microsoft.MachineLearningServices/{self.kind.removesuffix('/versions')}",
+            "properties": {"description": None, "tags": {}, "properties": {}, "isArchived": False},
+            "systemData": {"createdAt": made, "createdBy": call.caller, "createdByType": "Application",
+                           "lastModifiedAt": made},
+            **({"anonymous": True} if anonymous else {}),
+        }  # fmt: skip
+
+    async def get(self, call: Call) -> Answer:
+        """One version; the registry first looks whether the checkout changed."""
+        await self._fresh(call)
+        return await super().get(call)
+
+    async def _fresh(self, call: Call) -> None:
+        if self.kind.startswith("registries/") and "registry" in call.workspace.services:
+            await asyncio.to_thread(call.workspace.services["registry"].refresh)
+
+    async def list(self, call: Call) -> Answer:
+        """In pages, ``createdtime desc`` where asked."""
+        await self._fresh(call)
+        found = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
+        return page(self, call, found)
+
+    def missing(self, call: Call) -> ArmError:
+        """The 404 of a version."""
+        name = call.parent_id.rsplit("/", 1)[1]
+        kind = self.family.rstrip("s")
+        return not_found(f"The specified resource was not found: {kind} '{name}' version '{call.name}'.")
+
+
+def check_name(name: str) -> None:
+    """Refuse names that Azure refuses."""
+    if not NAME.fullmatch(name):
+        raise bad_request(f"'{name}' is not a valid name: letters, digits, '-', '_' and '.', at most 255.")
+
+
+def shown_id(call: Call, body: Document) -> Document:
+    """On a registry's data plane the id is ``azureml://registries/…``."""
+    shown = {key: value for key, value in body.items() if key != "anonymous"}
+    registry = re.search(r"/registries/([^/]+)/(.+)$", body["id"], re.IGNORECASE)
+    if registry and call.path_prefix:
+        shown["id"] = f"azureml://registries/{registry[1]}/{registry[2]}"
+    return shown
