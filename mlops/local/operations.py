@@ -99,7 +99,8 @@ class Operations:
         """Run again what a daemon that died left unfinished."""
         rows = self._store.connection.execute("SELECT id FROM operation WHERE status = 'InProgress'").fetchall()
         for (operation_id,) in rows:
-            self._launch(operation_id)
+            if operation_id not in self._tasks:  # not one that a quick client has begun meanwhile
+                self._launch(operation_id)
 
     async def settle(self) -> None:
         """Wait until nothing runs (for an orderly stop, and for tests)."""

@@ -273,7 +273,10 @@ class Endpoints(ResourceType):
 
     async def _keys(self, resource_id: str, arguments: dict[str, Any]) -> None:
         await asyncio.sleep(self._workspace.config.endpoint_operation_s)
-        self._workspace.store.update_private(resource_id, **{arguments["name"]: arguments["value"] or make_key()})
+        name, value = arguments["name"], arguments["value"]
+        if not value or value == self._workspace.store.private(resource_id).get(name):
+            value = make_key()  # the Python client sends the key that it wants replaced
+        self._workspace.store.update_private(resource_id, **{name: value})
         self._serving.forget(resource_id.rsplit("/", 1)[1])
 
 
