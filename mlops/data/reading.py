@@ -126,7 +126,7 @@ def _json(path: Path, max_row_bytes: int) -> Iterator[Line]:
     if start[:1] == b"{":
         with path.open("rb") as file:
             first = file.readline(max_row_bytes + 1)
-        if _parses(first):
+        if _is_row(first):
             with path.open("rb", buffering=1 << 20) as file:
                 yield from _lines(file, path, max_row_bytes)
             return
@@ -160,13 +160,14 @@ def _json(path: Path, max_row_bytes: int) -> Iterator[Line]:
             yield number, line
 
 
-def _parses(line: bytes) -> bool:
+def _is_row(line: bytes) -> bool:
     import msgspec
 
     try:
-        return isinstance(msgspec.json.decode(line), dict)
+        row = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
+    return isinstance(row, dict) and not {"messages", "prompt"}.isdisjoint(row)
 
 
 def _parquet(path: Path) -> Any:

@@ -13,6 +13,7 @@ from mlops.data.rules import is_train
 from mlops.errors import DataInvalid, Place, PreconditionError, UsageError
 
 SHARD = re.compile(r"[-_]\d{5}-of-\d{5}.*$")
+TRANSPORTS = ("httpx", "httpcore", "aiohttp", "requests", "urllib3", "fsspec", "huggingface_hub", "datasets", "pyarrow")
 # Files of a prepared folder, or beside a data set, that hold no split.
 NO_SPLIT = {"manifest", "rejected", "dataset_info", "dataset_dict", "dataset_infos", "state"}
 
@@ -30,11 +31,6 @@ class Source:
     dataset: str
     revision: str | None
     splits: Mapping[str, tuple[Path, ...]]
-
-    @property
-    def is_hub(self) -> bool:
-        """Whether the rows come from the hub."""
-        return self.revision is not None
 
     def files(self) -> list[Path]:
         """Returns all files of all splits."""
@@ -181,8 +177,8 @@ def _hub(dataset: str, revision: str | None, splits: tuple[str, ...] | None) -> 
     except (OSError, RuntimeError) as error:
         raise _unreachable(dataset, error) from None
     except Exception as error:
-        # The hub's client raises errors of httpx, which has no base class in common with the others.
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpcore", "huggingface_hub", "datasets"):
+        # The hub's clients raise errors of their transports, which have no base class in common.
+        if not type(error).__module__.startswith(TRANSPORTS):
             raise
         raise _unreachable(dataset, error) from None
     return Source(dataset=dataset, revision=commit, splits=in_order(loaded))
