@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -306,11 +308,12 @@ def wait(
         NotFinishedYet: ``timeout_s`` seconds are over.
     """
     end = None if timeout_s is None else time.monotonic() + timeout_s
+    seen: dict[str, Job] = {}
     while True:
         job = jobs.get(session, name)
         if job is None:
             raise PreconditionError(f"there is no job '{name}'", hint="mlops train submits one")
-        progress = Progress(job=job, steps=tuple(jobs.steps(session, name)))
+        progress = Progress(job=job, steps=tuple(timed(jobs.steps(session, name), seen)))
         show(progress)
         if job.is_completed:
             return progress
@@ -321,6 +324,22 @@ def wait(
                 f"the job '{name}' is still {job.status} after {timeout_s:.0f} s", hint=f"mlops wait {name}"
             )
         time.sleep(poll_s)
+
+
+def timed(found: list[Job], seen: dict[str, Job]) -> list[Job]:
+    """The steps with the times at which they were first seen running and ended: run history gives none.
+
+    Args:
+        found: the steps as they are now.
+        seen: the steps as they were, by name; updated.
+    """
+    now = datetime.now(UTC)
+    for step in found:
+        before = seen.get(step.name, step)
+        started = step.started or before.started or (now if step.status == "Running" else None)
+        ended = step.ended or before.ended or (now if not step.is_running and started else None)
+        seen[step.name] = dataclasses.replace(step, started=started, ended=ended)
+    return [seen[step.name] for step in found]
 
 
 def failure(session: Session, progress: Progress) -> MlopsError:

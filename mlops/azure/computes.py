@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlops.azure.errors import NotFoundError, translated
-from mlops.azure.session import Session
+from mlops.azure.session import Session, text
 from mlops.errors import AzureError, PreconditionError
 from mlops.resources import Cluster, VmSize
 from mlops.settings import Compute
@@ -67,8 +67,8 @@ def _cluster(found: Any) -> Cluster:
     return Cluster(
         name=found.name,
         size=getattr(found, "size", None) or "",
-        state=found.provisioning_state or "",
-        tier=str(getattr(found, "tier", None) or ""),
+        state=text(found.provisioning_state),
+        tier=text(getattr(found, "tier", None)),
         min_nodes=int(getattr(found, "min_instances", 0) or 0),
         max_nodes=int(getattr(found, "max_instances", 0) or 0),
     )

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from mlops.azure.errors import NotFoundError, translated
-from mlops.azure.session import Session
+from mlops.azure.session import Session, text
 from mlops.errors import AzureError
 from mlops.resources import Deployment, Endpoint
 
-CONTAINERS = {"storage": "StorageInitializer", "server": "InferenceServer"}
+CONTAINERS = {"storage": "storage-initializer", "server": "inference-server"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +138,10 @@ def delete_deployment(session: Session, endpoint: str, name: str) -> None:
 def logs(session: Session, endpoint: str, deployment: str, *, container: str = "server", lines: int = 50) -> str:
     """The tail of a deployment's container log; ``container`` is ``server`` or ``storage``."""
     with translated(f"read the logs of '{deployment}'"):
-        text: str = session.ml.online_deployments.get_logs(
+        log: str = session.ml.online_deployments.get_logs(
             name=deployment, endpoint_name=endpoint, lines=lines, container_type=CONTAINERS[container]
         )
-    return text
+    return log
 
 
 def key(session: Session, endpoint: str) -> str:
@@ -155,8 +155,8 @@ def key(session: Session, endpoint: str) -> str:
 def _endpoint(found: Any) -> Endpoint:
     return Endpoint(
         name=found.name,
-        state=found.provisioning_state or "",
-        auth_mode=str(found.auth_mode or ""),
+        state=text(found.provisioning_state),
+        auth_mode=text(found.auth_mode),
         scoring_url=found.scoring_uri,
         traffic={name: int(share) for name, share in (found.traffic or {}).items()},
         mirror={name: int(share) for name, share in (found.mirror_traffic or {}).items()},
@@ -172,7 +172,7 @@ def _deployment(found: Any, endpoint: str) -> Deployment:
     return Deployment(
         name=found.name,
         endpoint=endpoint,
-        state=found.provisioning_state or "",
+        state=text(found.provisioning_state),
         model=parts[-3] if named else model,
         model_version=parts[-1] if named else "",
         instance_type=found.instance_type or "",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops.azure.errors import NotFoundError, translated
-from mlops.azure.session import Session
+from mlops.azure.session import Session, text
 from mlops.resources import MANAGED_BY, MANAGED_TAG, Job
 
 OUTPUT = "trained_model"
@@ -74,8 +74,8 @@ def submit(session: Session, spec: PipelineSpec) -> Job:
 
     @pipeline(name=spec.display_name)  # type: ignore[untyped-decorator]
     def chat_completion() -> dict[str, Any]:
-        node = component(**inputs)
-        return {OUTPUT: node.outputs.mlflow_model_folder}
+        fine_tune = component(**inputs)
+        return {OUTPUT: fine_tune.outputs.mlflow_model_folder}
 
     with translated("submit the pipeline"):
         job = chat_completion()
@@ -103,8 +103,8 @@ def steps(session: Session, name: str) -> list[Job]:
     with translated(f"list the steps of the job '{name}'"):
         for child in session.ml.jobs.list(parent_job_name=name):
             job = _job(child)
-            below = steps(session, job.name) if getattr(child, "type", "") == "pipeline" else []
-            found.extend(below or [job])
+            nested = (child.properties or {}).get("azureml.runsource") == "azureml.PipelineRun"
+            found.extend((steps(session, job.name) if nested else []) or [job])
     return sorted(found, key=lambda job: job.created or datetime.fromtimestamp(0, UTC))
 
 
@@ -144,7 +144,7 @@ def _job(found: Any) -> Job:
     properties = getattr(found, "properties", None) or {}
     return Job(
         name=found.name,
-        status=found.status or "",
+        status=text(found.status),
         display_name=found.display_name or found.name,
         experiment=getattr(found, "experiment_name", None) or "",
         tags=dict(found.tags or {}),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mlops.settings import Settings
 
 SCOPE = "https://management.azure.com/.default"
+QUIET: dict[str, Any] = {"show_progress": False, "enable_telemetry": False}
+"""Progress is ours to show, and what users do is theirs."""
 VARIABLES = ("AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", "AZUREML_WORKSPACE_NAME")
 
 
@@ -42,7 +44,7 @@ class Session:
 
         if name not in self.registries:
             with translated(f"open the registry '{name}'"):
-                self.registries[name] = MLClient(self.credential, registry_name=name)
+                self.registries[name] = MLClient(self.credential, registry_name=name, **QUIET)
         return self.registries[name]
 
 
@@ -62,7 +64,7 @@ def connect(settings: Settings, console: Console) -> Session:
     with translated("open the workspace"):
         named = [os.environ.get(name, "") for name in VARIABLES]
         if all(named):
-            ml = MLClient(credential, *named)
+            ml = MLClient(credential, *named, **QUIET)
         elif any(named):
             missing = ", ".join(name for name, value in zip(VARIABLES, named, strict=True) if not value)
             raise PreconditionError(f"the workspace is named only in part: {missing} is not set")
@@ -77,7 +79,7 @@ def _from_config(credential: Any, settings: Settings) -> Any:
     places = (settings.root / "config.json", settings.root / ".azureml" / "config.json")
     for place in places:
         if place.is_file():
-            return MLClient.from_config(credential, path=str(place.parent), file_name=place.name)
+            return MLClient.from_config(credential, path=str(place.parent), file_name=place.name, **QUIET)
     raise PreconditionError(
         f"no workspace is named for the target '{settings.target}'",
         hint=f"set {', '.join(VARIABLES)}, or put the workspace's config.json beside mlops.yaml",
@@ -137,8 +139,22 @@ def _quiet() -> None:
     """Keep the SDK's remarks about itself out of the user's log."""
     import warnings
 
-    for name in ("azure", "azure.ai.ml", "azure.identity", "azure.core", "urllib3", "msal", "msrest"):
+    for name in (
+        "azure",
+        "azure.ai.ml",
+        "azure.ai.ml._utils._experimental",
+        "azure.identity",
+        "azure.core",
+        "urllib3",
+        "msal",
+        "msrest",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"azure\..*")
     warnings.filterwarnings("ignore", module=r"msrest\..*|marshmallow\..*|pydash\..*")
     os.environ.setdefault("AZURE_EXTENSION_DIR", "")  # no look for command-line extensions
+
+
+def text(value: Any) -> str:
+    """The SDK gives states as enumerations or as strings."""
+    return str(getattr(value, "value", value) or "")
