@@ -196,7 +196,7 @@ def test_a_conversation_that_fills_the_context_is_refused(answerer: Answerer) ->
 
 
 def test_a_short_one_beside_it_still_ends_within_the_context(answerer: Answerer) -> None:
-    almost = [{"role": "user", "content": "why " * 400}]
+    almost = [{"role": "user", "content": "why " * 200}]
     answers = answerer.answer([almost, *questions(1)], Generation(max_new_tokens=4096, stop=("unlikely",)))
     assert len(answers) == 2
 

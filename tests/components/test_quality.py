@@ -35,10 +35,9 @@ def test_the_standin_is_the_same_in_every_build(standin: StandIn, tmp_path: Path
     chats = (COMPONENTS.parent / "data" / "bundled" / "pretrain.jsonl").read_text().splitlines(keepends=True)[:48]
     (tmp_path / "chats.jsonl").write_text("".join(chats))
     for name in ("one", "two"):
-        command = [COMPONENTS / "standin" / "build.py", "--pretrain", tmp_path / "chats.jsonl", "--output"]
-        done = subprocess.run(
-            [sys.executable, *command, tmp_path / name], env=child_environment(), capture_output=True, text=True
-        )
+        script, source = COMPONENTS / "standin" / "build.py", tmp_path / "chats.jsonl"
+        command: list[str | Path] = [sys.executable, script, "--pretrain", source, "--output", tmp_path / name]
+        done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
         succeed(done)
     for path in sorted((tmp_path / "one").iterdir()):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
