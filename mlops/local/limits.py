@@ -46,6 +46,9 @@ class Limits:
     drain_s: float = field(default_factory=lambda: _number("DRAIN_S", 30))
     """Longest wait for requests in flight before a process is stopped."""
 
+    lazy: bool = field(default_factory=lambda: bool(_number("LAZY_START", 0)))
+    """Start a deployment's processes with its first request only: for hundreds of deployments that nobody asks."""
+
     def family(self, family: str) -> int:
         """Dedicated vCPUs of a family."""
         return self.quotas.get(family, self.family_vcpus)

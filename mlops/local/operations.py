@@ -58,13 +58,16 @@ class Operations:
         self._store = store
         self._config = config
         self._work: dict[str, Work] = {}
+        self._failed: dict[str, Callable[[str], None]] = {}
         self.before: Callable[[str, str], Awaitable[None]] | None = None
         """Called with kind and resource before the work of an operation; may delay it or raise OperationFailed."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
-    def register(self, kind: str, work: Work) -> None:
-        """Tell how operations of a kind are done."""
+    def register(self, kind: str, work: Work, *, failed: Callable[[str], None] | None = None) -> None:
+        """Tell how operations of a kind are done, and what is noted on the resource when one ends as Failed."""
         self._work[kind] = work
+        if failed is not None:
+            self._failed[kind] = failed
 
     def start(self, kind: str, resource_id: str, arguments: dict[str, Any] | None = None, *, prefix: str) -> str:
         """Begin an operation; returns its id, ``<prefix>:<workspace guid>:<guid>`` (a bare guid without prefix)."""
@@ -130,6 +133,8 @@ class Operations:
             log.exception("operation %s on %s", kind, resource)
             error = {"code": "InternalServerError", "message": "An internal server error occurred."}
         with self._store.transaction() as connection:
+            if error and kind in self._failed:
+                self._failed[kind](resource)
             connection.execute(
                 "UPDATE operation SET status = ?, ended = ?, error = ? WHERE id = ?",
                 ("Failed" if error else "Succeeded", now(), json.dumps(error) if error else None, operation_id),

@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS operation (
   id TEXT PRIMARY KEY, kind TEXT NOT NULL, resource TEXT NOT NULL, arguments TEXT NOT NULL,
   status TEXT NOT NULL, started TEXT NOT NULL, ended TEXT, error TEXT
 );
+CREATE INDEX IF NOT EXISTS operation_status ON operation (status);
 """
 
 

@@ -31,8 +31,8 @@ class Computes(ResourceType):
     def __init__(self, workspace: Workspace, limits: Limits) -> None:
         self._workspace = workspace
         self._limits = limits
-        workspace.operations.register("compute.write", self._write)
-        workspace.operations.register("compute.delete", self._delete)
+        workspace.operations.register("compute.write", self._write, failed=self._failed)
+        workspace.operations.register("compute.delete", self._delete, failed=self._failed)
 
     async def put(self, call: Call) -> Answer:
         """Create or change a cluster: 201 and an operation."""
@@ -193,6 +193,12 @@ class Computes(ResourceType):
     def missing(self, call: Call) -> ArmError:
         """The 404 of a compute."""
         return ArmError(404, "ResourceNotFound", f"The Resource '{call.resource_id}' was not found.")
+
+    def _failed(self, resource_id: str) -> None:
+        def mark(body: Document) -> None:
+            body["properties"]["provisioningState"] = "Failed"
+
+        self._workspace.store.update(resource_id, mark)
 
     async def _write(self, resource_id: str, arguments: dict[str, Any]) -> None:
         del arguments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mlops.local.arm.app import operation_headers
@@ -41,8 +42,8 @@ class Deployments(ResourceType):
     def __init__(self, workspace: Workspace, serving: Serving) -> None:
         self._workspace = workspace
         self._serving = serving
-        workspace.operations.register("deployment.write", self._write)
-        workspace.operations.register("deployment.delete", self._delete)
+        workspace.operations.register("deployment.write", self._write, failed=self._failed)
+        workspace.operations.register("deployment.delete", self._delete, failed=self._failed)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -155,14 +156,14 @@ class Deployments(ResourceType):
     def _check_assets(self, call: Call, properties: Document) -> None:
         store = call.workspace.store
         model = model_id(properties.get("model"))
-        code = properties.get("codeConfiguration") or {}
+        code = _given(properties.get("codeConfiguration"))
         wanted = {"model": model, "environment": properties.get("environmentId"), "code": code.get("codeId")}
         found: dict[str, Document] = {}
         for what, asset in wanted.items():
             if not asset:
                 continue
-            if not isinstance(asset, str):
-                raise bad_request(f"The deployment's {what} must be an id.")
+            if not isinstance(asset, str) or not asset.lower().startswith(("/subscriptions/", "azureml:")):
+                raise bad_request(f"The deployment's {what} must be an id, not '{asset}'.")
             if asset.lower().startswith("/subscriptions/"):
                 document = store.get(asset)
                 if document is None:
@@ -172,6 +173,9 @@ class Deployments(ResourceType):
                 found[what] = document
         if code and not (code.get("codeId") and code.get("scoringScript")):
             raise invalid("CodeConfiguration", "A code configuration needs both a code id and a scoring script.")
+        script = PurePosixPath(str(code.get("scoringScript") or ""))
+        if script.is_absolute() or ".." in script.parts:
+            raise invalid("CodeConfiguration", f"The scoring script '{script}' must lie within the code.")
         if not code and "model" in found:
             kind = str(found["model"]["properties"].get("modelType") or "custom_model").lower()
             if kind != "mlflow_model":
@@ -228,12 +232,15 @@ class Deployments(ResourceType):
             return await super().action(call, action)
         body = self.must(call)
         private = call.workspace.store.private(call.resource_id)
+        tail = call.body.get("tail") or 0
+        if not isinstance(tail, int):
+            raise bad_request(f"The number of lines must be a whole number, not '{tail}'.")
         generation = private.get("latest") or private.get("generation") or ""
         content = await asyncio.to_thread(
             container_log,
             self._serving.fleet.root(body["id"]) / generation,
             container=str(call.body.get("containerType") or "InferenceServer"),
-            tail=int(call.body.get("tail") or 0),
+            tail=tail,
             provisioning=state(body),
         )
         return Answer(200, {"content": content})
@@ -245,6 +252,12 @@ class Deployments(ResourceType):
 
     # -- operations ------------------------------------------------------------------------------------------------
 
+    def _failed(self, resource_id: str) -> None:
+        def mark(body: Document) -> None:
+            body["properties"]["provisioningState"] = "Failed"
+
+        self._workspace.store.update(resource_id, mark)
+
     async def _write(self, resource_id: str, arguments: dict[str, Any]) -> None:
         del arguments
         store, fleet = self._workspace.store, self._serving.fleet
@@ -253,27 +266,19 @@ class Deployments(ResourceType):
             raise OperationFailed("ResourceNotFound", f"The deployment '{resource_id}' was deleted.")
         begin = time.monotonic()
         spec = Spec.of(body)
-        outcome = "Failed"
-        try:
-            running = fleet.running.get(resource_id.lower())
-            if running is None or running.spec != spec:
-                await fleet.deploy(spec)
-            await asyncio.sleep(self._workspace.config.deployment_operation_s - (time.monotonic() - begin))
-            outcome = "Succeeded"
-        finally:
-            if not _cancelled():
-                self._settle(resource_id, outcome)
-        if store.get(resource_id) is None:  # deleted with its endpoint while it started
-            await fleet.retire(resource_id)
-            raise OperationFailed("ResourceNotFound", f"The deployment '{spec.name}' was deleted.")
+        running = fleet.running.get(resource_id.lower())
+        if running is None or running.spec != spec:
+            await fleet.deploy(spec)
+        await asyncio.sleep(self._workspace.config.deployment_operation_s - (time.monotonic() - begin))
 
-    def _settle(self, resource_id: str, outcome: str) -> None:
         def settle(body: Document) -> None:
             if state(body) != "Deleting":
-                body["properties"]["provisioningState"] = outcome
+                body["properties"]["provisioningState"] = "Succeeded"
                 body["systemData"]["lastModifiedAt"] = now()
 
-        self._workspace.store.update(resource_id, settle)
+        if store.update(resource_id, settle) is None:  # deleted with its endpoint while it started
+            await fleet.retire(resource_id)
+            raise OperationFailed("ResourceNotFound", f"The deployment '{spec.name}' was deleted.")
 
     async def _delete(self, resource_id: str, arguments: dict[str, Any]) -> None:
         del arguments
@@ -283,14 +288,10 @@ class Deployments(ResourceType):
         self._workspace.store.delete(resource_id)
 
 
-def _cancelled() -> bool:
-    """Whether the daemon is stopping in the midst of this operation, which the next daemon takes up again."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 def _given(settings: Any) -> Document:
     """What a client has set; null is the default."""
+    if settings is not None and not isinstance(settings, dict):
+        raise bad_request(f"The request is invalid: '{settings}' must be a JSON object.")
     return {key: value for key, value in (settings or {}).items() if value is not None}
 
 

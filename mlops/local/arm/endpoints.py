@@ -79,8 +79,8 @@ class Endpoints(ResourceType):
     def __init__(self, workspace: Workspace, serving: Serving) -> None:
         self._workspace = workspace
         self._serving = serving
-        workspace.operations.register("endpoint.write", self._write)
-        workspace.operations.register("endpoint.delete", self._delete)
+        workspace.operations.register("endpoint.write", self._write, failed=self._failed)
+        workspace.operations.register("endpoint.delete", self._delete, failed=self._failed)
         workspace.operations.register("endpoint.keys", self._keys)
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -242,6 +242,13 @@ class Endpoints(ResourceType):
         return not_found(detail=("InferencingClientCallFailed", '{"title":"Not Found"}'))
 
     # -- operations ------------------------------------------------------------------------------------------------
+
+    def _failed(self, resource_id: str) -> None:
+        def mark(body: Document) -> None:
+            body["properties"]["provisioningState"] = "Failed"
+
+        self._workspace.store.update(resource_id, mark)
+        self._serving.forget(resource_id.rsplit("/", 1)[1])
 
     async def _write(self, resource_id: str, arguments: dict[str, Any]) -> None:
         await asyncio.sleep(self._workspace.config.endpoint_operation_s)

@@ -38,6 +38,11 @@ class Running:
         self.in_flight = 0
         self.restarts = 0
         self.stopping = False
+        self.hurry = False
+        """The daemon stops: requests in flight are not waited for."""
+        self.asleep = False
+        """Deployed, but not started before the first request comes (see :attr:`Limits.lazy`)."""
+        self.waking = asyncio.Lock()
         self.watcher: asyncio.Task[None] | None = None
         self.alarm = asyncio.Event()
         """Set by whoever notices that a process is gone, so that it is replaced at once."""
@@ -49,13 +54,16 @@ class Running:
 
     def event(self, name: str, message: str, *, kind: str = "Normal") -> None:
         """Write down what a cluster would report of the container."""
-        with (self.folder / "events.log").open("a", encoding="utf-8") as file:
+        with (
+            contextlib.suppress(FileNotFoundError),  # deleted while it starts
+            (self.folder / "events.log").open("a", encoding="utf-8") as file,
+        ):
             file.write(f"Kind: Pod, Name: {name}, Type: {kind}, Time: {now()}, Message: {message}\n")
 
     async def drained(self, limit_s: float) -> None:
         """Wait for the requests in flight, not longer than that."""
         limit = time.monotonic() + limit_s
-        while self.in_flight and time.monotonic() < limit:
+        while self.in_flight and not self.hurry and time.monotonic() < limit:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
@@ -80,6 +88,7 @@ class Fleet:
         self._folders: set[Path] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._starting: set[Running] = set()
+        self._leaving: set[Running] = set()
         self._closing = False
 
     def root(self, spec_or_id: Spec | str) -> Path:
@@ -99,30 +108,37 @@ class Fleet:
         generation = uuid.uuid4().hex[:12]
         running = await self._prepare(spec, self.root(spec) / generation)
         self._workspace.store.update_private(spec.resource_id, latest=generation)
-        ready = False
-        self._starting.add(running)
-        try:
-            ready = await self._start(running)
-        finally:
-            self._starting.discard(running)
-            if not ready:
-                await running.stop()
-                self._folders.discard(running.folder)
+        if self._limits.lazy:
+            running.asleep = True
+        else:
+            await self._bring_up_all(running)
         before = self.running.get(key)
         self._workspace.store.update_private(spec.resource_id, generation=generation)
         self.running[key] = running
-        self._watch(running)
+        if not running.asleep:
+            self._watch(running)
         if before is not None:
             self._later(self._replace(before))
         await asyncio.to_thread(self._tidy, self.root(spec), {generation, before.folder.name if before else ""})
 
+    async def wake(self, running: Running) -> None:
+        """Start what was left asleep; raises OperationFailed as :meth:`deploy` does."""
+        async with running.waking:
+            if running.asleep and not running.stopping:
+                await self._bring_up_all(running)
+                running.asleep = False
+                self._watch(running)
+
     async def retire(self, resource_id: str) -> None:
         """Take a deployment out of service: no new requests, those in flight finish, nothing is left on disk."""
-        running = self.running.pop(resource_id.lower(), None)
+        key = resource_id.lower()
+        for starting in [one for one in self._starting if one.spec.resource_id.lower() == key]:
+            await starting.stop()
+            while starting in self._starting:
+                await asyncio.sleep(0.01)
+        running = self.running.pop(key, None)
         if running is not None:
-            await running.drained(self._limits.drain_s)
-            await running.stop()
-            self._folders.discard(running.folder)
+            await self._let_go(running)
         self.counts.pop(resource_id.lower(), None)
         await asyncio.to_thread(shutil.rmtree, self.root(resource_id), ignore_errors=True)
 
@@ -134,8 +150,8 @@ class Fleet:
     async def stop(self) -> None:
         """End every process, also those that nobody remembers."""
         self._closing = True
-        for task in list(self._tasks):
-            task.cancel()
+        for running in self._leaving:
+            running.hurry = True
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(running.stop() for running in {*self.running.values(), *self._starting}))
         self.running.clear()
@@ -179,7 +195,19 @@ class Fleet:
         ]
         return Running(spec, folder, instances)
 
-    async def _start(self, running: Running) -> bool:
+    async def _bring_up_all(self, running: Running) -> None:
+        """Start a generation; where that fails nothing of it runs on, and its logs stay."""
+        self._starting.add(running)
+        try:
+            await self._start(running)
+        except BaseException:
+            await running.stop()
+            self._folders.discard(running.folder)
+            raise
+        finally:
+            self._starting.discard(running)
+
+    async def _start(self, running: Running) -> None:
         """Start all instances and wait for them; raises what Azure reports when one does not come up."""
         running.event("Pulling", "Start pulling container image")
         running.event("Downloading", "Start downloading models")
@@ -190,7 +218,6 @@ class Fleet:
         for outcome in outcomes:
             if outcome:
                 raise OperationFailed("ResourceNotReady", f"{outcome} {HELP}")
-        return True
 
     async def _bring_up(self, running: Running, instance: Instance, patience_s: float) -> str | None:
         for attempt in range(START_ATTEMPTS):
@@ -202,6 +229,8 @@ class Fleet:
                 return None
             if self._closing:
                 raise asyncio.CancelledError  # the next daemon takes the operation up again
+            if running.stopping:
+                raise OperationFailed("OperationCanceled", "The deployment was deleted while it was being started.")
             if instance.alive():
                 running.event("Unhealthy", "Readiness probe failed", kind="Warning")
                 return f"User container was not ready within {patience_s:g} seconds (readiness probe failing)."
@@ -220,10 +249,12 @@ class Fleet:
             return
         if key in self.running:  # an operation that was resumed has been quicker
             return
-        for instance in running.instances:
-            instance.adopt()
+        adopted = [instance.adopt() for instance in running.instances]
         self.running[key] = running
-        self._watch(running)
+        if self._limits.lazy and not any(adopted):
+            running.asleep = True
+        else:
+            self._watch(running)
 
     def _watch(self, running: Running) -> None:
         running.watcher = asyncio.get_running_loop().create_task(self._watching(running))
@@ -268,10 +299,17 @@ class Fleet:
                     running.event("Unhealthy", "Liveness probe failed", kind="Warning")
                     await instance.stop()
 
+    async def _let_go(self, running: Running) -> None:
+        self._leaving.add(running)
+        try:
+            await running.drained(self._limits.drain_s)
+            await running.stop()
+        finally:
+            self._leaving.discard(running)
+            self._folders.discard(running.folder)
+
     async def _replace(self, before: Running) -> None:
-        await before.drained(self._limits.drain_s)
-        await before.stop()
-        self._folders.discard(before.folder)
+        await self._let_go(before)
         await asyncio.to_thread(shutil.rmtree, before.folder, ignore_errors=True)
 
     def _tidy(self, root: Path, keep: set[str]) -> None:

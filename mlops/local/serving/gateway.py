@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from mlops.local.limits import Limits
+from mlops.local.operations import OperationFailed
 from mlops.local.serving.fleet import Fleet, Running
 from mlops.local.serving.traffic import Share, Split
 from mlops.local.serving.upstream import Broken, Reply, Unreachable, exchange
@@ -117,10 +118,12 @@ class Gateway:
         running.in_flight += 1
         try:
             async with asyncio.timeout(spec.timeout_s):
+                if running.asleep:
+                    await self._fleet.wake(running)
                 reply = await forward(running, call)
         except TimeoutError:
             return plain(408, "upstream request timeout")
-        except Unreachable:
+        except (Unreachable, OperationFailed):
             return plain(503, "no healthy upstream")
         except Broken:
             running.alarm.set()

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -125,20 +125,17 @@ class Instance:
         child, self._child = self._child, None
         if not pid:
             return
-        if (child.poll() is None) if child is not None else is_scorer(pid, self.record):
-            await asyncio.to_thread(end, pid, child, grace_s)
-        else:
-            kill_session(pid)
+
+        def runs() -> bool:
+            return child.poll() is None if child is not None else is_scorer(pid, self.record)
+
+        if runs():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM)
+            await _while(runs, grace_s)
+        kill_session(pid)  # whoever is left of it
+        await _while(runs, 5.0)
         self.record.unlink(missing_ok=True)
-
-
-def end(pid: int, child: subprocess.Popen[bytes] | None, grace_s: float) -> None:
-    """SIGTERM, then SIGKILL for the whole session, and wait until the process is gone."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGTERM)
-    _wait(pid, child, grace_s)
-    kill_session(pid)
-    _wait(pid, child, 5.0)
 
 
 def kill_session(leader: int) -> None:
@@ -147,19 +144,10 @@ def kill_session(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _wait(pid: int, child: subprocess.Popen[bytes] | None, timeout_s: float) -> None:
-    if child is not None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout_s)
-        return
+async def _while(runs: Callable[[], bool], timeout_s: float) -> None:
     limit = time.monotonic() + timeout_s
-    while time.monotonic() < limit:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return
-        except psutil.Error:
-            return
-        time.sleep(0.02)
+    while runs() and time.monotonic() < limit:
+        await asyncio.sleep(0.02)
 
 
 def recorded(record: Path) -> tuple[int, int] | None:

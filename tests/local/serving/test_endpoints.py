@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlops.local.operations import OperationFailed
 from tests.local.serving.bench import Bench
 
 LOCATIONS = "/providers/Microsoft.MachineLearningServices/locations/eastus/"
@@ -160,7 +161,7 @@ async def test_refused_traffic(bench: Bench):
         ({"instanceType": "Standard_D2_v2"}, "VmSize", "cannot serve"),
         ({"requestSettings": {"requestTimeout": "PT4M"}}, "RequestSettings.RequestTimeout", "at most 180"),
         ({"requestSettings": {"requestTimeout": "soon"}}, "RequestSettings", "ISO 8601"),
-        ({"codeConfiguration": {"codeId": "x"}}, "CodeConfiguration", "scoring script"),
+        ({"codeConfiguration": {"codeId": "azureml:x:1"}}, "CodeConfiguration", "scoring script"),
         ({"codeConfiguration": None}, "CodeConfiguration", "custom_model"),
         ({"endpointComputeType": "Kubernetes"}, "EndpointComputeType", "Managed"),
     ],
@@ -295,3 +296,74 @@ async def test_operations_of_nobody(bench: Bench):
     answer = await bench.arm("GET", f"/subscriptions/s{LOCATIONS}mfeOperationResults/oe:w:deadbeef")
     assert answer.status_code == 404
     assert "There is no operation with id deadbeef" in answer.text
+
+
+@pytest.mark.parametrize("bench", [{"lazy": True}], indirect=True)
+async def test_deployments_that_sleep_until_they_are_asked(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue")
+    assert bench.serving.status()[0]["pids"] == [0]
+    assert (await bench.score(endpoint, to="blue")).json()["slot"] == "blue"
+    assert bench.serving.status()[0]["healthy"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("endpoint.write", lambda bench, name: bench.traffic(name, {"blue": 0, "green": 100})),
+        ("endpoint.delete", lambda bench, name: bench.arm("DELETE", f"onlineEndpoints/{name}")),
+        ("deployment.write", lambda bench, name: bench.put(name, "blue", env={"NEW": "1"})),
+        ("deployment.delete", lambda bench, name: bench.arm("DELETE", f"onlineEndpoints/{name}/deployments/green")),
+    ],
+)
+async def test_an_operation_that_fails_changes_no_traffic_and_can_be_repeated(bench: Bench, kind, change):
+    endpoint = await bench.endpoint()
+    await asyncio.gather(bench.deployment(endpoint, "blue"), bench.deployment(endpoint, "green"))
+    await bench.route(endpoint, {"blue": 100})
+    strikes = [kind]
+
+    async def strike(which: str, resource: str) -> None:
+        if which in strikes:
+            strikes.remove(which)
+            raise OperationFailed("InternalServerError", "as the test wished")
+
+    bench.workspace.operations.before = strike
+    ended = await bench.done(await change(bench, endpoint), "Failed")
+    assert ended["error"]["message"] == "as the test wished"
+    for _ in range(3):
+        assert (await bench.score(endpoint)).json()["slot"] == "blue"
+    await bench.done(await change(bench, endpoint))
+
+
+async def test_an_endpoint_deleted_while_a_deployment_starts(bench: Bench):
+    endpoint = await bench.endpoint()
+    starting = await bench.put(endpoint, "blue", env={"SLOW_INIT": "1"})
+    await asyncio.sleep(0.1)
+    await bench.done(await bench.arm("DELETE", f"onlineEndpoints/{endpoint}"))
+    ended = await bench.done(starting, "Failed")
+    assert ended["error"]["code"] in ("ResourceNotFound", "OperationCanceled")
+    assert not bench.serving.fleet.running
+    assert not list(bench.workspace.layout.deployments.glob("*/*/*/*"))
+
+
+@pytest.mark.parametrize("body", [{"tail": "many"}, {"tail": [1]}])
+async def test_logs_with_a_wrong_number_of_lines(bench: Bench, body):
+    bench.workspace.store.put(f"{bench.ws}/onlineEndpoints/e1/deployments/blue", {"id": "x", "properties": {}})
+    refused = await bench.arm("POST", "onlineEndpoints/e1/deployments/blue/getLogs", body)
+    assert refused.status_code == 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"requestSettings": [1]},
+        {"livenessProbe": "often"},
+        {"environmentVariables": "A=1"},
+        {"codeConfiguration": {"codeId": "c", "scoringScript": "../../evil.py"}},
+        {"codeConfiguration": {"codeId": "c", "scoringScript": "/etc/evil.py"}},
+        {"model": 7},
+    ],
+)
+async def test_shapes_that_nobody_sends(bench: Bench, change):
+    endpoint = await bench.endpoint()
+    assert (await bench.put(endpoint, "blue", **change)).status_code == 400

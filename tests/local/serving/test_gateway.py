@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -272,13 +273,23 @@ async def test_nothing_listens_beyond_loopback_and_the_environment_is_clean(benc
     assert not any("AZURE_CLIENT_SECRET" in one.environ() for one in family.values())
 
 
+def scorers():
+    """Scoring processes that this test process has started and that run."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and "launch.py" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
 async def test_a_stop_leaves_no_process(bench: Bench):
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", instances=2)
     slow = await bench.put(endpoint, "green", env={"SLOW_INIT": "30"})
     assert slow.status_code == 201
     await until(lambda: len(list(bench.workspace.layout.deployments.glob("*/*/*/instance-*.json"))) == 3)
-    mine = [p for p in psutil.Process().children(recursive=True) if "launch.py" in " ".join(p.cmdline())]
+    mine = scorers()
     assert len(mine) >= 3
     await bench.serving.stop()
-    assert not [p for p in mine if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not scorers()
