@@ -136,23 +136,17 @@ def enter_local_workspace(settings: Settings) -> None:
 
 
 def _quiet() -> None:
-    """Keep the SDK's remarks about itself out of the user's log."""
+    """Keep the SDK's remarks about itself out of the user's log, and its dots out of the result on stdout."""
     import warnings
 
-    for name in (
-        "azure",
-        "azure.ai.ml",
-        "azure.ai.ml._utils._experimental",
-        "azure.identity",
-        "azure.core",
-        "urllib3",
-        "msal",
-        "msrest",
-    ):
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore", module=r"(azure|msrest|marshmallow|pydash)\b.*")
+    from azure.ai.ml._utils import _azureml_polling, _endpoint_utils  # importing them sets up their loggers
+
+    for name in ("azure", "azure.ai.ml", _endpoint_utils.__name__, "azure.identity", "azure.core", "urllib3", "msal"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"azure\..*")
-    warnings.filterwarnings("ignore", module=r"msrest\..*|marshmallow\..*|pydash\..*")
-    os.environ.setdefault("AZURE_EXTENSION_DIR", "")  # no look for command-line extensions
+    # While it polls, the SDK prints a dot a second to stdout and offers no switch: give that module a print of its own.
+    vars(_azureml_polling)["print"] = lambda *_, **__: None
 
 
 def text(value: Any) -> str:
