@@ -21,8 +21,8 @@ SHORT = {
     "MLOPS_LOCAL_DEPLOYMENT_S": "0.05",
     "MLOPS_LOCAL_COMPUTE_S": "0.05",
     "MLOPS_LOCAL_DELETE_S": "0.05",
-    "AZUREML_RUN_POLLING_INTERVAL_MIN": "0.2",
-    "AZUREML_RUN_POLLING_INTERVAL_MAX": "0.5",
+    "AZUREML_RUN_POLLING_INTERVAL_MIN": "1",
+    "AZUREML_RUN_POLLING_INTERVAL_MAX": "1",
 }
 
 
@@ -77,10 +77,10 @@ class Local:
         code = "from mlops.local import client; client.stop()"
         subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, env=self.base, check=True, timeout=60)
 
-    def run_python(self, code: str, *, timeout_s: float = 120, **extra: str) -> str:
+    def run_python(self, code: str, *, timeout_s: float = 120, extra: dict[str, str] | None = None) -> str:
         """Run a program under the workspace's environment; its stdout. Warnings do not fail it: it is a stranger."""
         command = [sys.executable, "-c", textwrap.dedent(code)]
-        env = {**self.env, **extra}
+        env = {**self.env, **(extra or {})}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s)
         if done.returncode:
             raise AssertionError(f"the program ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
@@ -121,6 +121,14 @@ def local(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Itera
 def own_local(tmp_path: Path, shared_cache: Path) -> Iterator[Local]:
     """A daemon of the test's own, for tests that kill, stop or reset it; started by ``.start()`` or ``.env``."""
     found = make_local(tmp_path / "home", shared_cache)
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def bare_local(tmp_path: Path, shared_cache: Path) -> Iterator[Local]:
+    """The same with identity, blobs and an empty control plane only: it is up in no time."""
+    found = make_local(tmp_path / "home", shared_cache, MLOPS_LOCAL_PARTS="none")
     yield found
     found.stop()
 

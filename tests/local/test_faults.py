@@ -1,0 +1,165 @@
+"""Faults on request: each kind, counted, before or after the work."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops.local.config import Config
+from mlops.local.faults import BadRules, Faults
+from mlops.local.operations import OperationFailed, Operations
+from mlops.local.store import Store
+from tests.local.conftest import Local
+
+ASK = """
+    import json, sys, time
+    import requests
+    import mlops.local.client as daemon
+    from azure.identity import DefaultAzureCredential
+    from azure.storage.blob import BlobServiceClient
+    token = DefaultAzureCredential().get_token("https://management.azure.com/.default").token
+    url = "https://management.azure.com/subscriptions/x?api-version=1"
+    def ask(**kwargs):
+        try:
+            r = requests.get(url, headers={"Authorization": f"Bearer {token}"}, **kwargs)
+            return [r.status_code, r.json()["error"]["code"], r.headers.get("Retry-After")]
+        except requests.Timeout:
+            return ["timeout"]
+        except requests.ConnectionError:  # urllib3 calls it a proxy's error when an answer breaks off
+            return ["broken off"]
+    def fault(**rule):
+        daemon.request("faults", method="DELETE")
+        daemon.request("faults", method="POST", body=rule)
+"""
+
+
+def run(local: Local, code: str) -> Any:
+    import textwrap
+
+    return json.loads(local.run_python(textwrap.dedent(ASK) + textwrap.dedent(code)))
+
+
+def test_calls_fail_as_the_rules_say(bare_local: Local) -> None:
+    found = run(
+        bare_local,
+        """
+        out = {"none": ask()}
+        path = {"host": "^management", "method": "GET", "path": "^/subscriptions"}
+        fault(kind="status", status=429, retry_after=2, skip=1, times=2, match=path)
+        out["status"] = [ask() for _ in range(4)]
+        fault(kind="drop", match=path)
+        out["drop"] = [ask(), ask()]
+        fault(kind="hang", delay_s=30, match=path)
+        out["hang"] = [ask(timeout=0.5), ask()]
+        fault(kind="slow", delay_s=0.4, match=path)
+        begin = time.monotonic(); slow = ask(); out["slow"] = [slow, 0.4 <= time.monotonic() - begin]
+        fault(kind="status", match={"host": "nowhere"})
+        out["other"] = ask()
+        print(json.dumps(out))
+        """,
+    )
+    usual = [404, "InvalidResourceType", None]
+    assert found["none"] == found["other"] == usual
+    limited = [429, "TooManyRequests", "2"]
+    assert found["status"] == [usual, limited, limited, usual]
+    assert found["drop"] == [["broken off"], usual]
+    assert found["hang"] == [["timeout"], usual]
+    assert found["slow"] == [usual, True]
+
+
+def test_an_answer_is_lost_after_the_work_was_done(bare_local: Local) -> None:
+    found = run(
+        bare_local,
+        """
+        service = BlobServiceClient("https://mlopslocal.blob.core.windows.net", credential=DefaultAzureCredential(),
+                                    initial_backoff=0.1, increment_base=1)
+        container = service.get_container_client("azureml")
+        fault(kind="drop", when="after", match={"host": "blob", "method": "PUT"})
+        try:
+            container.upload_blob("b", b"1")  # the client repeats it, and is told that it is there
+            error = None
+        except Exception as caught:
+            error = caught.error_code
+        fault(kind="status", status=503, match={"host": "blob"})
+        content = container.download_blob("b").readall().decode()
+        print(json.dumps([error, content, daemon.request("faults")[0]["matched"]]))
+        """,
+    )
+    assert found == ["BlobAlreadyExists", "1", 2]
+
+
+def test_the_daemon_dies_on_request(bare_local: Local) -> None:
+    before = bare_local.start()
+    pid = bare_local.record()["pid"]
+    found = run(bare_local, 'fault(kind="die", match={"path": "^/subscriptions"}); print(json.dumps(ask()))')
+    assert found == ["broken off"]
+    assert bare_local.start() == before
+    assert bare_local.record()["pid"] != pid
+
+
+def test_rules_from_a_file(bare_local: Local) -> None:
+    bare_local.state.mkdir(parents=True)
+    rules = {"rules": [{"kind": "status", "status": 500, "times": None, "match": {"path": "^/subscriptions"}}]}
+    (bare_local.state / "faults.json").write_text(json.dumps(rules))
+    assert run(bare_local, "print(json.dumps([ask(), ask()]))") == [[500, "InternalServerError", None]] * 2
+
+
+async def test_operations_fail_and_are_late(tmp_path: Path) -> None:
+    faults = Faults()
+    faults.add(
+        {
+            "kind": "operation",
+            "code": "OutOfQuota",
+            "message": "no",
+            "match": {"operation": "deploy", "resource": "/blue$"},
+        }
+    )
+    faults.add({"kind": "operation", "delay_s": 0.2, "match": {"operation": "deploy", "resource": "/green$"}})
+    store = Store(tmp_path / "workspace.sqlite")
+    operations = Operations(store, Config())
+    operations.before = faults.before_operation
+    done: list[str] = []
+
+    async def work(resource: str, _: dict[str, Any]) -> None:
+        done.append(resource)
+
+    operations.register("deploy", work)
+    begin = time.monotonic()
+    ids = [operations.start("deploy", f"/{name}", prefix="od") for name in ("blue", "green", "blue")]
+    await operations.settle()
+    assert time.monotonic() - begin >= 0.2
+    results = [operations.get(each) for each in ids]
+    assert [result.status for result in results if result] == ["Failed", "Succeeded", "Succeeded"]
+    assert results[0] is not None
+    assert results[0].error == {"code": "OutOfQuota", "message": "no"}
+    assert sorted(done) == ["/blue", "/green"]
+    store.close()
+
+
+async def test_operations_of_other_kinds_go_on() -> None:
+    faults = Faults()
+    faults.add([{"kind": "operation", "code": "X", "skip": 1, "match": {"operation": "deploy"}}])
+    await faults.before_operation("delete", "/a")
+    await faults.before_operation("deploy", "/a")
+    with pytest.raises(OperationFailed):
+        await faults.before_operation("deploy", "/a")
+    assert faults.hit(method="GET", host="h", path="/", query="") is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ({"kind": "explode"}, "kind"),
+        ({"kind": "drop", "match": {"path": "("}}, "not a regular expression"),
+        ({"kind": "drop", "twice": 1}, "twice"),
+        ({"kind": "drop", "times": 0}, "times"),
+        ("drop", "dictionary"),
+    ],
+)
+def test_rules_that_cannot_be_read_are_refused(rule: object, told: str) -> None:
+    with pytest.raises(BadRules, match=told):
+        Faults().add(rule)
