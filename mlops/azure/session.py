@@ -141,12 +141,14 @@ def _quiet() -> None:
 
     os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", module=r"(azure|msrest|marshmallow|pydash)\b.*")
+    from azure.ai.ml._artifacts import _blob_storage_helper
     from azure.ai.ml._utils import _azureml_polling, _endpoint_utils  # importing them sets up their loggers
 
     for name in ("azure", "azure.ai.ml", _endpoint_utils.__name__, "azure.identity", "azure.core", "urllib3", "msal"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # While it polls, the SDK prints a dot a second to stdout and offers no switch: give that module a print of its own.
-    vars(_azureml_polling)["print"] = lambda *_, **__: None
+    # The SDK prints a dot a second to stdout while it polls, an escape sequence after each upload, and offers no switch.
+    for module in (_azureml_polling, _blob_storage_helper):
+        vars(module)["print"] = lambda *_, **__: None
 
 
 def text(value: Any) -> str:
