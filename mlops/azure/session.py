@@ -146,7 +146,7 @@ def _quiet() -> None:
 
     for name in ("azure", "azure.ai.ml", _endpoint_utils.__name__, "azure.identity", "azure.core", "urllib3", "msal"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # The SDK prints a dot a second to stdout while it polls, an escape sequence after each upload, and offers no switch.
+    # The SDK prints a dot a second to stdout while it polls and an escape sequence after each upload; it has no switch.
     for module in (_azureml_polling, _blob_storage_helper):
         vars(module)["print"] = lambda *_, **__: None
 
