@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ FORMAT = 1
 """Raised when the same input is to give other bytes than before."""
 
 EXCERPT = 2000
+CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,44 +205,71 @@ def _recall(memory: Path) -> Prepared | None:
 
 
 class _Writer:
-    """One file of rows with its hash; opened when made."""
+    """One file of rows with its hash; opened when made.
 
-    def __init__(self, path: Path) -> None:
+    Chunks are hashed and written in a thread (both leave Python's lock) while the next one is filled; one chunk of
+    each file waits at most, so memory stays flat.
+    """
+
+    def __init__(self, path: Path, background: Executor) -> None:
         self.path = path
         self.rows = 0
         self.bytes = 0
-        self._file = path.open("wb", buffering=1 << 20)
+        self._background = background
+        self._file = path.open("wb", buffering=0)
         self._digest = hashlib.sha256()
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._last: Future[None] | None = None
 
     def write(self, row: bytes) -> None:
-        self._file.write(row)
-        self._digest.update(row)
+        """Takes one row, without its newline."""
+        self._waiting.append(row)
+        self._size += len(row) + 1
         self.rows += 1
-        self.bytes += len(row)
+        if self._size >= CHUNK:
+            self._flush()
 
-    def __enter__(self) -> _Writer:
-        return self
+    def _flush(self) -> None:
+        if self._last is not None:
+            self._last.result()
+        rows, self._waiting = self._waiting, []
+        self.bytes += self._size
+        self._size = 0
+        self._last = self._background.submit(self._put, rows)
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def _put(self, rows: list[bytes]) -> None:
+        chunk = b"\n".join([*rows, b""])
+        self._digest.update(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
-    def entry(self) -> FileEntry:
+    def finish(self) -> FileEntry:
+        """Writes what is left; raises what went wrong in the thread."""
+        self._flush()
+        if self._last is not None:
+            self._last.result()
         return FileEntry(name=self.path.name, rows=self.rows, bytes=self.bytes, sha256=self._digest.hexdigest())
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _fill(beside: Path, request: Request, source: sources.Source, console: Console | None) -> tuple[Manifest, Report]:
     tally = Tally(Checker(derive=request.derive))
     writers: dict[str, _Writer] = {}
-    with ExitStack() as stack:
-        rejected = stack.enter_context(_Writer(beside / manifests.REJECTED))
+    with ExitStack() as files, ThreadPoolExecutor(max_workers=1) as background:
 
-        def writer(split: str) -> _Writer:
-            if split not in writers:
-                writers[split] = stack.enter_context(_Writer(beside / f"{split}.jsonl"))
-            return writers[split]
+        def writer(name: str) -> _Writer:
+            # Closed in reverse order: the thread has ended before a file is closed.
+            made = _Writer(beside / name, background)
+            files.callback(made.close)
+            return made
 
+        rejected = writer(manifests.REJECTED)
         for split in ("train", "test") if request.way == "cut" else source.splits:
-            writer(split)
+            writers[split] = writer(f"{split}.jsonl")
             tally.rows[split] = 0
         for split, path, number, line in _chosen(request, source, tally, console):
             tally.rows[split] += 1
@@ -255,6 +284,8 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
                     rejected.write(_rejection(split, problem, place, line))
             else:
                 writers[split].write(row)
+        entries = tuple(written.finish() for written in writers.values())
+        left_out = rejected.finish()
     report = tally.report()
     if report.violations and not request.drop_invalid:
         raise report.error()
@@ -266,18 +297,17 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
                 details=[str(violation) for violation in report.violations],
                 hint="take more of the data set: --percent 100",
             )
-    if not rejected.rows:
+    if not left_out.rows:
         rejected.path.unlink()
-    files = tuple(written.entry() for written in writers.values())
     made = Manifest(
         dataset=source.dataset,
         revision=source.revision,
         way=request.way,
         percent=request.percent,
         seed=request.seed if request.way == "cut" else None,
-        files=files,
-        rejected=rejected.entry() if rejected.rows else None,
-        content_hash=manifests.content_hash(files),
+        files=entries,
+        rejected=left_out if left_out.rows else None,
+        content_hash=manifests.content_hash(entries),
         versions=_versions(),
     )
     return made, report
@@ -317,7 +347,7 @@ def _rejection(split: str, problem: RowInvalid, place: Place, line: bytes | RowI
         "line": place.line,
         "row": text if len(text) <= EXCERPT else text[:EXCERPT] + "…",
     }
-    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+    return json.dumps(entry, ensure_ascii=False).encode()
 
 
 def _refuse_foreign(output: Path | None) -> None:

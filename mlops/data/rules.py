@@ -7,6 +7,7 @@ ultrachat_200k. Further columns are allowed and left out of what is written.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -30,6 +31,8 @@ BUCKETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 """Upper bounds of the length histogram, in bytes of a row as it is written; longer ones come after."""
 
 QUOTE, BACKSLASH = b'"\\'
+# Escapes that could also be written otherwise: of a character by its number, of a slash.
+OTHER_FORM = re.compile(rb"\\[u/]")
 # Characters that JSON allows inside strings but that many readers (str.splitlines among them) take for a line's end.
 LINE_ENDS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
@@ -109,7 +112,7 @@ class Checker:
         self.lengths: dict[str, list[int]] = {}
 
     def check(self, split: str, line: bytes) -> bytes:
-        """Returns the row as it is written: these columns, this order, UTF-8, a newline at the end.
+        """Returns the row as it is written, without a newline: these columns, this order, UTF-8.
 
         Args:
             split: the split that the row will be in.
@@ -133,7 +136,7 @@ class Checker:
             lengths = self.lengths[split] = [0] * (len(BUCKETS) + 1)
         # 128 = 2^7 is the first bound, each is twice the one before: the number of bits is the bucket.
         lengths[min(max((len(written) - 1).bit_length() - 7, 0), len(BUCKETS))] += 1
-        return written + b"\n"
+        return written
 
     def _plainly_good(self, split: str, line: bytes) -> RawRow | None:
         """Returns the row if it breaks no rule and its texts need no rewriting; None says nothing about it."""
@@ -144,8 +147,7 @@ class Checker:
                 return None
             if "\u2028" in text or "\u2029" in text or "\x85" in text:
                 return None
-        # Escapes that are written otherwise here; the rest has one form only.
-        if b"\\u" in line or b"\\/" in line:
+        if OTHER_FORM.search(line):
             return None
         try:
             row = self._decode_raw(line)

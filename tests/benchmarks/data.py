@@ -14,6 +14,7 @@ import hashlib
 import json
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,9 +31,10 @@ TURN_CHARACTERS = (300, 1580)  # of a question and an answer; three or four pair
 def write_rows(path: Path, rows: int) -> None:
     """Writes rows of ultrachat_200k's schema and size; every text differs."""
     dice = random.Random(0)
-    syllables = [a + b for a in "bdfgklmnprstv" for b in ("a", "e", "i", "o", "u", "é", "än")]
+    syllables = [a + b for a in "bdfgklmnprstvw" for b in "aeiou"]
     words = ["".join(dice.choices(syllables, k=dice.randint(1, 4))) for _ in range(4000)]
-    words += ['"so"', "it's", "end.\n", "\n\n1.", "however,"]
+    # As in English text of the web: a quarter of the contents with a typographic sign, a paragraph every 40 words.
+    words += ['"so"', "it's", "end.\n\n", "\n\n1.", "however,"] * 33 + ["it’s", "naïve"]
     # Slices of one long text are as good as fresh ones for all that is measured, and much faster to make.
     text = " ".join(dice.choices(words, k=200_000))
     with path.open("w", encoding="utf-8") as file:
@@ -89,15 +91,18 @@ def measure(way: str, source: Path, folder: Path) -> dict[str, Any]:
 def child(way: str, source: Path, folder: Path) -> None:
     """Measures one way in this process."""
     sys.path.insert(0, str(REPOSITORY))
+    before = time.process_time()
     seconds = WAYS[way](source, folder)
+    cpu_seconds = time.process_time() - before
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": seconds, "peak_mb": peak_kib * 1024 / 1e6}))
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_kib * 1024 / 1e6}))
 
 
 def main() -> int:
     """Measures both ways and prints a table; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3, help="in turns; the best of each counts (default: 3)")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -110,12 +115,20 @@ def main() -> int:
         write_rows(source, arguments.rows)
         size = source.stat().st_size
         print(f"{arguments.rows:,} rows, {size / 1e6:,.0f} MB, {size / arguments.rows:,.0f} bytes a row")
-        print(f"{'':10}{'seconds':>10}{'rows/s':>12}{'µs/row':>10}{'peak MB':>10}")
-        results = {}
-        for way in WAYS:
-            results[way] = found = measure(way, source, Path(name) / way)
-            speed = arguments.rows / found["seconds"]
-            print(f"{way:10}{found['seconds']:10.2f}{speed:12,.0f}{1e6 / speed:10.1f}{found['peak_mb']:10.0f}")
+        print(f"{'':10}{'seconds':>10}{'rows/s':>12}{'µs/row':>10}{'CPU s':>10}{'peak MB':>10}")
+        results: dict[str, dict[str, Any]] = {}
+        for number in range(arguments.rounds):
+            for way in WAYS:
+                found = measure(way, source, Path(name) / f"{way}{number}")
+                speed = arguments.rows / found["seconds"]
+                print(
+                    f"{way:10}{found['seconds']:10.2f}{speed:12,.0f}{1e6 / speed:10.1f}"
+                    f"{found['cpu_seconds']:10.2f}{found['peak_mb']:10.0f}",
+                    flush=True,
+                )
+                best = results.get(way, found)
+                results[way] = min(best, found, key=lambda each: each["seconds"])
+                shutil.rmtree(Path(name) / f"{way}{number}")
     ratio = results["tutorial"]["seconds"] / results["ours"]["seconds"]
     print(f"ours is {ratio:.1f} times as fast (goal {GOAL_RATIO}) and takes at most {GOAL_PEAK_MB} MB")
     return 0 if ratio >= GOAL_RATIO and results["ours"]["peak_mb"] < GOAL_PEAK_MB else 1

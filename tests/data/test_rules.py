@@ -25,7 +25,7 @@ def test_a_good_row_is_written_with_these_columns_in_this_order(chat: Any) -> No
     row = chat(extra=1, source="web")
     row["messages"][0]["name"] = "someone"
     written = Checker().check("train_sft", line({"messages": row.pop("messages"), **row}))
-    assert written.endswith(b'"}]}\n')
+    assert written.endswith(b'"}]}')
     assert list(json.loads(written)) == ["prompt", "prompt_id", "messages"]
     assert list(json.loads(written)["messages"][0]) == ["content", "role"]
 
