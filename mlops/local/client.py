@@ -229,13 +229,7 @@ def _stop(layout: Layout) -> bool:
     record = _record(layout)
     if record is not None:
         with contextlib.suppress(psutil.Error):
-            daemon = psutil.Process(record["pid"])
-            daemon.terminate()
-            try:
-                daemon.wait(STOP_TIMEOUT_S)
-            except psutil.TimeoutExpired:
-                daemon.kill()
-                daemon.wait(5)
+            processes.end([psutil.Process(record["pid"])], patience_s=STOP_TIMEOUT_S)
     left = processes.marked(layout.root)
     processes.end(left)
     layout.daemon.unlink(missing_ok=True)

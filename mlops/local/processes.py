@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,12 +48,25 @@ def marked(state: Path) -> list[psutil.Process]:
 
 
 def end(processes: Sequence[psutil.Process], *, patience_s: float = 5.0) -> None:
-    """Ask them to end, then make them."""
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.terminate()
-    _, left = psutil.wait_procs(processes, timeout=patience_s)
-    for process in left:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(left, timeout=5)
+    """Ask them to end, then make them; returns when they are gone."""
+    for signal, wait_s in (("terminate", patience_s), ("kill", 5.0)):
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                getattr(process, signal)()
+        deadline = time.monotonic() + wait_s
+        while processes := [process for process in processes if _runs(process)]:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """A process that ended may stay as a zombie until its parent asks, which init may do late."""
+    try:
+        if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            return True
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
+    except psutil.Error:
+        pass
+    return False
