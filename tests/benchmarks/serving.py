@@ -138,8 +138,8 @@ def main() -> int:
             for _ in range(arguments.rounds):
                 for concurrency in (1, 8):
                     for batch_size, port in ((1, one), (8, eight)):
-                        found = measure(port, concurrency=concurrency, seconds=arguments.seconds)
-                        results.setdefault((concurrency, batch_size), []).append(found)
+                        speed = measure(port, concurrency=concurrency, seconds=arguments.seconds)
+                        results.setdefault((concurrency, batch_size), []).append(speed)
     print(f"{'callers':>7} {'batch':>5} {'req/s':>8} {'p50 ms':>8}   (median of {arguments.rounds})")
     rate = {}
     for (concurrency, batch_size), found in sorted(results.items()):
