@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import logging
 import time
@@ -16,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from mlops.local import hosts, own_routes
+from mlops.local import api, hosts, own_routes
 from mlops.local.arm.app import ControlPlane
 from mlops.local.blob_errors import BlobError
 from mlops.local.blob_service import BlobService
@@ -55,7 +54,6 @@ class App:
         self.blob_service = blob_service
         self.own_routes = own_routes
         self.faults: Faults = workspace.services["faults"]
-        self._data_plane: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -149,9 +147,7 @@ class App:
             caller = claims["appid"]
         if path.lower().startswith(REGISTRY_PREFIX):
             return await self.control.answer(request, caller=caller, prefix=path[: len(REGISTRY_PREFIX)])
-        if self._data_plane is None:
-            self._data_plane = importlib.import_module("mlops.local.api")
-        answer: Response | None = await self._data_plane.answer(self.workspace, request, caller)
+        answer = await api.answer(self.workspace, request, caller)
         return answer or _error(404, "NotFound", f"'{path}' is not served here.")
 
     def _unauthorized(self, message: str) -> Response:

@@ -26,9 +26,10 @@ BLOB_SUFFIX = ".blob.core.windows.net"
 SCORING_SUFFIX = ".inference.ml.azure.com"
 
 AZURE = re.compile(
-    r"(^|\.)(azure\.com|azure\.net|windows\.net|azureml\.ms|azureml\.net|microsoftonline\.com|microsoftazuread-sso\.com"
-    r"|azure-api\.net|azurewebsites\.net|azurecr\.io|azureml-test\.net|visualstudio\.com|msidentity\.com)$"
-    r"|^(login|graph|events\.data|.*\.events\.data)\.microsoft\.com$"
+    r"(^|\.)(azure\.com|azure\.net|windows\.net|azureml\.ms|azureml\.net|microsoftonline\.com|azure-api\.net|azurecr\.io"
+    r"|azure\.us|azure\.cn|usgovcloudapi\.net|chinacloudapi\.cn|microsoftonline\.us|microsoftonline\.cn"
+    r"|services\.visualstudio\.com|applicationinsights\.microsoft\.com|data\.microsoft\.com)$"
+    r"|^(login|graph)\.microsoft\.com$"
     r"|^169\.254\.169\.254$|^168\.63\.129\.16$"
 )
 """Hosts (and the metadata addresses of a virtual machine) that a program under this workspace must never reach."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
 
-from mlops.local import certificates
+from mlops.local import certificates, jobs, registry, serving, tracking
 from mlops.local.app import App
 from mlops.local.arm.app import ControlPlane
 from mlops.local.blob_service import BlobService
@@ -29,8 +28,12 @@ from mlops.local.workspace import Part, Workspace
 
 log = logging.getLogger(__name__)
 
-PARTS = {"registry": "mlops.local.registry", "tracking": "mlops.local.tracking", "jobs": "mlops.local.jobs",
-         "serving": "mlops.local.serving"}  # fmt: skip
+PARTS: dict[str, Callable[[Workspace], Part]] = {
+    "registry": registry.install,
+    "tracking": tracking.install,
+    "jobs": jobs.install,
+    "serving": serving.install,
+}
 STOP_TIMEOUT_S = 10.0
 
 
@@ -97,16 +100,9 @@ class Server:
 
     def _install(self) -> None:
         wanted = os.environ.get("MLOPS_LOCAL_PARTS", ",".join(PARTS)).split(",")
-        for name, module in PARTS.items():
-            if name not in wanted:  # tests of the rest need no tracking server
-                continue
-            try:
-                installed = importlib.import_module(module).install(self.workspace)
-            except (ImportError, AttributeError) as error:
-                log.warning("part %s is missing: %s", name, error)
-                continue
-            self._parts[name] = installed
-            self.workspace.services[name] = installed
+        for name, install in PARTS.items():
+            if name in wanted:  # tests of the rest need no tracking server
+                self._parts[name] = self.workspace.services[name] = install(self.workspace)
 
     async def _start_parts(self) -> None:
         async def start(name: str, part: Part) -> None:
