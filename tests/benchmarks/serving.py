@@ -34,8 +34,17 @@ def pack_standin(folder: Path) -> Path:
     env = {**os.environ, "PYTHONPATH": str(ROOT / "components")}
     script = ROOT / "components" / "standin" / "build.py"
     chats = ROOT / "data" / "bundled" / "pretrain.jsonl"
-    subprocess.run([sys.executable, script, "--pretrain", chats, "--output", base], env=env, check=True)
-    package = [sys.executable, "-m", "chat_completion.package", "--model_path", base, "--mlflow_model_folder", packed]
+    build: list[str | Path] = [sys.executable, script, "--pretrain", chats, "--output", base]
+    subprocess.run(build, env=env, check=True)
+    package: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "chat_completion.package",
+        "--model_path",
+        base,
+        "--mlflow_model_folder",
+        packed,
+    ]
     subprocess.run(package, env=env, check=True)
     return packed
 
@@ -54,7 +63,7 @@ def server(model: Path, *, batch_size: int, log: Path) -> Iterator[int]:
         "AML_APP_ROOT": str(SERVE),
     }
     program = Path(sys.executable).with_name("azmlinfsrv")
-    command = [program, "--entry_script", "score.py", "--model_dir", model, "--port", str(port)]
+    command: list[str | Path] = [program, "--entry_script", "score.py", "--model_dir", model, "--port", str(port)]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, cwd=SERVE, env=env, stdout=stream, stderr=stream, start_new_session=True)
     try:
