@@ -12,8 +12,10 @@ import base64
 import contextlib
 import ipaddress
 import logging
+import socket
 import ssl
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlops.local import hosts
@@ -217,7 +219,8 @@ def _authorization(proxy: str) -> str:
 
 async def _splice(left: Streams, right: Streams) -> None:
     """Copy both ways until both sides are done, or either breaks."""
-    tasks = [asyncio.create_task(_copy(left[0], right[1])), asyncio.create_task(_copy(right[0], left[1]))]
+    client = left[1].get_extra_info("socket")
+    tasks = [asyncio.create_task(_copy(left[0], right[1], client)), asyncio.create_task(_copy(right[0], left[1]))]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if tasks[1] not in done:  # the client is done sending; the answer may still come
@@ -228,12 +231,25 @@ async def _splice(left: Streams, right: Streams) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: Any = None) -> None:
     while chunk := await reader.read(CHUNK):
+        if source is not None:
+            _acknowledge(source)
         writer.write(chunk)
         await writer.drain()
     if writer.can_write_eof():
         writer.write_eof()
+
+
+def _acknowledge(source: Any) -> None:
+    """Acknowledge at once what was read.
+
+    urllib3 turns Nagle's algorithm on for proxies and sends a request's head and body apart: the body would wait the
+    40 ms after which the kernel acknowledges the head by itself.
+    """
+    if hasattr(socket, "TCP_QUICKACK"):
+        with contextlib.suppress(OSError):
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:
