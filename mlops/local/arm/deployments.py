@@ -201,6 +201,12 @@ class Deployments(ResourceType):
             self._check_size(call, body["properties"], body["sku"])
         return Answer(202, None, self._begin(call, body, patched=True))
 
+    async def list(self, call: Call) -> Answer:
+        """The endpoint's deployments; 404 where there is no endpoint."""
+        if call.workspace.store.get(call.collection_id) is None:
+            raise self.missing(call)
+        return await super().list(call)
+
     async def delete(self, call: Call) -> Answer:
         """Delete by an operation; refused while the deployment has traffic, 204 where there is nothing."""
         store = call.workspace.store

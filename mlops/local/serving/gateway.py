@@ -6,7 +6,9 @@ import asyncio
 import hmac
 import uuid
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -49,7 +51,7 @@ class Gateway:
         self._fleet = fleet
         self._limits = limits
         self._routes: dict[str, Route] = {}
-        self._copies: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def forget(self, endpoint: str) -> None:
         """Read an endpoint anew with its next request; for whoever changed it."""
@@ -106,9 +108,14 @@ class Gateway:
         async def send(running: Running) -> None:
             self._counted(route, running.spec.name, await self._score(running, call))
 
-        task = asyncio.get_running_loop().create_task(send(running))
-        self._copies.add(task)
-        task.add_done_callback(self._copies.discard)
+        self._kept(send(running))
+
+    def _kept(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that goes on whatever becomes of the request that began it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _score(self, running: Running, call: Call) -> Response:
         spec = running.spec
@@ -119,7 +126,7 @@ class Gateway:
         try:
             async with asyncio.timeout(spec.timeout_s):
                 if running.asleep:
-                    await self._fleet.wake(running)
+                    await asyncio.shield(self._kept(self._fleet.wake(running)))
                 reply = await forward(running, call)
         except TimeoutError:
             return plain(408, "upstream request timeout")

@@ -31,7 +31,8 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(client: Any, source: Path, endpoint: str, slot: str, **more: Any) -> Any:
+def begin(client: Any, source: Path, endpoint: str, slot: str, *, slow_s: float = 0, **more: Any) -> Any:
+    """Begin to make a deployment of the script."""
     from azure.ai.ml.entities import CodeConfiguration, Environment, ManagedOnlineDeployment, Model
 
     return client.online_deployments.begin_create_or_update(
@@ -41,12 +42,17 @@ def make(client: Any, source: Path, endpoint: str, slot: str, **more: Any) -> An
             model=Model(path=str(source / "model"), name=f"weights-{source.name}", version="1"),
             code_configuration=CodeConfiguration(code=str(source / "code"), scoring_script="score.py"),
             environment=Environment(name="serve", version="1", image="mcr.microsoft.com/azureml/minimal:latest"),
-            environment_variables={"SLOT": slot},
+            environment_variables={"SLOT": slot, **({"SLOW_INIT": str(slow_s)} if slow_s else {})},
             instance_type="Standard_DS3_v2",
             instance_count=1,
             **more,
         )
-    ).result()
+    )
+
+
+def make(client: Any, source: Path, endpoint: str, slot: str, **more: Any) -> Any:
+    """Make a deployment of the script and wait for it."""
+    return begin(client, source, endpoint, slot, **more).result()
 
 
 def test_blue_and_green_through_the_client(ml_client: Any, source: Path) -> None:
@@ -139,6 +145,7 @@ def test_clusters(ml_client: Any) -> None:
     ml_client.compute.begin_delete("gpu-cluster-big").wait()
 
 
+@pytest.mark.slow
 def test_scoring_processes_outlive_the_daemon(own_local: Any, source: Path) -> None:
     """Killed, the daemon comes back and takes them over; stopped, it takes them along."""
     make_all = f"""
@@ -202,3 +209,41 @@ def test_scoring_processes_outlive_the_daemon(own_local: Any, source: Path) -> N
     while psutil.pid_exists(third) and psutil.Process(third).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < limit
         time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_deployment_survives_the_death_of_the_daemon_in_its_midst(own_local: Any, source: Path) -> None:
+    """The next daemon takes the operation up again and ends what the first attempt had started."""
+    begin = f"""
+        import os, sys
+        from pathlib import Path
+        sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+        from azure.ai.ml import MLClient
+        from azure.ai.ml.entities import ManagedOnlineEndpoint
+        from azure.identity import DefaultAzureCredential
+        from tests.local.serving.test_client import begin
+        client = MLClient(DefaultAzureCredential(), os.environ["AZURE_SUBSCRIPTION_ID"],
+            os.environ["AZURE_RESOURCE_GROUP"], os.environ["AZUREML_WORKSPACE_NAME"])
+        client.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name="lasting", auth_mode="key")).result()
+        begin(client, Path({str(source)!r}), "lasting", "blue", slow_s=2)
+        os.kill(int({own_local.start() and own_local.record()["pid"]!r}), 9)
+    """
+    own_local.run_python(begin)
+    attempts = [
+        json.loads(path.read_text())["pid"] for path in own_local.state.glob("deployments/*/*/*/instance-*.json")
+    ]
+    wait = """
+        import os, time
+        from azure.ai.ml import MLClient
+        from azure.identity import DefaultAzureCredential
+        client = MLClient(DefaultAzureCredential(), os.environ["AZURE_SUBSCRIPTION_ID"],
+            os.environ["AZURE_RESOURCE_GROUP"], os.environ["AZUREML_WORKSPACE_NAME"])
+        limit = time.monotonic() + 40
+        while client.online_deployments.get("blue", "lasting").provisioning_state != "Succeeded":
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+    """
+    own_local.run_python(wait)
+    records = own_local.state.glob("deployments/*/*/*/instance-*.json")
+    assert [psutil.pid_exists(json.loads(path.read_text())["pid"]) for path in records] == [True]
+    assert not [pid for pid in attempts if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
