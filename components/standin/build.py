@@ -55,7 +55,7 @@ class Recipe:
     layers: int = 2
     heads: int = 6
     intermediate: int = 512
-    epochs: int = 4
+    epochs: int = 2
     batch: int = 8
     learning_rate: float = 3e-3
     seed: int = 7

@@ -27,7 +27,7 @@ TUNING = {
     "apply_lora": "true",
     "lora_r": "16",
     "lora_alpha": "32",
-    "num_train_epochs": "6",
+    "num_train_epochs": "8",
     "per_device_train_batch_size": "8",
     "per_device_eval_batch_size": "32",
     "learning_rate": "0.005",
