@@ -272,7 +272,6 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
             writers[split] = writer(f"{split}.jsonl")
             tally.rows[split] = 0
         for split, path, number, line in _chosen(request, source, tally, console):
-            tally.rows[split] += 1
             try:
                 if isinstance(line, RowInvalid):
                     raise line
@@ -284,6 +283,8 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
                     rejected.write(_rejection(split, problem, place, line))
             else:
                 writers[split].write(row)
+        for split, written in writers.items():
+            tally.rows[split] = written.rows + tally.invalid.get(split, 0)
         entries = tuple(written.finish() for written in writers.values())
         left_out = rejected.finish()
     report = tally.report()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 import xxhash
@@ -30,7 +31,9 @@ RULES: dict[str, str] = {
 BUCKETS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 """Upper bounds of the length histogram, in bytes of a row as it is written; longer ones come after."""
 
-QUOTE, BACKSLASH = b'"\\'
+QUOTE = ord('"')
+# By the first byte of a string's JSON: whether the string is surely not empty, not white space.
+VISIBLE = bytes(32 < byte < 127 and chr(byte) not in '"\\' for byte in range(256))
 # Escapes that could also be written otherwise: of a character by its number, of a slash.
 OTHER_FORM = re.compile(rb"\\[u/]")
 # Characters that JSON allows inside strings but that many readers (str.splitlines among them) take for a line's end.
@@ -154,22 +157,17 @@ class Checker:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         messages = row.messages
-        if len(messages) < 2 or not row.prompt_id:
+        if not row.prompt_id:
             return None
-        first = 1 if messages[0].role == "system" else 0
-        if row.prompt != messages[first].content:
+        if not _are_in_turn(tuple([message.role for message in messages]), split.endswith("_gen")):
             return None
-        expected = "user"
-        for place, message in enumerate(messages):
-            if place >= first:
-                if message.role != expected:
-                    return None
-                expected = "assistant" if expected == "user" else "user"
+        if row.prompt != messages[messages[0].role == "system"].content:
+            return None
+        for message in messages:
             text_json = memoryview(message.content)
-            # A string that begins with a visible ASCII character is not empty.
-            if len(text_json) < 3 or text_json[0] != QUOTE or not 32 < text_json[1] < 127 or text_json[1] == BACKSLASH:
+            if text_json[0] != QUOTE or not VISIBLE[text_json[1]]:
                 return None
-        return None if expected == "assistant" and not split.endswith("_gen") else row
+        return row
 
     def _judge(self, split: str, line: bytes) -> Row:
         try:
@@ -206,6 +204,14 @@ class Checker:
             prompt = next((message.content for message in bare.messages if message.role == "user"), "")
         identity = bare.prompt_id or hashlib.sha256(prompt.encode()).hexdigest()
         return Row(prompt, identity, bare.messages)
+
+
+@lru_cache(maxsize=4096)
+def _are_in_turn(roles: tuple[str, ...], may_end_with_user: bool) -> bool:
+    """Whether there is an optional system message, then at least one user's and the assistant's in turn."""
+    turns = roles[1:] if roles[:1] == ("system",) else roles
+    in_turn = all(role == ("user", "assistant")[place % 2] for place, role in enumerate(turns))
+    return in_turn and bool(turns) and (may_end_with_user or turns[-1] == "assistant")
 
 
 def _conversation(row: Row, split: str) -> None:
