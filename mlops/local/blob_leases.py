@@ -85,7 +85,7 @@ class Leases:
         if lease.id != given.lower():
             raise BlobError("LeaseIdMismatchWithBlobOperation")
         if not lease.locks:
-            raise BlobError("LeaseLost")
+            raise BlobError("LeaseLost" if lease.state == "expired" else "LeaseNotPresentWithBlobOperation")
 
     def written(self, container: str, name: str) -> None:
         """A write ends what is left of an expired or broken lease: it cannot be renewed any more."""
@@ -152,9 +152,7 @@ class Leases:
     def _held(self, container: str, name: str, given: str | None) -> Lease:
         wanted = _guid(given)
         lease = self.get(container, name)
-        if lease is None:
-            raise BlobError("LeaseNotPresentWithLeaseOperation")
-        if lease.id != wanted:
+        if lease is None or lease.id != wanted:
             raise BlobError("LeaseIdMismatchWithLeaseOperation")
         return lease
 

@@ -57,7 +57,7 @@ async def head_blob(call: BlobCall) -> Response:
     """Get Blob Properties."""
     blob = call.blobs.need(call.container, call.name)
     if call.check_read(blob) == 304:
-        return call.answer(304, {"ETag": blob.etag})
+        return call.answer(304, {"ETag": blob.etag, "x-ms-error-code": "ConditionNotMet"})
     return call.answer(200, blob_headers(call, blob) | {"Content-Length": str(blob.size)})
 
 
@@ -65,7 +65,7 @@ async def get_blob(call: BlobCall) -> Response:
     """Get Blob, whole or a range."""
     blob = call.blobs.need(call.container, call.name)
     if call.check_read(blob) == 304:
-        return call.answer(304, {"ETag": blob.etag})
+        return call.answer(304, {"ETag": blob.etag, "x-ms-error-code": "ConditionNotMet"})
     headers = blob_headers(call, blob)
     wanted = _range(call.header("x-ms-range") or call.header("range"), blob.size)
     if wanted is None:

@@ -57,11 +57,7 @@ async def put_blob(call: BlobCall) -> Response:
         call.container, call.name, path, kind=kind, headers=headers, metadata=call.metadata, check=call.check_replace
     )
     Blocks(call.blobs).forget(call.container, call.name)
-    return call.answer(
-        201,
-        {"ETag": blob.etag, "Last-Modified": formatdate(blob.modified, usegmt=True), "Content-MD5": md5},
-        x_ms_request_server_encrypted="true",
-    )
+    return call.written(blob, Content_MD5=md5)
 
 
 async def put_block(call: BlobCall) -> Response:
@@ -71,8 +67,11 @@ async def put_block(call: BlobCall) -> Response:
         raise BlobError("InvalidBlockId")
     call.blobs.need_container(call.container)
     call.blobs.path(call.blobs.account, call.container, call.name)
-    if call.blobs.get(call.container, call.name) is not None:
+    existing = call.blobs.get(call.container, call.name)
+    if existing is not None:
         call.lease(writes=True)
+        if existing.kind != "BlockBlob":
+            raise BlobError("InvalidBlobType")
     if call.header("x-ms-copy-source"):
         (path, _), md5 = await _copy_source(call), ""
     else:

@@ -90,7 +90,7 @@ def test_a_write_between_ends_an_expired_lease_for_good(leases: Leases, clock: C
     acquire(leases)
     clock.now += 16
     leases.written(*WHERE)
-    refused("LeaseNotPresentWithLeaseOperation", lambda: leases.renew(*WHERE, given=MINE))
+    refused("LeaseIdMismatchWithLeaseOperation", lambda: leases.renew(*WHERE, given=MINE))
 
 
 def test_an_infinite_lease_stays(leases: Leases, clock: Clock) -> None:
@@ -115,7 +115,7 @@ def test_breaking_takes_effect_when_its_period_is_over(leases: Leases, clock: Cl
     clock.now += 10
     assert leases.end(*WHERE, period_s=60) == 10, "a second break makes it no longer"
     clock.now += 11
-    refused("LeaseLost", lambda: leases.check(*WHERE, MINE, writes=True))
+    refused("LeaseNotPresentWithBlobOperation", lambda: leases.check(*WHERE, MINE, writes=True))
     acquire(leases, OTHER)
 
 
@@ -126,7 +126,7 @@ def test_breaking_without_a_period(leases: Leases, duration_s: int, left: int) -
 
 
 def test_release_and_change_need_the_right_id(leases: Leases) -> None:
-    refused("LeaseNotPresentWithLeaseOperation", lambda: leases.release(*WHERE, given=MINE))
+    refused("LeaseIdMismatchWithLeaseOperation", lambda: leases.release(*WHERE, given=MINE))
     acquire(leases)
     refused("LeaseIdMismatchWithLeaseOperation", lambda: leases.release(*WHERE, given=OTHER))
     refused("InvalidHeaderValue", lambda: leases.release(*WHERE, given="mine"))

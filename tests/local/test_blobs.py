@@ -231,7 +231,7 @@ def test_leases_fence_writers(container: ContainerClient) -> None:
     assert refused(blob.delete_blob) == (412, "LeaseIdMissing")
     blob.upload_blob(b"1", overwrite=True, lease=mine)
     assert other.break_lease(0) == 0
-    assert refused(blob.upload_blob, b"2", overwrite=True, lease=mine) == (412, "LeaseLost")
+    assert refused(blob.upload_blob, b"2", overwrite=True, lease=mine) == (412, "LeaseNotPresentWithBlobOperation")
     other.acquire()
     assert refused(blob.set_blob_metadata, {}, lease=mine) == (412, "LeaseIdMismatchWithBlobOperation")
     assert refused(mine.renew) == (409, "LeaseIdMismatchWithLeaseOperation")
