@@ -291,7 +291,16 @@ class Deployments(ResourceType):
         await asyncio.gather(
             asyncio.sleep(self._workspace.config.delete_operation_s), self._serving.fleet.retire(resource_id)
         )
-        self._workspace.store.delete(resource_id)
+        name = resource_id.rsplit("/", 1)[1].lower()
+
+        def drop(endpoint: Document) -> None:
+            for weights in ("traffic", "mirrorTraffic"):
+                kept = {key: value for key, value in endpoint["properties"][weights].items() if key.lower() != name}
+                endpoint["properties"][weights] = kept
+
+        with self._workspace.store.transaction():
+            self._workspace.store.update(resource_id.rsplit("/", 2)[0], drop)
+            self._workspace.store.delete(resource_id)
 
 
 def _given(settings: Any) -> Document:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +44,7 @@ class Serving:
                 generation = store.private(body["id"]).get("generation")
                 if generation and body["properties"]["provisioningState"] != "Deleting":
                     self.fleet.adopt(Spec.of(body), generation)
-        await asyncio.to_thread(self.fleet.sweep)
+        await self.fleet.sweep()
 
     async def stop(self) -> None:
         """Leave no scoring process behind."""

@@ -13,9 +13,11 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mlops.local.limits import Limits
 from mlops.local.operations import OperationFailed, now
-from mlops.local.serving.process import Instance, kill_session, recorded
+from mlops.local.serving.process import Instance, scorers
 from mlops.local.serving.spec import Files, Spec, lay_out
 from mlops.local.workspace import Workspace
 
@@ -156,17 +158,21 @@ class Fleet:
         await asyncio.gather(*(running.stop() for running in {*self.running.values(), *self._starting}))
         self.running.clear()
         self._folders.clear()
-        await asyncio.to_thread(self.sweep)
+        await self.sweep()
 
-    def sweep(self) -> None:
-        """End scoring processes that belong to no generation we know."""
-        for record in self._workspace.layout.deployments.glob("*/*/*/instance-*.json"):
-            if record.parent in self._folders:
-                continue
-            found = recorded(record)
-            if found is not None:
-                kill_session(found[0])
-            record.unlink(missing_ok=True)
+    async def sweep(self) -> None:
+        """End scoring processes that belong to nothing we know: of a daemon that died, of a master that was killed."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # adoptions
+        found = await asyncio.to_thread(scorers, self._workspace.layout.deployments)
+        known = {
+            instance.pid
+            for running in (*self.running.values(), *self._starting, *self._leaving)
+            for instance in running.instances
+        }
+        for process, parent in found:
+            if process.pid not in known and parent not in known:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
 
     # -- inside ----------------------------------------------------------------------------------------------------
 

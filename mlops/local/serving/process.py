@@ -167,3 +167,14 @@ def is_scorer(pid: int, record: Path) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and str(record) in process.cmdline()
     except psutil.Error:
         return False
+
+
+def scorers(deployments: Path) -> list[tuple[psutil.Process, int]]:
+    """Every process, master or worker, that serves something below a folder, with its parent's id."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "ppid", "status"]):
+        line = process.info["cmdline"] or []
+        serves = str(LAUNCHER) in line and any(Path(word).is_relative_to(deployments) for word in line)
+        if serves and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append((process, int(process.info["ppid"])))
+    return found

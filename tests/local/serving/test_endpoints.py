@@ -122,7 +122,16 @@ async def test_a_deployment_lives_and_dies(bench: Bench):
     await bench.done(gone)
     assert (await bench.arm("DELETE", path)).status_code == 204
     assert (await bench.score(endpoint, {}, to="blue")).status_code == 404
-    assert not list(bench.workspace.layout.deployments.glob("*/*/*/*"))
+    assert not list(bench.workspace.layout.deployments.glob("*/blue/*/*"))
+
+
+async def test_a_deleted_deployment_leaves_the_traffic_map(bench: Bench):
+    endpoint = await bench.endpoint()
+    await asyncio.gather(bench.deployment(endpoint, "blue"), bench.deployment(endpoint, "green"))
+    await bench.route(endpoint, {"blue": 0, "green": 100})
+    await bench.done(await bench.arm("DELETE", f"onlineEndpoints/{endpoint}/deployments/blue"))
+    assert (await bench.arm("GET", f"onlineEndpoints/{endpoint}")).json()["properties"]["traffic"] == {"green": 100}
+    assert (await bench.score(endpoint)).json()["slot"] == "green"
 
 
 async def test_deleting_the_endpoint_deletes_its_deployments(bench: Bench):
