@@ -80,7 +80,8 @@ def package(inputs: Inputs) -> None:
     training = read_json(weights / TRAINING) if (weights / TRAINING).is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch) / "model"
-        copy_model(merged(weights, Path(scratch) / "merged"), weights, staged)
+        whole = merged(weights, Path(scratch) / "merged")
+        copy_model(whole, whole, staged)
         (staged / TRAINING).unlink(missing_ok=True)
         target = Path(scratch) / "mlflow"
         mlflow.pyfunc.save_model(
