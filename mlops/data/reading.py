@@ -175,7 +175,8 @@ def _parquet(path: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path)
+        # Without these two a whole row group is held, which may be the whole file.
+        return pq.ParquetFile(path, buffer_size=1 << 22, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataInvalid(f"not a whole parquet file: {error}", place=Place(file=str(path))) from None
 

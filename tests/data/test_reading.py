@@ -173,3 +173,21 @@ def test_a_row_of_50_mb_is_not_read_into_memory(write: Any, chat: Any) -> None:
 def test_the_limit_is_a_setting(write: Any, many: Any) -> None:
     path = write("train.jsonl", many(2))
     assert found(path, max_row_bytes=100) == {"too_long": (2, 1)}
+
+
+def test_parquet_is_never_held_whole(write: Any, many: Any, tmp_path: Path) -> None:
+    import random
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = many(8_000)
+    for row in rows:
+        row["messages"][1]["content"] = random.Random(row["prompt"]).randbytes(2_500).hex()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet", row_group_size=len(rows))
+    del rows
+    before = most = pa.total_allocated_bytes()
+    for _ in read(tmp_path / "train.parquet"):
+        most = max(most, pa.total_allocated_bytes())
+    assert (tmp_path / "train.parquet").stat().st_size > 20_000_000
+    assert most - before < 20_000_000
