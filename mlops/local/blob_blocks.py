@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from mlops.local.blob_errors import BlobError
-from mlops.local.blobs import Blobs, copy_range
+from mlops.local.blob_files import copy_range
+from mlops.local.blobs import Blobs
 
 PREFIX = "blocks-"
 

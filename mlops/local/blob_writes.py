@@ -15,9 +15,10 @@ from mlops.local import sas
 from mlops.local.blob_blocks import Blocks
 from mlops.local.blob_call import MAX_APPEND, MAX_BLOB, MAX_BLOCK, BlobCall, is_block_id
 from mlops.local.blob_errors import BlobError
+from mlops.local.blob_files import copy_part
 from mlops.local.blob_leases import INFINITE, Lease
 from mlops.local.blob_reads import RANGE, container_headers
-from mlops.local.blobs import Blob, copy_part
+from mlops.local.blobs import Blob
 
 MAX_BLOCKS = 50_000
 

@@ -15,12 +15,13 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mlops.local import sas
 from mlops.local.blob_errors import BlobError
+from mlops.local.blob_files import SELF, SLASH, walk
 from mlops.local.blob_leases import Leases
 from mlops.local.config import Config
 from mlops.local.layout import Layout
@@ -34,11 +35,6 @@ CREATE TABLE IF NOT EXISTS blob (
 ) WITHOUT ROWID;
 """
 CONTAINER = re.compile(r"^[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){2,62}$")
-SELF = ".~self"
-"""Holds the content of blob ``a`` while blobs ``a/…`` exist: a file system has no file that is a folder as well."""
-SLASH = ".~slash"
-"""Holds the content of a blob whose name ends with a slash."""
-PART = re.compile(r"^\..*\.part$")
 STAGED_S = 7 * 24 * 3600
 """Azure forgets uncommitted blocks after a week."""
 
@@ -207,7 +203,7 @@ class Blobs:
                 return []
         else:
             begin = root
-        return sorted(name for name in _walk(begin, f"{folder}/" if folder else "") if name.startswith(prefix))
+        return sorted(name for name in walk(begin, f"{folder}/" if folder else "") if name.startswith(prefix))
 
     def list(self, container: str, prefix: str = "") -> Sequence[Blob]:
         """The blobs whose names begin with a prefix, in order."""
@@ -369,36 +365,3 @@ def _encodable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def copy_part(source: Path, target: Path, begin: int, size: int) -> None:
-    """Copy a range of one file into a new one."""
-    with source.open("rb") as part, target.open("wb") as out:
-        copy_range(part.fileno(), out.fileno(), begin, size)
-
-
-def copy_range(source: int, target: int, begin: int, size: int) -> None:
-    """The same between open files, at the target's position."""
-    while size:
-        chunk = os.pread(source, min(size, 8 << 20), begin)
-        if not chunk:
-            raise OSError("a block became shorter while it was read")
-        begin += os.write(target, chunk)
-        size -= len(chunk)
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    """The names of the blobs below a folder, in no order."""
-    try:
-        entries = list(os.scandir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for entry in entries:
-        if entry.name == SELF:
-            yield prefix.rstrip("/")
-        elif entry.name == SLASH:
-            yield prefix
-        elif entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-        elif entry.is_file() and not PART.match(entry.name):
-            yield prefix + entry.name

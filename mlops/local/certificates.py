@@ -7,6 +7,7 @@ are readable by the owner alone.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ from mlops.local.private_files import write_private
 CA_DAYS = 730
 LEAF_DAYS = 365
 RENEW_BEFORE = timedelta(days=14)
+PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 MARK = "# the private authority of a local workspace"
 
 
@@ -186,14 +188,15 @@ def _leaf_holds(leaf: x509.Certificate, authority: x509.Certificate, config: Con
 
 
 def _write_bundle(files: Certificates, outer_bundle: str | None) -> None:
-    """The public roots, what the shell trusted before, and the private authority."""
+    """The public roots, what the shell trusted before, and the private authority; each once, as clients read them all."""
     import certifi
 
-    parts = [Path(certifi.where()).read_text(encoding="utf-8")]
-    if outer_bundle:
-        outer = Path(outer_bundle)
-        if outer.is_file() and outer.resolve() != Path(certifi.where()).resolve():
-            text = outer.read_text(encoding="utf-8", errors="replace")
-            parts.append(text.split(MARK)[0])  # another workspace's bundle: its authority is not ours to trust
-    parts.append(f"{MARK}\n{files.ca.read_text(encoding='utf-8')}")
-    write_private(files.bundle, "\n".join(parts).encode())
+    sources = [Path(certifi.where())]
+    if outer_bundle and Path(outer_bundle).is_file():
+        sources.append(Path(outer_bundle))
+    found: dict[str, None] = {}
+    for source in sources:
+        text = source.read_text(encoding="utf-8", errors="replace").split(MARK)[0]  # another workspace's is not ours
+        found |= dict.fromkeys(PEM.findall(text))
+    text = "\n".join([*found, MARK, files.ca.read_text(encoding="utf-8")])
+    write_private(files.bundle, text.encode())

@@ -73,7 +73,10 @@ def start(layout: Layout | None = None) -> Status:
     found = status(layout)
     if found.running:
         return found
-    layout.root.mkdir(parents=True, exist_ok=True)
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DaemonFailed(f"The state folder '{layout.root}' cannot be written: {error.strerror}.") from error
     with _locked(layout):
         found = status(layout)
         if not found.running:

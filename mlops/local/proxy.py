@@ -81,6 +81,9 @@ class Proxy:
         """Listen on a free port of 127.0.0.1, or on the given one."""
         self._server = await asyncio.start_server(self._client, "127.0.0.1", port, limit=HEAD_LIMIT)
         self.port = self._server.sockets[0].getsockname()[1]
+        before = urlsplit(self._upstream.proxy or "")
+        if before.hostname in ("127.0.0.1", "localhost") and before.port == self.port:
+            self._upstream = Upstream()  # a shell that holds half of this workspace's variables: no going in circles
 
     async def stop(self) -> None:
         """Close the socket and every tunnel."""

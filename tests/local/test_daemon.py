@@ -165,6 +165,28 @@ def test_a_daemon_that_cannot_start_says_why(tmp_path: Path, shared_cache: Path)
     assert "'soon'" in done.stderr
 
 
+def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path, shared_cache: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    done = make_local(tmp_path / "home", shared_cache).cli("start", check=False)
+    assert done.returncode == 3
+    assert f"'{tmp_path}/home/local' cannot be written" in done.stderr.replace("\n", "")
+
+
+def test_a_shell_with_half_of_the_variables_leads_in_no_circle(bare_local: Local) -> None:
+    proxy = bare_local.start()["HTTPS_PROXY"]
+    bare_local.stop()
+    bare_local.base["HTTPS_PROXY"] = bare_local.base["https_proxy"] = proxy or ""
+    assert bare_local.start()["HTTPS_PROXY"] == proxy
+    code = """
+        import requests
+        try:
+            requests.get("https://localhost:9/", timeout=10)
+        except requests.exceptions.ProxyError as error:
+            print("502" in str(error))
+    """
+    assert bare_local.run_python(code, extra={"NO_PROXY": "", "no_proxy": ""}).strip() == "True"
+
+
 @pytest.mark.parametrize("form", ["shell", "json"])
 def test_env_sets_and_takes_away(local: Local, form: str) -> None:
     text = local.cli("env", "--format", form).stdout

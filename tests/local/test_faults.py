@@ -101,6 +101,26 @@ def test_the_daemon_dies_on_request(bare_local: Local) -> None:
     assert bare_local.record()["pid"] != pid
 
 
+@pytest.mark.slow
+def test_no_acknowledged_resource_is_lost_when_the_daemon_dies(own_local: Local) -> None:
+    """Killed before a write: it never happened. Killed after it, with the answer lost: it did."""
+    code = """
+        import mlops.local.config
+        url = f"https://management.azure.com{mlops.local.config.Config().workspace_id}/computes/c-WHEN?api-version=1"
+        headers = {"Authorization": f"Bearer {token}"}
+        body = {"location": "eastus", "properties": {"computeType": "AmlCompute", "properties": {
+            "vmSize": "Standard_NC24ads_A100_v4", "scaleSettings": {"minNodeCount": 0, "maxNodeCount": 1}}}}
+        fault(kind="die", when="WHEN", match={"method": "PUT", "path": "/computes/"})
+        try:
+            requests.put(url, json=body, headers=headers)
+        except requests.ConnectionError:
+            daemon.start()
+        print(requests.get(url, headers=headers).status_code)
+    """
+    assert run(own_local, code.replace("WHEN", "before")) == 404
+    assert run(own_local, code.replace("WHEN", "after")) == 200
+
+
 def test_rules_from_a_file(bare_local: Local) -> None:
     bare_local.state.mkdir(parents=True)
     rules = {"rules": [{"kind": "status", "status": 500, "times": None, "match": {"path": "^/subscriptions"}}]}
