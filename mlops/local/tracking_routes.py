@@ -7,6 +7,7 @@ the way, so that both ways see the same runs.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -32,6 +33,7 @@ class TrackingRoutes:
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.runs = Runs(workspace.store)
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._client = httpx.AsyncClient(trust_env=False, timeout=60)
         self._experiments: dict[str, str] = {}
 

@@ -34,11 +34,16 @@ class JobType(ResourceType):
 
     def __init__(self, part: JobsPart) -> None:
         self.part = part
+        self._submitting = asyncio.Lock()
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
     async def put(self, call: Call) -> Answer:
         """Submit a job, or change the description of one."""
+        async with self._submitting:  # two who submit one name at once: the second finds the first's job
+            return await self._put(call)
+
+    async def _put(self, call: Call) -> Answer:
         existing = call.workspace.store.get(call.resource_id)
         if existing is not None:
             self._change(call, existing)
@@ -172,9 +177,8 @@ class JobType(ResourceType):
         config = call.workspace.config
         studio = f"https://ml.azure.com/runs/{name}?wsid={config.workspace_id}"
         tracking = call.workspace.services.get("tracking")
-        identity = self.part.runs.mlflow_id(name)
         if tracking is not None:
-            studio = tracking.page(identity) or studio
+            studio = tracking.page(name) or studio
 
         def service(kind: str, endpoint: str) -> Document:
             return {"jobServiceType": kind, "port": None, "endpoint": endpoint, "status": None, "errorMessage": None,

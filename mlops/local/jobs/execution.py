@@ -21,7 +21,7 @@ from mlops.local.jobs.expressions import ExpressionError, command_line
 from mlops.local.jobs.locations import Locations, Unresolved
 from mlops.local.jobs.plan import Step
 
-KILL_AFTER_S = 5.0
+KILL_AFTER_S = 2.5
 MAX_PROCESSES = 4
 HIDDEN = ("AZURE_", "MLFLOW_", "ARM_", "IDENTITY_", "MSI_", "AZUREML_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -71,7 +71,7 @@ class Execution:
                 command, cwd = self._prepare(log)
                 self._execute(command, cwd, log)
             except StepFailed as failure:
-                note(log, f"The step failed: {failure}")
+                note(log, f"The step failed: {brief(failure)}")
                 raise
             except StepCanceled as end:
                 note(log, f"The step was canceled. {end}".rstrip())
@@ -224,6 +224,11 @@ def note(log: IO[bytes], text: str) -> None:
     """A line of the workspace's own in a step's log."""
     stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     log.write("".join(f"[{stamp}] {line}\n" for line in text.splitlines()).encode())
+
+
+def brief(failure: Exception | str) -> str:
+    """A failure without the log's own lines, for the logs."""
+    return str(failure).partition(" Error: ")[0]
 
 
 def free_port() -> int:

@@ -181,8 +181,9 @@ class JobsPart:
 
     def _asset(self, run: str, output: str, kind: str) -> Document:
         config = self.workspace.config
-        # models are shown as folders too: with the type MLFlowModel the SDK (1.35.2) fails before it asks for the uri
-        shape = {"uri_file": "UriFile", "mltable": "MLTable"}.get(kind, "UriFolder")
+        # The service says UriFolder, which the SDK (1.35.2) passes over, and MLFlowModel, on which it fails: it knows
+        # the names of the control plane. With those, ``jobs.download(all=True)`` finds every output.
+        shape = kind if kind in ("uri_file", "mltable") else "uri_folder"
         where = f"azureml://locations/{config.region}/workspaces/{config.workspace_guid}"
         return {"assetId": f"{where}/data/azureml_{run}_output_data_{output}/versions/1", "type": shape}
 

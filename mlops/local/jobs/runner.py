@@ -21,7 +21,7 @@ from typing import Any
 
 from mlops.local.config import Config
 from mlops.local.jobs.errors import failed_children, run_error
-from mlops.local.jobs.execution import Execution, StepCanceled, StepFailed, base_environment
+from mlops.local.jobs.execution import Execution, StepCanceled, StepFailed, base_environment, brief
 from mlops.local.jobs.locations import Locations
 from mlops.local.jobs.mlflow_rest import TrackingError, TrackingServer
 from mlops.local.jobs.plan import Plan, Step, load
@@ -173,8 +173,9 @@ class Runner:
             execution.run()
             self.paths.update({f"{step.path}:{key}": path for key, path in execution.outputs().items()})
             status = "Completed"
-        except StepCanceled:
+        except StepCanceled as end:
             status = "Canceled"
+            self.say(f"Step '{name}': {end}")
         except (StepFailed, StandInFailed) as failure:
             status = "Failed"
             code = getattr(failure, "code", "UserError")
@@ -185,7 +186,7 @@ class Runner:
         word = {"Completed": "finished", "Failed": "failed"}.get(status, "was canceled")
         self.say(f"Step '{name}' {word} after {time.monotonic() - begin:.1f} s.")
         if error:
-            self.say(f"Step '{name}': {error['error']['message'].splitlines()[0]}")
+            self.say(f"Step '{name}': {brief(error['error']['message'])}")
         self.runs.remember(step.run, processes=[])
         if self.single:
             # its run is the job's, which _finish ends
@@ -237,8 +238,12 @@ class Runner:
 
     def _track(self) -> None:
         """A run on the tracking server for the job, each pipeline in it and each step."""
-        if not self.tracking.wait(TRACKING_S):
-            raise TrackingError("the tracking server does not answer")
+        end = time.monotonic() + TRACKING_S
+        while not self.tracking.wait(0.5):
+            if self.canceled():
+                return
+            if time.monotonic() > end:
+                raise TrackingError("the tracking server does not answer")
         experiment = self.tracking.experiment(self.plan.experiment)
         self._track_run(experiment, self.plan.job, self.plan.display_name, None)
         if self.single:
@@ -289,10 +294,14 @@ def main(arguments: list[str]) -> int:
     folder = layout.jobs / job
     logging.basicConfig(filename=folder / "runner.log", level=logging.INFO, format="%(asctime)s %(message)s")
     lock = (folder / "lock").open("a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return 0
+    for patience_s in (0.1, 0.2, 0.4, 0.0):  # a daemon that looks whether the job lives holds it for a moment
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not patience_s:
+                return 0
+            time.sleep(patience_s)
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
