@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, text
+from mlops.errors import UsageError
 from mlops.resources import MANAGED_BY, MANAGED_TAG, Job
 
 OUTPUT = "trained_model"
@@ -50,7 +52,11 @@ class PipelineSpec:
 
 
 def submit(session: Session, spec: PipelineSpec) -> Job:
-    """Submit a pipeline job under its name."""
+    """Submit a pipeline job under its name.
+
+    Raises:
+        UsageError: the pipeline has no such parameter.
+    """
     from azure.ai.ml import Input, load_component
     from azure.ai.ml.constants import AssetTypes
     from azure.ai.ml.dsl import pipeline
@@ -70,6 +76,11 @@ def submit(session: Session, spec: PipelineSpec) -> Job:
             where = {"label": version} if version == "latest" else {"version": version}
             component = session.registry(registry).components.get(name, **where)
 
+    for name in spec.inputs:
+        if name not in component.inputs:
+            close = difflib.get_close_matches(name, component.inputs, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else "see training.parameters in mlops.yaml"
+            raise UsageError(f"the pipeline '{component.name}' has no parameter '{name}'", hint=hint)
     inputs = {name: asset(value) for name, value in spec.inputs.items()}
 
     @pipeline(name=spec.display_name)  # type: ignore[untyped-decorator]

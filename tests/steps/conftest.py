@@ -1,0 +1,101 @@
+"""A local workspace for the steps; a trivial scoring script stands in for a model, so that a release takes seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlops.console import Console
+from mlops.resources import ModelVersion
+from mlops.settings import Settings, load
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+
+ROOT = Path(__file__).parents[2]
+SHORT = {"RETRY_AFTER_S": "0.05", "ENDPOINT_S": "0.05", "DEPLOYMENT_S": "0.05", "COMPUTE_S": "0.05", "DELETE_S": "0.05"}
+SCORE = """
+import json, os, pathlib
+
+def init():
+    global answers
+    answers = json.loads(next(pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).rglob("answers.json")).read_text())
+    if "crash" in answers:
+        raise RuntimeError("this model cannot be loaded")
+
+def run(raw):
+    question = json.loads(raw)["input_data"]["input_string"][-1]["content"]
+    if answers.get("raise"):
+        raise ValueError("no answer to " + question)
+    return {"output": answers[question]}
+"""
+QUESTIONS = {f"question {number}": f"the answer is number {number}" for number in range(12)}
+
+
+@dataclass
+class Bench:
+    """A workspace, settings that fit it, and models to release."""
+
+    session: Session
+    settings: Settings
+    rows: Path
+    folder: Path
+
+    def model(self, version: str, answers: dict[str, Any]) -> ModelVersion:
+        """Register a model whose answers are given."""
+        from azure.ai.ml.entities import Model
+
+        from mlops.azure import models
+
+        place = self.folder / version
+        place.mkdir()
+        (place / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
+        name = self.settings.model.name
+        self.session.ml.models.create_or_update(Model(path=str(place), name=name, version=version, type="custom_model"))
+        found = models.get(self.session, name, version)
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A workspace's home; the environment of this process is given back afterwards."""
+    before = dict(os.environ)
+    place = tmp_path_factory.mktemp("home")
+    os.environ["MLOPS_HOME"] = str(place)
+    os.environ.setdefault("MLOPS_CACHE", str(ROOT / ".mlops" / "cache"))
+    os.environ.update({f"MLOPS_LOCAL_{name}": value for name, value in SHORT.items()})
+    try:
+        yield place
+    finally:
+        subprocess.run([sys.executable, "-m", "mlops", "local", "stop"], cwd=ROOT, check=True, capture_output=True)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def bench(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    from mlops.azure.session import connect
+
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "serve").mkdir()
+    (folder / "serve" / "score.py").write_text(SCORE, encoding="utf-8")
+    rows = folder / "test.jsonl"
+    lines = [
+        json.dumps({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]})
+        for asked, answer in QUESTIONS.items()
+    ]
+    rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = load("local", ROOT / "mlops.yaml")
+    deployment = settings.deployment.model_copy(update={"code": folder / "serve"})
+    gate = settings.gate.model_copy(update={"conversations": 12, "max_latency_ratio": None})
+    settings = settings.model_copy(update={"deployment": deployment, "gate": gate})
+    return Bench(connect(settings, Console(quiet=True)), settings, rows, folder)
