@@ -188,7 +188,7 @@ def _leaf_holds(leaf: x509.Certificate, authority: x509.Certificate, config: Con
 
 
 def _write_bundle(files: Certificates, outer_bundle: str | None) -> None:
-    """The public roots, what the shell trusted before, and the private authority; each once, as clients read them all."""
+    """The public roots, what the shell trusted before, and the private authority; each once: clients parse them all."""
     import certifi
 
     sources = [Path(certifi.where())]

@@ -27,6 +27,7 @@ def load(path: Path) -> x509.Certificate:
 def handshake(trusted: Path, server: ssl.SSLContext, name: str) -> None:
     """Both sides of a TLS handshake in memory; raises SSLError where the client does not trust."""
     client = ssl.create_default_context(cafile=str(trusted))
+    client.verify_flags |= ssl.VERIFY_X509_STRICT  # the default since Python 3.13
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     left = client.wrap_bio(to_client, to_server, server_hostname=name)
     right = server.wrap_bio(to_server, to_client, server_side=True)
