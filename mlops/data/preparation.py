@@ -8,7 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlops.data import manifest as manifests
 from mlops.data import reading, selection, sources
-from mlops.data.manifest import FileEntry, Manifest
+from mlops.data.manifest import Manifest
 from mlops.data.report import Report, Tally
 from mlops.data.rules import Checker, RowInvalid, is_train
 from mlops.data.validation import follow, note_columns
+from mlops.data.writing import Writer
 from mlops.errors import DataInvalid, Place, PreconditionError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ FORMAT = 1
 """Raised when the same input is to give other bytes than before."""
 
 EXCERPT = 2000
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,66 +204,14 @@ def _recall(memory: Path) -> Prepared | None:
     return prepared if prepared.manifest.content_hash == left["content_hash"] else None
 
 
-class _Writer:
-    """One file of rows with its hash; opened when made.
-
-    Chunks are hashed and written in a thread (both leave Python's lock) while the next one is filled; one chunk of
-    each file waits at most, so memory stays flat.
-    """
-
-    def __init__(self, path: Path, background: Executor) -> None:
-        self.path = path
-        self.rows = 0
-        self.bytes = 0
-        self._background = background
-        self._file = path.open("wb", buffering=0)
-        self._digest = hashlib.sha256()
-        self._waiting: list[bytes] = []
-        self._size = 0
-        self._last: Future[None] | None = None
-
-    def write(self, row: bytes) -> None:
-        """Takes one row, without its newline."""
-        self._waiting.append(row)
-        self._size += len(row) + 1
-        self.rows += 1
-        if self._size >= CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._last is not None:
-            self._last.result()
-        rows, self._waiting = self._waiting, []
-        self.bytes += self._size
-        self._size = 0
-        self._last = self._background.submit(self._put, rows)
-
-    def _put(self, rows: list[bytes]) -> None:
-        chunk = b"\n".join([*rows, b""])
-        self._digest.update(chunk)
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-
-    def finish(self) -> FileEntry:
-        """Writes what is left; raises what went wrong in the thread."""
-        self._flush()
-        if self._last is not None:
-            self._last.result()
-        return FileEntry(name=self.path.name, rows=self.rows, bytes=self.bytes, sha256=self._digest.hexdigest())
-
-    def close(self) -> None:
-        self._file.close()
-
-
 def _fill(beside: Path, request: Request, source: sources.Source, console: Console | None) -> tuple[Manifest, Report]:
     tally = Tally(Checker(derive=request.derive))
-    writers: dict[str, _Writer] = {}
+    writers: dict[str, Writer] = {}
     with ExitStack() as files, ThreadPoolExecutor(max_workers=1) as background:
 
-        def writer(name: str) -> _Writer:
+        def writer(name: str) -> Writer:
             # Closed in reverse order: the thread has ended before a file is closed.
-            made = _Writer(beside / name, background)
+            made = Writer(beside / name, background)
             files.callback(made.close)
             return made
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlops.data import reading, sources
 from mlops.data.report import Report, Tally
 from mlops.data.rules import Checker, RowInvalid
-from mlops.errors import DataInvalid, Place, UsageError
+from mlops.errors import Place, UsageError
 
 if TYPE_CHECKING:
     from mlops.console import Console
@@ -87,6 +87,3 @@ def follow(path: Path, max_row_bytes: int, console: Console | None) -> Iterator[
             if number % 2000 == 0:
                 progress.update(task, completed=number)
             yield line
-
-
-__all__ = ["DataInvalid", "check_rows", "follow", "note_columns", "validate"]
