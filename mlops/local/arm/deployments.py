@@ -274,7 +274,7 @@ class Deployments(ResourceType):
         spec = Spec.of(body)
         running = fleet.running.get(resource_id.lower())
         if running is None or running.spec != spec:
-            await fleet.deploy(spec)
+            await fleet.deploy(spec, body)
         await asyncio.sleep(self._workspace.config.deployment_operation_s - (time.monotonic() - begin))
 
         def settle(body: Document) -> None:

@@ -41,9 +41,10 @@ class Serving:
         store = self.workspace.store
         for endpoint in store.children(f"{self.workspace.config.workspace_id}/onlineEndpoints"):
             for body in store.children(f"{endpoint['id']}/deployments"):
-                generation = store.private(body["id"]).get("generation")
-                if generation and body["properties"]["provisioningState"] != "Deleting":
-                    self.fleet.adopt(Spec.of(body), generation)
+                private = store.private(body["id"])
+                if private.get("generation") and body["properties"]["provisioningState"] != "Deleting":
+                    # what served last, not what the document wishes: its last change may have failed
+                    self.fleet.adopt(Spec.of(private["served"]), private["generation"])
         await self.fleet.sweep()
 
     async def stop(self) -> None:

@@ -19,6 +19,7 @@ from mlops.local.limits import Limits
 from mlops.local.operations import OperationFailed, now
 from mlops.local.serving.process import Instance, scorers
 from mlops.local.serving.spec import Files, Spec, lay_out
+from mlops.local.store import Document
 from mlops.local.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -100,8 +101,12 @@ class Fleet:
 
     # -- life ------------------------------------------------------------------------------------------------------
 
-    async def deploy(self, spec: Spec) -> None:
+    async def deploy(self, spec: Spec, document: Document) -> None:
         """Start a generation, and let it take over once it answers; the one before goes when its requests are done.
+
+        Args:
+            spec: how to run it.
+            document: what it was made from, kept for a daemon that has to start it again.
 
         Raises:
             OperationFailed: the container does not come up. What ran before goes on running.
@@ -115,7 +120,7 @@ class Fleet:
         else:
             await self._bring_up_all(running)
         before = self.running.get(key)
-        self._workspace.store.update_private(spec.resource_id, generation=generation)
+        self._workspace.store.update_private(spec.resource_id, generation=generation, served=document)
         self.running[key] = running
         if not running.asleep:
             self._watch(running)

@@ -376,3 +376,19 @@ async def test_logs_with_a_wrong_number_of_lines(bench: Bench, body):
 async def test_shapes_that_nobody_sends(bench: Bench, change):
     endpoint = await bench.endpoint()
     assert (await bench.put(endpoint, "blue", **change)).status_code == 400
+
+
+async def test_an_update_that_fails_leaves_what_served_in_service(bench: Bench):
+    endpoint = await bench.endpoint()
+    await bench.deployment(endpoint, "blue", env={"COUNT_FILE": "/dev/null"})
+    await bench.route(endpoint, {"blue": 100})
+    first = (await bench.score(endpoint)).json()["pid"]
+    await bench.done(await bench.put(endpoint, "blue", env={"FAIL_INIT": "1"}), "Failed")
+    assert (await bench.score(endpoint)).json()["pid"] == first
+    path = f"onlineEndpoints/{endpoint}/deployments/blue"
+    logs = (await bench.arm("POST", f"{path}/getLogs", {"tail": 0})).json()["content"]
+    assert "no model today" in logs  # of the attempt that failed
+    served = bench.workspace.store.private(f"{bench.ws}/{path}")["served"]["properties"]["environmentVariables"]
+    assert served == {"SLOT": "blue", "COUNT_FILE": "/dev/null"}  # for a daemon that must start it again
+    await bench.deployment(endpoint, "blue")
+    assert (await bench.score(endpoint)).json()["pid"] != first
