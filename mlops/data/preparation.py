@@ -130,14 +130,14 @@ def prepare(
             made, report = _fill(beside, request, source, console)
             (beside / manifests.FILE).write_text(made.text(), encoding="utf-8")
             folder = home / made.content_hash if output is None else output
-            _put(beside, folder)
+            _put(beside, folder, made)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         _write(memory, json.dumps({"folder": str(folder.absolute()), "content_hash": made.content_hash}) + "\n")
     except OSError as error:
-        if isinstance(error, (FileNotFoundError, PermissionError)) or error.errno is not None:
-            raise PreconditionError(f"cannot write to '{parent}': {error.strerror or error}") from None
-        raise
+        named = error.filename is not None and Path(error.filename) in source.files()
+        where = f"read '{error.filename}'" if named else f"write to '{parent}'"
+        raise PreconditionError(f"cannot {where}: {error.strerror or error}") from None
     return Prepared(folder=folder, manifest=made, repeated=False, report=report)
 
 
@@ -309,13 +309,30 @@ def _refuse_foreign(output: Path | None) -> None:
         raise UsageError(f"the folder '{output}' is not empty and holds no {manifests.FILE}", hint="choose another one")
 
 
-def _put(beside: Path, folder: Path) -> None:
-    """Renames the finished folder to its place; what was there goes."""
+def _put(beside: Path, folder: Path, made: Manifest) -> None:
+    """Renames the finished folder to its place; what was there goes, unless it is the same: others may be reading."""
+    if _holds(folder, made):
+        (beside / manifests.FILE).replace(folder / manifests.FILE)
+        return
     old = beside.with_name(beside.name + "-old")
     if folder.exists():
         folder.rename(old)
-    beside.rename(folder)
+    try:
+        beside.rename(folder)
+    except OSError:
+        # Another run was faster; what it wrote is as good if it is the same.
+        if not _holds(folder, made):
+            raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _holds(folder: Path, made: Manifest) -> bool:
+    """Whether a folder holds these very files."""
+    try:
+        there = Manifest.read(folder)
+    except DataInvalid:
+        return False
+    return (there.files, there.rejected) == (made.files, made.rejected) and there.is_whole(folder)
 
 
 def _sweep(parent: Path) -> None:

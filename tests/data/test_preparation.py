@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,23 @@ def test_equal_contents_of_other_requests_share_a_folder(four: Path, tmp_path: P
     first = prepare(Request(dataset=str(four), seed=1), home=tmp_path / "home")
     second = prepare(Request(dataset=str(four), seed=2), home=tmp_path / "home")
     assert first.folder == second.folder
+
+
+def test_a_folder_that_others_read_is_left_alone(four: Path, tmp_path: Path) -> None:
+    first = prepare(Request(dataset=str(four), seed=1), home=tmp_path / "home")
+    nodes = {entry.name: (first.folder / entry.name).stat().st_ino for entry in first.manifest.files}
+    again = prepare(Request(dataset=str(four / "data"), seed=2), home=tmp_path / "home")
+    assert not again.repeated
+    assert Manifest.read(first.folder).dataset == str(four / "data")
+    assert nodes == {entry.name: (first.folder / entry.name).stat().st_ino for entry in first.manifest.files}
+
+
+def test_many_at_once_end_with_the_same_folder(four: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda seed: prepare(Request(dataset=str(four), seed=seed), home=tmp_path), range(16)))
+    assert len({each.folder for each in made}) == 1
+    assert made[0].manifest.is_whole(made[0].folder)
+    assert not list(tmp_path.glob(".part-*"))
 
 
 def test_bad_rows_stop_and_leave_nothing(four: Path, tmp_path: Path, write: Any, many: Any, chat: Any) -> None:
