@@ -4,10 +4,11 @@ A model spends nearly as long on one conversation as on eight. So the server's t
 queue, and one worker takes from it what has arrived, in the order of arrival, and answers it in one call.
 """
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -32,8 +33,8 @@ class MicroBatcher(Generic[Item, Answer]):
         answer: gives one answer per item. An exception is handed to the callers; when a batch of several
             requests fails, each is tried by itself, so that one bad request spoils no other.
         max_items: most items in one call; a request that has more by itself is still answered in one call.
-        wait_s: how long a request that could be answered waits for others, and only when others were
-            there a moment ago: a caller who is alone never waits.
+        wait_s: longest wait for a batch to fill. It only waits for as many as were in flight a moment ago (those
+            just answered, who are likely to ask again, and those already waiting): who is alone never waits.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class MicroBatcher(Generic[Item, Answer]):
         self._wait_s = wait_s
         self._queue: queue.SimpleQueue[Request[Item, Answer]] = queue.SimpleQueue()
         self._held: list[Request[Item, Answer]] = []
-        self._busy = False
+        self._last_items = 0
         threading.Thread(target=self._work, name="micro-batcher", daemon=True).start()
 
     def submit(self, items: Sequence[Item], key: Hashable) -> list[Answer]:
@@ -58,21 +59,34 @@ class MicroBatcher(Generic[Item, Answer]):
         self._queue.put(request)
         return request.done.result()
 
+    def _take_waiting(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._held.append(self._queue.get_nowait())
+
+    @staticmethod
+    def _size(requests: Iterable[Request[Item, Answer]]) -> int:
+        return sum(len(request.items) for request in requests)
+
     def _next_batch(self) -> list[Request[Item, Answer]]:
         """The oldest waiting request, with those of its key that fit."""
+        finished = time.monotonic()
+        self._take_waiting()
+        expected = self._last_items + self._size(self._held)
         if not self._held:
             self._held.append(self._queue.get())
-        deadline = time.monotonic() + (self._wait_s if self._busy else 0.0)
+            if time.monotonic() - finished > self._wait_s:
+                expected = 1  # the callers of the last batch have gone
+        first = self._held[0]
+        deadline = time.monotonic() + self._wait_s
         while True:
-            first = self._held[0]
-            size = sum(len(request.items) for request in self._held if request.key == first.key)
-            try:
-                if size >= self._max_items or time.monotonic() >= deadline:
-                    self._held.append(self._queue.get_nowait())
-                else:
-                    self._held.append(self._queue.get(timeout=max(0.0, deadline - time.monotonic())))
-            except queue.Empty:
+            self._take_waiting()
+            size = self._size(request for request in self._held if request.key == first.key)
+            remaining_s = deadline - time.monotonic()
+            if size >= min(self._max_items, expected) or remaining_s <= 0:
                 break
+            with contextlib.suppress(queue.Empty):
+                self._held.append(self._queue.get(timeout=remaining_s))
         batch: list[Request[Item, Answer]] = []
         rest: list[Request[Item, Answer]] = []
         size = 0
@@ -84,8 +98,7 @@ class MicroBatcher(Generic[Item, Answer]):
             else:
                 rest.append(request)
         self._held = rest
-        # Others were in flight: their next requests are likely to arrive together too.
-        self._busy = len(batch) > 1 or bool(rest)
+        self._last_items = size
         return batch
 
     def _work(self) -> None:

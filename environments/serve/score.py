@@ -5,7 +5,7 @@ threads when the server is told to (`GUNICORN_CMD_ARGS="--worker-class gthread -
 together are then answered together. Environment variables:
 
     MLOPS_MAX_BATCH_SIZE   conversations in one call of the model (8; 1 switches batching off)
-    MLOPS_BATCH_WAIT_MS    how long a busy server waits for a batch to fill (4)
+    MLOPS_BATCH_WAIT_MS    longest wait for a batch to fill, when others were in flight (10)
 """
 
 import itertools
@@ -63,7 +63,7 @@ def init() -> None:
     global _batcher
     started = time.monotonic()
     max_items = int(setting("MLOPS_MAX_BATCH_SIZE", 8, least=1))
-    wait_s = setting("MLOPS_BATCH_WAIT_MS", 4, least=0) / 1000
+    wait_s = setting("MLOPS_BATCH_WAIT_MS", 10, least=0) / 1000
     root = os.environ.get("AZUREML_MODEL_DIR")
     if not root:
         raise ValueError("AZUREML_MODEL_DIR is not set")
