@@ -12,6 +12,7 @@ process's. Exits with 1 if ours is less than four times as fast, or takes 600 MB
 import argparse
 import hashlib
 import json
+import os
 import random
 import resource
 import shutil
@@ -82,6 +83,7 @@ WAYS = {"tutorial": tutorial, "ours": ours}
 def measure(way: str, source: Path, folder: Path) -> dict[str, Any]:
     """Runs one way in a process of its own."""
     folder.mkdir()
+    os.sync()  # what the other way left to be written would be waited for by this one
     command = [sys.executable, __file__, "--child", way, str(source), str(folder)]
     done = subprocess.run(command, cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
