@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mlops.local.skus import skus
 from tests.local.serving.bench import Bench
 
 
-def cluster(size="Standard_NC24ads_A100_v4", priority="Dedicated", low=0, high=2):
+def cluster(size: str = "Standard_NC24ads_A100_v4", priority: str = "Dedicated", low: int = 0, high: int = 2) -> Any:
     scale = {"minNodeCount": low, "maxNodeCount": high, "nodeIdleTimeBeforeScaleDown": "PT2M"}
     inner = {"vmSize": size, "vmPriority": priority, "scaleSettings": scale, "osType": "Linux"}
     return {"location": "eastus", "properties": {"computeType": "AmlCompute", "properties": inner}}
 
 
-async def test_a_cluster_lives_and_dies(bench: Bench):
+async def test_a_cluster_lives_and_dies(bench: Bench) -> None:
     assert (await bench.arm("GET", "computes/gpu-cluster-big")).status_code == 404
     made = await bench.arm("PUT", "computes/gpu-cluster-big", cluster())
     assert made.status_code == 201
@@ -45,7 +47,7 @@ async def test_a_cluster_lives_and_dies(bench: Bench):
         ("cpu", {"properties": {"computeType": "Kubernetes"}}, "not supported"),
     ],
 )
-async def test_refusals(bench: Bench, name, body, said):
+async def test_refusals(bench: Bench, name: Any, body: Any, said: Any) -> None:
     refused = await bench.arm("PUT", f"computes/{name}", body)
     assert refused.status_code == 400
     assert refused.json()["error"]["code"] == "BadRequest"
@@ -53,13 +55,13 @@ async def test_refusals(bench: Bench, name, body, said):
 
 
 @pytest.mark.parametrize("bench", [{"quotas": {"standardNCADSA100v4Family": 20}}], indirect=True)
-async def test_without_dedicated_quota_low_priority_is_left(bench: Bench):
+async def test_without_dedicated_quota_low_priority_is_left(bench: Bench) -> None:
     refused = await bench.arm("PUT", "computes/gpu", cluster())
     assert refused.json()["error"]["details"][0]["code"] == "ClusterCoreQuotaReached"
     await bench.done(await bench.arm("PUT", "computes/gpu", cluster(priority="LowPriority")))
 
 
-async def test_sizes_usage_and_quota(bench: Bench):
+async def test_sizes_usage_and_quota(bench: Bench) -> None:
     where = "/subscriptions/s/providers/Microsoft.MachineLearningServices/locations/eastus"
     sizes = {one["name"]: one for one in (await bench.arm("GET", f"{where}/vmSizes")).json()["value"]}
     assert sizes["Standard_NC24ads_A100_v4"]["gpus"] == 1
@@ -71,7 +73,7 @@ async def test_sizes_usage_and_quota(bench: Bench):
     assert len(quotas) == len(skus().families)
 
 
-def test_reserved_instances():
+def test_reserved_instances() -> None:
     """Azure keeps a fifth more for upgrades, not for the big GPU sizes."""
     plain, gpu = skus().find("standard_ds3_V2"), skus().find("Standard_NC24ads_A100_v4")
     assert plain is not None

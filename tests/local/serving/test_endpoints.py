@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.local.serving.bench import Bench
 LOCATIONS = "/providers/Microsoft.MachineLearningServices/locations/eastus/"
 
 
-def problem(answer):
+def problem(answer: Any) -> Any:
     """The inferencing service's own error inside the detail."""
     error = answer.json()["error"]
     assert error["code"] == "BadRequest"
@@ -23,7 +24,7 @@ def problem(answer):
     return json.loads(text[text.index("{") :])["errors"]
 
 
-async def test_an_endpoint_is_made_and_deleted(bench: Bench):
+async def test_an_endpoint_is_made_and_deleted(bench: Bench) -> None:
     body = {"location": "eastus", "properties": {"authMode": "Key", "traffic": {}, "mirrorTraffic": {}}}
     made = await bench.arm("PUT", "onlineEndpoints/chat", body)
     assert made.status_code == 201
@@ -51,13 +52,13 @@ async def test_an_endpoint_is_made_and_deleted(bench: Bench):
 
 
 @pytest.mark.parametrize("name", ["ab", "1abc", "abc-", "a_b_c", "a" * 33, "abc.def"])
-async def test_illegal_names(bench: Bench, name):
+async def test_illegal_names(bench: Bench, name: Any) -> None:
     refused = await bench.arm("PUT", f"onlineEndpoints/{name}", {"properties": {"authMode": "Key"}})
     assert "not valid" in problem(refused)["Name"][0]
 
 
 @pytest.mark.parametrize("bench", [{"taken_names": frozenset({"taken-by-others"}), "endpoints": 2}], indirect=True)
-async def test_names_of_others_and_the_number_of_endpoints(bench: Bench):
+async def test_names_of_others_and_the_number_of_endpoints(bench: Bench) -> None:
     refused = await bench.arm("PUT", "onlineEndpoints/Taken-by-Others", {"properties": {"authMode": "Key"}})
     assert refused.status_code == 400
     assert "There is already an endpoint with this name" in problem(refused)[""][0]
@@ -68,20 +69,20 @@ async def test_names_of_others_and_the_number_of_endpoints(bench: Bench):
     assert "2/2" in refused.text
 
 
-async def test_traffic_at_creation_and_an_unknown_mode_are_refused(bench: Bench):
+async def test_traffic_at_creation_and_an_unknown_mode_are_refused(bench: Bench) -> None:
     body = {"properties": {"authMode": "Key", "traffic": {"blue": 100}}}
     assert "does not exist" in problem(await bench.arm("PUT", "onlineEndpoints/chat", body))["Traffic"][0]
     body = {"properties": {"authMode": "Password"}}
     assert "Password" in problem(await bench.arm("PUT", "onlineEndpoints/chat", body))["AuthMode"][0]
 
 
-async def test_a_workspace_that_is_another(bench: Bench):
+async def test_a_workspace_that_is_another(bench: Bench) -> None:
     other = bench.ws.replace("/workspaces/local", "/workspaces/other")
     body = {"properties": {"authMode": "Key"}}
     assert (await bench.arm("PUT", f"{other}/onlineEndpoints/chat", body)).status_code == 404
 
 
-async def test_a_deployment_lives_and_dies(bench: Bench):
+async def test_a_deployment_lives_and_dies(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     path = f"onlineEndpoints/{endpoint}/deployments/blue"
     made = await bench.put(endpoint, "blue")
@@ -125,7 +126,7 @@ async def test_a_deployment_lives_and_dies(bench: Bench):
     assert not list(bench.workspace.layout.deployments.glob("*/blue/*/*"))
 
 
-async def test_a_deleted_deployment_leaves_the_traffic_map(bench: Bench):
+async def test_a_deleted_deployment_leaves_the_traffic_map(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await asyncio.gather(bench.deployment(endpoint, "blue"), bench.deployment(endpoint, "green"))
     await bench.route(endpoint, {"blue": 0, "green": 100})
@@ -134,7 +135,7 @@ async def test_a_deleted_deployment_leaves_the_traffic_map(bench: Bench):
     assert (await bench.score(endpoint)).json()["slot"] == "green"
 
 
-async def test_deleting_the_endpoint_deletes_its_deployments(bench: Bench):
+async def test_deleting_the_endpoint_deletes_its_deployments(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await asyncio.gather(bench.deployment(endpoint, "blue"), bench.deployment(endpoint, "green"))
     await bench.route(endpoint, {"blue": 90, "green": 10})
@@ -143,7 +144,7 @@ async def test_deleting_the_endpoint_deletes_its_deployments(bench: Bench):
     assert (await bench.arm("GET", f"onlineEndpoints/{endpoint}/deployments")).status_code == 404
 
 
-async def test_refused_traffic(bench: Bench):
+async def test_refused_traffic(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "Blue")
     for traffic, mirror, said in [
@@ -175,7 +176,7 @@ async def test_refused_traffic(bench: Bench):
         ({"endpointComputeType": "Kubernetes"}, "EndpointComputeType", "Managed"),
     ],
 )
-async def test_refused_deployments(bench: Bench, change, field, said):
+async def test_refused_deployments(bench: Bench, change: Any, field: Any, said: Any) -> None:
     endpoint = await bench.endpoint()
     refused = await bench.put(endpoint, "blue", **change)
     assert refused.status_code == 400, refused.text
@@ -183,7 +184,7 @@ async def test_refused_deployments(bench: Bench, change, field, said):
     assert (await bench.arm("GET", f"onlineEndpoints/{endpoint}/deployments/blue")).status_code == 404
 
 
-async def test_missing_things(bench: Bench):
+async def test_missing_things(bench: Bench) -> None:
     assert (await bench.put("nobody", "blue")).status_code == 404
     endpoint = await bench.endpoint()
     refused = await bench.put(endpoint, "blue", model=f"{bench.ws}/models/other/versions/1")
@@ -196,7 +197,7 @@ async def test_missing_things(bench: Bench):
 @pytest.mark.parametrize(
     "bench", [{"quotas": {"standardDSv2Family": 12}, "deployments_per_endpoint": 2}], indirect=True
 )
-async def test_quota(bench: Bench):
+async def test_quota(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     refused = await bench.put(endpoint, "blue", instances=3)
     error = refused.json()["error"]["details"][0]
@@ -210,7 +211,7 @@ async def test_quota(bench: Bench):
     assert "2 deployments at most" in (await bench.put(endpoint, "red", instanceType="Standard_F2s_v2")).text
 
 
-async def test_no_change_while_another_is_under_way(bench: Bench):
+async def test_no_change_while_another_is_under_way(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     under_way = await bench.traffic(endpoint, {"blue": 100})
@@ -225,7 +226,7 @@ async def test_no_change_while_another_is_under_way(bench: Bench):
     await bench.done(under_way)
 
 
-async def test_a_script_that_fails_ends_the_deployment_as_failed_and_keeps_the_logs(bench: Bench):
+async def test_a_script_that_fails_ends_the_deployment_as_failed_and_keeps_the_logs(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     made = await bench.put(endpoint, "blue", env={"FAIL_INIT": "1"})
     ended = await bench.done(made, "Failed")
@@ -244,7 +245,7 @@ async def test_a_script_that_fails_ends_the_deployment_as_failed_and_keeps_the_l
     assert (await bench.score(endpoint, {}, to="blue")).status_code == 200
 
 
-async def test_probes_too_short_for_a_slow_model(bench: Bench):
+async def test_probes_too_short_for_a_slow_model(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     probe = {"initialDelay": "PT0.5S", "period": "PT0.5S", "failureThreshold": 1}
     made = await bench.put(endpoint, "blue", env={"SLOW_INIT": "20"}, readinessProbe=probe)
@@ -253,7 +254,7 @@ async def test_probes_too_short_for_a_slow_model(bench: Bench):
     assert not bench.serving.fleet.running
 
 
-async def test_logs_of_both_containers(bench: Bench):
+async def test_logs_of_both_containers(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     path = f"onlineEndpoints/{endpoint}/deployments/blue/getLogs"
@@ -265,7 +266,7 @@ async def test_logs_of_both_containers(bench: Bench):
     assert "Downloaded 1 files, 1000 bytes" in storage
 
 
-async def test_patch(bench: Bench):
+async def test_patch(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     await bench.route(endpoint, {"blue": 100})
@@ -286,7 +287,7 @@ async def test_patch(bench: Bench):
     assert (await bench.arm("PATCH", path, {"properties": {"traffic": {}}})).status_code == 400
 
 
-async def test_keys(bench: Bench):
+async def test_keys(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     first, second = await bench.key(endpoint), await bench.key(endpoint, "secondaryKey")
     assert len(first) == 32
@@ -301,14 +302,14 @@ async def test_keys(bench: Bench):
     assert (await bench.arm("POST", f"onlineEndpoints/{endpoint}/token")).status_code == 400
 
 
-async def test_operations_of_nobody(bench: Bench):
+async def test_operations_of_nobody(bench: Bench) -> None:
     answer = await bench.arm("GET", f"/subscriptions/s{LOCATIONS}mfeOperationResults/oe:w:deadbeef")
     assert answer.status_code == 404
     assert "There is no operation with id deadbeef" in answer.text
 
 
 @pytest.mark.parametrize("bench", [{"lazy": True}], indirect=True)
-async def test_deployments_that_sleep_until_they_are_asked(bench: Bench):
+async def test_deployments_that_sleep_until_they_are_asked(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     assert bench.serving.status()[0]["pids"] == [0]
@@ -325,7 +326,9 @@ async def test_deployments_that_sleep_until_they_are_asked(bench: Bench):
         ("deployment.delete", lambda bench, name: bench.arm("DELETE", f"onlineEndpoints/{name}/deployments/green")),
     ],
 )
-async def test_an_operation_that_fails_changes_no_traffic_and_can_be_repeated(bench: Bench, kind, change):
+async def test_an_operation_that_fails_changes_no_traffic_and_can_be_repeated(
+    bench: Bench, kind: Any, change: Any
+) -> None:
     endpoint = await bench.endpoint()
     await asyncio.gather(bench.deployment(endpoint, "blue"), bench.deployment(endpoint, "green"))
     await bench.route(endpoint, {"blue": 100})
@@ -344,7 +347,7 @@ async def test_an_operation_that_fails_changes_no_traffic_and_can_be_repeated(be
     await bench.done(await change(bench, endpoint))
 
 
-async def test_an_endpoint_deleted_while_a_deployment_starts(bench: Bench):
+async def test_an_endpoint_deleted_while_a_deployment_starts(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     starting = await bench.put(endpoint, "blue", env={"SLOW_INIT": "1"})
     await asyncio.sleep(0.1)
@@ -356,7 +359,7 @@ async def test_an_endpoint_deleted_while_a_deployment_starts(bench: Bench):
 
 
 @pytest.mark.parametrize("body", [{"tail": "many"}, {"tail": [1]}])
-async def test_logs_with_a_wrong_number_of_lines(bench: Bench, body):
+async def test_logs_with_a_wrong_number_of_lines(bench: Bench, body: Any) -> None:
     bench.workspace.store.put(f"{bench.ws}/onlineEndpoints/e1/deployments/blue", {"id": "x", "properties": {}})
     refused = await bench.arm("POST", "onlineEndpoints/e1/deployments/blue/getLogs", body)
     assert refused.status_code == 400
@@ -373,12 +376,12 @@ async def test_logs_with_a_wrong_number_of_lines(bench: Bench, body):
         {"model": 7},
     ],
 )
-async def test_shapes_that_nobody_sends(bench: Bench, change):
+async def test_shapes_that_nobody_sends(bench: Bench, change: Any) -> None:
     endpoint = await bench.endpoint()
     assert (await bench.put(endpoint, "blue", **change)).status_code == 400
 
 
-async def test_an_update_that_fails_leaves_what_served_in_service(bench: Bench):
+async def test_an_update_that_fails_leaves_what_served_in_service(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", env={"COUNT_FILE": "/dev/null"})
     await bench.route(endpoint, {"blue": 100})

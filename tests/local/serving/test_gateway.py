@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jwt
 import psutil
@@ -17,14 +18,14 @@ import pytest
 from tests.local.serving.bench import Bench
 
 
-async def until(condition, timeout_s=20.0):
+async def until(condition: Any, timeout_s: float = 20.0) -> None:
     limit = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < limit, "it does not happen"
         await asyncio.sleep(0.02)
 
 
-async def test_keys_open_and_nothing_else_does(bench: Bench):
+async def test_keys_open_and_nothing_else_does(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     await bench.route(endpoint, {"blue": 100})
@@ -41,7 +42,7 @@ async def test_keys_open_and_nothing_else_does(bench: Bench):
     assert (await bench.score("nobody", key=good)).status_code == 404
 
 
-async def test_tokens_of_an_endpoint(bench: Bench):
+async def test_tokens_of_an_endpoint(bench: Bench) -> None:
     one, other = await bench.endpoint(authMode="AMLToken"), await bench.endpoint(authMode="AMLToken")
     token = (await bench.arm("POST", f"onlineEndpoints/{one}/token")).json()
     assert token["tokenType"] == "Bearer"
@@ -58,7 +59,7 @@ async def test_tokens_of_an_endpoint(bench: Bench):
     assert (await bench.arm("POST", f"onlineEndpoints/{one}/listKeys")).status_code == 400
 
 
-async def test_the_answer_says_who_gave_it(bench: Bench):
+async def test_the_answer_says_who_gave_it(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     answer = await bench.score(endpoint, {"n": 1}, to="BLUE")
@@ -76,7 +77,7 @@ async def test_the_answer_says_who_gave_it(bench: Bench):
     assert swagger.json()["swagger"] == "2.0"
 
 
-async def test_requests_split_by_weight_and_the_header_overrules(bench: Bench):
+async def test_requests_split_by_weight_and_the_header_overrules(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await asyncio.gather(bench.deployment(endpoint, "blue"), bench.deployment(endpoint, "green"))
     await bench.route(endpoint, {"blue": 90, "green": 10})
@@ -91,7 +92,7 @@ async def test_requests_split_by_weight_and_the_header_overrules(bench: Bench):
     assert answers == {"blue": {"200": 90}, "green": {"200": 11}}
 
 
-async def test_mirrored_requests(bench: Bench, tmp_path: Path):
+async def test_mirrored_requests(bench: Bench, tmp_path: Path) -> None:
     endpoint = await bench.endpoint()
     count = tmp_path / "count"
     count.touch()
@@ -123,7 +124,7 @@ async def test_mirrored_requests(bench: Bench, tmp_path: Path):
         ({"status": 201}, 201, None),
     ],
 )
-async def test_errors_of_the_model(bench: Bench, body, status, code):
+async def test_errors_of_the_model(bench: Bench, body: Any, status: Any, code: Any) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     answer = await bench.score(endpoint, body, to="blue")
@@ -135,7 +136,7 @@ async def test_errors_of_the_model(bench: Bench, body, status, code):
         assert answer.json()["error"]["code"] == "BadRequest"  # the model's own words come through
 
 
-async def test_time_runs_out(bench: Bench):
+async def test_time_runs_out(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", requestSettings={"requestTimeout": "PT0.4S"})
     begin = time.monotonic()
@@ -144,7 +145,7 @@ async def test_time_runs_out(bench: Bench):
     assert time.monotonic() - begin < 1.5
 
 
-async def test_too_many_at_a_time(bench: Bench):
+async def test_too_many_at_a_time(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     key = await bench.key(endpoint)
@@ -152,7 +153,7 @@ async def test_too_many_at_a_time(bench: Bench):
     assert Counter(answer.status_code for answer in answers) == {200: 2, 429: 3}  # 2 × 1 concurrent × 1 instance
 
 
-async def test_threaded_workers_and_more_concurrency(bench: Bench):
+async def test_threaded_workers_and_more_concurrency(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     env = {"GUNICORN_CMD_ARGS": "--worker-class gthread --threads 8"}
     settings = {"maxConcurrentRequestsPerInstance": 8}
@@ -164,7 +165,7 @@ async def test_threaded_workers_and_more_concurrency(bench: Bench):
     assert time.monotonic() - begin < 2.5
 
 
-async def test_instances_take_turns(bench: Bench):
+async def test_instances_take_turns(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", instances=2)
     key = await bench.key(endpoint)
@@ -173,13 +174,13 @@ async def test_instances_take_turns(bench: Bench):
 
 
 @pytest.mark.parametrize("bench", [{"request_bytes": 10_000}], indirect=True)
-async def test_oversized_requests(bench: Bench):
+async def test_oversized_requests(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     assert (await bench.score(endpoint, {"x": "y" * 9_000}, to="blue")).status_code == 200
     assert (await bench.score(endpoint, {"x": "y" * 11_000}, to="blue")).status_code == 413
 
-    async def endless():
+    async def endless() -> Any:
         for _ in range(100):
             yield b"x" * 1000
 
@@ -189,7 +190,7 @@ async def test_oversized_requests(bench: Bench):
 
 
 @pytest.mark.parametrize("who", ["worker", "master"])
-async def test_a_process_that_dies_is_replaced(bench: Bench, who):
+async def test_a_process_that_dies_is_replaced(bench: Bench, who: Any) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     pid = bench.serving.status()[0]["pids"][0]
@@ -209,7 +210,7 @@ async def test_a_process_that_dies_is_replaced(bench: Bench, who):
     assert status["restarts"] == (0 if who == "worker" else 1)
 
 
-async def test_one_of_two_instances_dies_and_nobody_notices(bench: Bench):
+async def test_one_of_two_instances_dies_and_nobody_notices(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", instances=2)
     key = await bench.key(endpoint)
@@ -221,7 +222,7 @@ async def test_one_of_two_instances_dies_and_nobody_notices(bench: Bench):
     await until(lambda: bench.serving.status()[0]["healthy"] == 2)
 
 
-async def test_no_request_fails_while_slots_and_traffic_change(bench: Bench):
+async def test_no_request_fails_while_slots_and_traffic_change(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     wide = {"requestSettings": {"maxConcurrentRequestsPerInstance": 20}}
     await bench.deployment(endpoint, "blue", **wide)
@@ -251,7 +252,7 @@ async def test_no_request_fails_while_slots_and_traffic_change(bench: Bench):
     assert set(statuses) == {200}
 
 
-async def test_requests_in_flight_survive_the_deletion(bench: Bench):
+async def test_requests_in_flight_survive_the_deletion(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
     waiting = asyncio.create_task(bench.score(endpoint, {"sleep": 1}, to="blue"))
@@ -261,7 +262,7 @@ async def test_requests_in_flight_survive_the_deletion(bench: Bench):
     assert (await waiting).status_code == 200
 
 
-async def test_nothing_listens_beyond_loopback_and_the_environment_is_clean(bench: Bench, monkeypatch):
+async def test_nothing_listens_beyond_loopback_and_the_environment_is_clean(bench: Bench, monkeypatch: Any) -> None:
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "geheim")
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", env={"GUNICORN_CMD_ARGS": "--bind 0.0.0.0:0"})
@@ -269,11 +270,11 @@ async def test_nothing_listens_beyond_loopback_and_the_environment_is_clean(benc
     family = {one.pid: one for one in (master, *master.children())}
     listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in family]
     assert listening
-    assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+    assert {connection.laddr[0] for connection in listening} == {"127.0.0.1"}
     assert not any("AZURE_CLIENT_SECRET" in one.environ() for one in family.values())
 
 
-def scorers():
+def scorers() -> Any:
     """Scoring processes that this test process has started and that run."""
     found = []
     for process in psutil.Process().children(recursive=True):
@@ -283,7 +284,7 @@ def scorers():
     return found
 
 
-async def test_a_stop_leaves_no_process(bench: Bench):
+async def test_a_stop_leaves_no_process(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", instances=2)
     slow = await bench.put(endpoint, "green", env={"SLOW_INIT": "30"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy
 import pandas
@@ -16,7 +17,7 @@ MODEL = """
 import mlflow
 
 class Echo(mlflow.pyfunc.PythonModel):
-    def predict(self, context, model_input, params=None):
+    def predict(self: Any, context: Any, model_input: Any, params: float = None) -> Any:
         if isinstance(model_input, dict):
             return {"kinds": {name: type(value).__name__ for name, value in model_input.items()}, "params": params}
         return {"kind": type(model_input).__name__, "shape": list(model_input.shape)}
@@ -25,7 +26,7 @@ mlflow.models.set_model(Echo())
 """
 
 
-def test_parsing():
+def test_parsing() -> None:
     assert nocode.parse([1, 2]).shape == (2,)
     frame = nocode.parse({"columns": ["a"], "index": [0], "data": [[1]]})
     assert isinstance(frame, pandas.DataFrame)
@@ -40,7 +41,7 @@ def test_parsing():
         nocode.parse({"input_string": [[1, 2], [3]]})
 
 
-def test_answers():
+def test_answers() -> None:
     assert nocode.jsonable(pandas.DataFrame({0: ["text"]})) == [{"0": "text"}]
     assert nocode.jsonable(numpy.array([1.5, 2])) == [1.5, 2]
     assert nocode.jsonable({"output": numpy.array(["a"])}) == {"output": ["a"]}
@@ -48,7 +49,7 @@ def test_answers():
     assert nocode.jsonable("text") == "text"
 
 
-async def test_a_model_without_code(bench: Bench, tmp_path):
+async def test_a_model_without_code(bench: Bench, tmp_path: Any) -> None:
     folder = tmp_path / "mlflow_model_folder"
     (folder / "code").mkdir(parents=True)
     (folder / "echo.py").write_text(MODEL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ TWO = {"blue": "Succeeded", "green": "Succeeded"}
         ([], {}, "object"),
     ],
 )
-def test_refused_maps(traffic, mirror, said):
+def test_refused_maps(traffic: Any, mirror: Any, said: Any) -> None:
     assert said in (refusal(traffic, mirror, deployments=TWO) or "")
 
 
@@ -45,11 +46,11 @@ def test_refused_maps(traffic, mirror, said):
         ({"blue": 100}, {"blue": 0}),
     ],
 )
-def test_allowed_maps(traffic, mirror):
+def test_allowed_maps(traffic: Any, mirror: Any) -> None:
     assert refusal(traffic, mirror, deployments=TWO) is None
 
 
-def test_a_deployment_that_is_not_ready_gets_no_new_traffic_but_keeps_what_it_has():
+def test_a_deployment_that_is_not_ready_gets_no_new_traffic_but_keeps_what_it_has() -> None:
     states = {"blue": "Failed", "green": "Succeeded"}
     assert "provisioning state is 'Failed'" in (refusal({"blue": 100}, {}, deployments=states) or "")
     assert refusal({"blue": 90, "green": 10}, {}, deployments=states, live={"blue": 100}) is None
@@ -57,7 +58,7 @@ def test_a_deployment_that_is_not_ready_gets_no_new_traffic_but_keeps_what_it_ha
 
 @given(st.dictionaries(st.sampled_from(["blue", "green", "red", "Blue"]), st.integers(-10, 130), max_size=4),
        st.dictionaries(st.sampled_from(["blue", "green", "red"]), st.integers(-10, 130), max_size=2))  # fmt: skip
-def test_what_is_allowed_always_holds_the_rules(traffic, mirror):
+def test_what_is_allowed_always_holds_the_rules(traffic: Any, mirror: Any) -> None:
     if refusal(traffic, mirror, deployments=TWO) is None:
         assert sum(traffic.values()) in (0, 100)
         assert {name.lower() for name in traffic} <= set(TWO)
@@ -67,7 +68,7 @@ def test_what_is_allowed_always_holds_the_rules(traffic, mirror):
 
 
 @given(st.integers(0, 100))
-def test_every_hundred_requests_fall_as_the_percentages_say(weight):
+def test_every_hundred_requests_fall_as_the_percentages_say(weight: Any) -> None:
     split = Split({"blue": weight, "green": 100 - weight})
     for _ in range(3):
         chosen = Counter(split.next() for _ in range(100))
@@ -75,7 +76,7 @@ def test_every_hundred_requests_fall_as_the_percentages_say(weight):
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5))
-def test_no_deployment_waits_long_for_its_share(weights):
+def test_no_deployment_waits_long_for_its_share(weights: Any) -> None:
     named = {f"d{index}": weight for index, weight in enumerate(weights)}
     split, total = Split(named), sum(weights)
     if not total:
@@ -89,23 +90,23 @@ def test_no_deployment_waits_long_for_its_share(weights):
 
 
 @given(st.integers(0, 50))
-def test_mirror_share(percent):
+def test_mirror_share(percent: Any) -> None:
     share = Share(percent)
     assert sum(share.next() for _ in range(200)) == 2 * percent
 
 
-def test_names_as_they_were_made():
+def test_names_as_they_were_made() -> None:
     assert canonical({"blue": 100, "other": 0}, ["Blue"]) == {"Blue": 100, "other": 0}
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("PT5S", 5), ("PT1M30S", 90), ("PT10M", 600), ("P1DT1H", 90000), ("PT0.5S", 0.5)]
 )
-def test_durations(text, value):
+def test_durations(text: Any, value: Any) -> None:
     assert seconds(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "5", "PT", "P", "5S", None, 5, "PT-5S", "PT5"])
-def test_what_is_no_duration(text):
+def test_what_is_no_duration(text: Any) -> None:
     with pytest.raises(ValueError, match="ISO 8601"):
         seconds(text)
