@@ -348,3 +348,42 @@ def test_an_output_feeds_the_next_job(ml_client: Any, parts: dict[str, Any]) -> 
     uri = f"azureml://jobs/{name}/outputs/out"
     other = submit(ml_client, second(source=Input(type="uri_folder", path=uri)))
     assert wait(ml_client, other).status == "Completed"
+
+
+def test_the_rest_of_the_wire(ml_client: Any, local_env: dict[str, str]) -> None:
+    """PATCH and DELETE, which the SDK does not call."""
+    import requests
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from azure.identity import DefaultAzureCredential
+
+    name = ml_client.jobs.create_or_update(
+        command(command="sleep 30", environment=ENVIRONMENT, compute="serverless")
+    ).name
+    group = f"/subscriptions/{local_env['AZURE_SUBSCRIPTION_ID']}/resourceGroups/local"
+    base = f"https://management.azure.com{group}/providers/Microsoft.MachineLearningServices/workspaces"
+    url = f"{base}/local/jobs/{name}?api-version=2025-01-01-preview"
+    with requests.Session() as session, DefaultAzureCredential() as credential:
+        token = credential.get_token("https://management.azure.com/.default").token
+        session.headers["Authorization"] = f"Bearer {token}"
+        patched = session.patch(url, json={"properties": {"tags": {"a": "b"}}}).json()
+        assert patched["properties"]["tags"] == {"a": "b"}
+        assert session.patch(url, json={"properties": {"command": "x"}}).status_code == 400
+        assert session.delete(url).status_code == 409
+        assert session.post(url.replace("?", "/cancel?")).status_code == 202
+        wait(ml_client, name)
+        gone = session.delete(url)
+        assert gone.status_code == 202
+        assert gone.headers["Location"].startswith("https://management.azure.com/")
+        end = time.monotonic() + 20
+        while session.get(url).status_code != 404 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert session.get(url).status_code == 404
+        assert session.delete(url).status_code == 204
+        elsewhere = session.get(url.replace("/workspaces/local/", "/workspaces/other/"))
+        assert (elsewhere.status_code, elsewhere.json()["error"]["code"]) == (404, "ResourceNotFound")
+        assert session.get(url.replace("resourceGroups/local", "resourceGroups/other")).status_code == 404
+        sweep = {"properties": {"jobType": "Sweep", "experimentName": "e"}}
+        refused = session.put(url.replace(name, f"{name}-sweep"), json=sweep)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "BadRequest")

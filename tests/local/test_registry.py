@@ -6,6 +6,7 @@ import ast
 import shutil
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlops.local.config import Config
 from mlops.local.jobs.components import Components
 from mlops.local.jobs.locations import Locations
 from mlops.local.jobs.runs import Runs
+from mlops.local.jobs.standin import StandIn, StandInFailed
 from mlops.local.layout import Layout
 from mlops.local.registry import RegistryPart
 from mlops.local.workspace import Workspace
@@ -93,3 +95,53 @@ def test_components_follow_the_checkout(checkout: Path, tmp_path: Path) -> None:
     assert (first / "x.py").read_text() == "print(1)\n"  # a snapshot stays what it was
     assert components.find("azureml:flow:1", home=config.registry_id) is None
     shutil.rmtree(checkout)
+
+
+BUILD = """
+import pathlib, sys
+output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
+output.mkdir(parents=True)
+(output / "config.json").write_text("{}")
+with open(pathlib.Path(__file__).with_name("count.txt"), "a") as count:
+    count.write("x")
+"""
+LAYOUTS = """
+import pathlib, sys
+value = lambda name: pathlib.Path(sys.argv[sys.argv.index(name) + 1])
+value("--hub-cache").mkdir()
+value("--mlflow").mkdir()
+(value("--mlflow") / "MLmodel").write_text("flavors: {}")
+"""
+
+
+def standin(tmp_path: Path, build: str) -> StandIn:
+    folder = tmp_path / "checkout" / "components" / "standin"
+    folder.mkdir(parents=True)
+    (folder / "build.py").write_text(build)
+    (folder / "layouts.py").write_text(LAYOUTS)
+    chats = tmp_path / "checkout" / "data" / "bundled" / "pretrain.jsonl"
+    chats.parent.mkdir(parents=True)
+    chats.write_text("{}\n")
+    return StandIn(Layout(root=tmp_path / "state", cache=tmp_path / "cache"), tmp_path / "checkout")
+
+
+def test_the_base_model_is_built_once(tmp_path: Path) -> None:
+    found = standin(tmp_path, BUILD)
+    left = found.folder.parent / f".{found.folder.name}.dead"
+    left.mkdir(parents=True)
+    with ThreadPoolExecutor(3) as pool:
+        folders = set(pool.map(lambda _: found.ensure(publish=tmp_path / "blobs"), range(3)))
+    assert folders == {found.folder}
+    assert (tmp_path / "checkout" / "components" / "standin" / "count.txt").read_text() == "x"
+    assert (tmp_path / "blobs" / "models" / "Phi-3-mini-4k-instruct" / "15" / "MLmodel").exists()
+    assert not left.exists()
+    before = found.key
+    (tmp_path / "checkout" / "data" / "bundled" / "pretrain.jsonl").write_text("{}\n{}\n")
+    assert found.key != before
+
+
+def test_a_base_model_that_cannot_be_built_says_why(tmp_path: Path) -> None:
+    found = standin(tmp_path, "raise SystemExit('no chats')")
+    with pytest.raises(StandInFailed, match="no chats"):
+        found.ensure()
+    assert [path.name for path in found.folder.parent.iterdir() if path.is_dir()] == []

@@ -17,9 +17,9 @@ import mlflow, pathlib
 with mlflow.start_run():
     for step in range(3):
         mlflow.log_metric("train_loss", 1.0 / (step + 1), step=step)
-mlflow.log_params({"rate": 0.5})
-pathlib.Path("note.txt").write_text("noted")
-mlflow.log_artifact("note.txt")
+    mlflow.log_params({"rate": 0.5})
+    pathlib.Path("note.txt").write_text("noted")
+    mlflow.log_artifact("note.txt")
 try:
     mlflow.MlflowClient().search_logged_models(experiment_ids=["0"])
 except mlflow.MlflowException as error:

@@ -64,6 +64,7 @@ class ControlPlane:
             path_prefix=prefix,
         )
         segments = found["rest"].split("/")
+        self._check_scope(found["scope"], segments)
         if request.method == "POST" and len(segments) % 2 == 1 and len(segments) > 1:
             action = segments.pop()
             call.resource_id = path.rsplit("/", 1)[0]
@@ -79,6 +80,24 @@ class ControlPlane:
         if request.method not in verbs:
             raise ArmError(405, "MethodNotAllowed", f"{request.method} is not allowed here.")
         return await verbs[request.method](call)
+
+    def _check_scope(self, scope: str, segments: list[str]) -> None:
+        """What lies in another subscription, group or workspace does not exist, as on Azure."""
+        config, parts = self.workspace.config, scope.strip("/").split("/")
+        if segments[0].lower() != "workspaces" or len(parts) < 2:
+            return
+        if parts[1].lower() != config.subscription.lower():
+            message = f"The subscription '{parts[1]}' could not be found."
+            raise ArmError(404, "SubscriptionNotFound", message)
+        if len(parts) >= 4 and parts[3].lower() != config.resource_group.lower():
+            message = f"Resource group '{parts[3]}' could not be found."
+            raise ArmError(404, "ResourceGroupNotFound", message)
+        if len(segments) > 2 and segments[1].lower() != config.workspace.lower():
+            message = (
+                f"The Resource 'Microsoft.MachineLearningServices/workspaces/{segments[1]}' under resource group "
+                f"'{config.resource_group}' was not found."
+            )
+            raise ArmError(404, "ResourceNotFound", message)
 
     def _type(self, segments: list[str]) -> ResourceType:
         kind = "/".join(segments[0::2])

@@ -95,6 +95,10 @@ class WorkspaceType(ResourceType):
         call.workspace.store.update(call.resource_id, change)
         return Answer(200, self.must(call))
 
+    async def list(self, call: Call) -> Answer:
+        """The one, of its group and of its subscription."""
+        return Answer(200, {"value": [call.workspace.store.get(call.workspace.config.workspace_id)]})
+
     async def action(self, call: Call, action: str) -> Answer:
         """The few that clients call."""
         self.must(call)

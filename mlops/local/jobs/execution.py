@@ -22,7 +22,8 @@ from mlops.local.jobs.locations import Locations, Unresolved
 from mlops.local.jobs.plan import Step
 
 KILL_AFTER_S = 2.5
-MAX_PROCESSES = 4
+MAX_PROCESSES = int(os.environ.get("MLOPS_LOCAL_MAX_PROCESSES", "1"))
+"""A node with eight GPUs asks for eight processes, which a laptop's cores would only slow down."""
 HIDDEN = ("AZURE_", "MLFLOW_", "ARM_", "IDENTITY_", "MSI_", "AZUREML_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")

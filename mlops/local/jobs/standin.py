@@ -81,6 +81,9 @@ class StandIn:
         with (folder.parent / f".{folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self.ready():
+                for left in folder.parent.glob(f".{folder.name}.*/"):  # of a build that was killed
+                    if left.is_dir():
+                        shutil.rmtree(left, ignore_errors=True)
                 self._build(folder)
             if publish is not None:
                 copy_beside(folder / "mlflow", publish / "models" / MODEL / VERSION)
