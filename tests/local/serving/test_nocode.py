@@ -17,7 +17,7 @@ MODEL = """
 import mlflow
 
 class Echo(mlflow.pyfunc.PythonModel):
-    def predict(self: Any, context: Any, model_input: Any, params: float = None) -> Any:
+    def predict(self, context, model_input, params=None):
         if isinstance(model_input, dict):
             return {"kinds": {name: type(value).__name__ for name, value in model_input.items()}, "params": params}
         return {"kind": type(model_input).__name__, "shape": list(model_input.shape)}
