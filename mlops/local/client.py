@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -168,12 +169,30 @@ def request(path: str, *, method: str = "GET", body: Any = None, layout: Layout 
 
 def _record(layout: Layout) -> dict[str, Any] | None:
     """What the running daemon wrote of itself."""
+    found = _process(layout)
+    return found if found is not None and _answers(found["proxy_port"]) else None
+
+
+def _process(layout: Layout) -> dict[str, Any] | None:
+    """The same of one that may be about to end."""
     found = read_json(layout.daemon)
     if found is None:
         return None
     from mlops.local import processes
 
     return found if processes.alive(found["pid"], found["create_time"]) else None
+
+
+def _answers(port: int) -> bool:
+    """Whether the proxy is there; a process that was killed goes on existing for a moment without it."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return bool(connection.recv(1))
+    except TimeoutError:
+        return True  # busy, not gone
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager
@@ -229,7 +248,7 @@ def _stop(layout: Layout) -> bool:
 
     from mlops.local import processes
 
-    record = _record(layout)
+    record = _process(layout)
     if record is not None:
         with contextlib.suppress(psutil.Error):
             processes.end([psutil.Process(record["pid"])], patience_s=STOP_TIMEOUT_S)

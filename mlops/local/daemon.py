@@ -38,7 +38,6 @@ def _ensure() -> int:
 
 
 def _serve() -> int:
-    import fcntl
     import os
 
     import uvloop
@@ -51,13 +50,28 @@ def _serve() -> int:
     layout.root.chmod(0o700)
     _configure_logging(layout.logs)
     with (layout.root / "daemon.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _lock(lock.fileno()):
             sys.stderr.write(f"another daemon serves {layout.root}\n")
             return 3
         uvloop.run(_run(layout))
     return 0
+
+
+def _lock(handle: int, *, patience_s: float = 10.0) -> bool:
+    """Hold the state folder for as long as this process lives; the one before may need a moment to be gone."""
+    import fcntl
+    import time
+
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 async def _run(layout: Layout) -> None:
@@ -70,12 +84,14 @@ async def _run(layout: Layout) -> None:
 
     from mlops.local import processes
     from mlops.local.config import Config
-    from mlops.local.environment import Outer
+    from mlops.local.environment import PROXY_VARIABLES, Outer
     from mlops.local.private_files import read_json, write_private_json
     from mlops.local.proxy import Upstream
     from mlops.local.server import Server
 
     outer = Outer.read()
+    for name in PROXY_VARIABLES:
+        os.environ.pop(name, None)  # they may hold a password, and no child of the daemon calls out
     places = layout.root / "ports.json"
     before = read_json(places) or {}
     server = Server(layout, Config(), Upstream(outer.proxy, outer.no_proxy), outer_bundle=outer.bundle)

@@ -48,7 +48,7 @@ def test_those_who_start_at_once_meet_the_same_daemon(bare_local: Local) -> None
 def test_a_killed_daemon_is_replaced_on_the_same_port(bare_local: Local) -> None:
     before = bare_local.start()
     pid = bare_local.record()["pid"]
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)  # and started again at once, while it is dying
     assert bare_local.start() == before, "shells that have the variables keep working"
     assert bare_local.record()["pid"] != pid
 
@@ -64,10 +64,10 @@ def test_a_record_of_another_process_is_not_believed(bare_local: Local) -> None:
 
 def test_stop_leaves_no_process_behind(own_local: Local) -> None:
     own_local.start()
-    pid = own_local.record()["pid"]
+    record = own_local.record()
     wait_for(lambda: len(processes.marked(own_local.state)) > 1)
     own_local.cli("stop")
-    assert not psutil.pid_exists(pid)
+    assert not processes.alive(record["pid"], record["create_time"])
     assert processes.marked(own_local.state) == []
     assert not (own_local.state / "daemon.json").exists()
     assert own_local.cli("stop").stdout.strip() == "it was not running"
