@@ -21,9 +21,10 @@ from typing import Any
 from mlops.local.arm.resources import ResourceType
 from mlops.local.jobs.components import Components
 from mlops.local.jobs.errors import lost
-from mlops.local.jobs.locations import Locations
+from mlops.local.jobs.locations import Locations, Unresolved
 from mlops.local.jobs.plan import Plan, Planner
 from mlops.local.jobs.runs import TERMINAL, Runs, new_run
+from mlops.local.jobs.standin import StandInFailed
 from mlops.local.processes import alive
 from mlops.local.store import Document
 from mlops.local.workspace import Workspace
@@ -64,10 +65,19 @@ class JobsPart:
     def model_folder(self, identity: str) -> Path:
         """The folder (or file) behind a model's ARM id, ``azureml:…`` id or uri.
 
+        May wait for the base model to be built: call it in a thread.
+
         Raises:
             Unresolved: there is none.
         """
-        return self.locations.path(identity)
+        path = self.locations.path(identity)
+        registry = self.workspace.services.get("registry")
+        if registry is not None and not path.exists() and registry.container in path.parents:
+            try:
+                registry.standin.ensure(publish=registry.container)
+            except StandInFailed as error:
+                raise Unresolved(str(error)) from error
+        return path
 
     def code_folder(self, identity: str) -> Path:
         """The folder of a code version.
