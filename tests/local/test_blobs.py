@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -237,6 +238,31 @@ def test_leases_fence_writers(container: ContainerClient) -> None:
     assert refused(mine.renew) == (409, "LeaseIdMismatchWithLeaseOperation")
     other.release()
     blob.delete_blob()
+
+
+def test_of_many_who_come_at_once_one_wins(container: ContainerClient) -> None:
+    from azure.core.exceptions import ResourceExistsError
+    from azure.storage.blob import BlobLeaseClient
+
+    def first(number: int) -> bool:
+        try:
+            container.upload_blob("once", str(number).encode())
+        except ResourceExistsError:
+            return False
+        return True
+
+    def leased(_: int) -> bool:
+        try:
+            BlobLeaseClient(container.get_blob_client("once")).acquire(15)
+        except ResourceExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(first, range(8)))
+        assert won.count(True) == 1
+        assert container.download_blob("once").readall() == str(won.index(True)).encode()
+        assert list(pool.map(leased, range(8))).count(True) == 1
 
 
 def test_copies_within_the_account_only(container: ContainerClient) -> None:
