@@ -3,6 +3,7 @@
 Started once per GPU by a launcher that sets RANK and WORLD_SIZE, or once without a launcher.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -212,6 +213,24 @@ def save_model(model: Any, inputs: Inputs) -> None:
     model.to(dtype).save_pretrained(output)
 
 
+def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextManager[Any]:
+    """A context in which the first process holds all of the model's weights; every process has to enter it.
+
+    Args:
+        model: the trained model.
+        spread: whether ZeRO-3 has spread the weights over the processes. Not run on the machines that this
+            project is tested on: they have no GPU.
+    """
+    if not spread:
+        return contextlib.nullcontext()
+    import deepspeed  # type: ignore[import-not-found]
+
+    gathered: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(
+        list(model.parameters()), modifier_rank=0
+    )
+    return gathered
+
+
 def latest_checkpoint(folder: Path) -> str | None:
     """The newest checkpoint that an interrupted run of this step left in its output."""
     from transformers.trainer_utils import get_last_checkpoint
@@ -263,8 +282,12 @@ def train(inputs: Inputs) -> None:
         print(f"going on from {checkpoint}" if checkpoint else "no checkpoint to go on from: starting at step 0")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.accelerator.wait_for_everyone()
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    zero = getattr(arguments, "hf_deepspeed_config", None)
+    with whole_weights(trained, spread=zero is not None and zero.is_zero3()):
+        if main_process:
+            save_model(trained, inputs)
     if main_process:
-        save_model(trainer.accelerator.unwrap_model(trainer.model), inputs)
         shutil.rmtree(arguments.output_dir, ignore_errors=True)
         base = read_json(inputs.model_selector_output / METADATA)
         write_json(inputs.pytorch_model_folder / TRAINING, {"base_model": base, "settings": settings})

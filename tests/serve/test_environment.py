@@ -1,0 +1,50 @@
+"""The two environments: what they lock is what the code that runs in them imports."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENTS = ROOT / "environments"
+DISTRIBUTIONS = {"yaml": "pyyaml", "azureml_inference_server_http": "azureml-inference-server-http"}
+FIRST = {"torch", "deepspeed"}
+"""Installed by the Dockerfile outside of the lock."""
+
+
+def imported(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield node.module.partition(".")[0]
+
+
+@pytest.mark.parametrize(
+    ("environment", "code"),
+    [("serve", ENVIRONMENTS / "serve"), ("finetune", ROOT / "components" / "chat_completion")],
+)
+def test_what_is_imported_is_locked(environment: str, code: Path) -> None:
+    own = {path.stem for path in code.glob("*.py")} | {"chat_completion"}
+    needed = set(imported(code)) - own - set(sys.stdlib_module_names) - FIRST
+    lines = (ENVIRONMENTS / environment / "requirements.txt").read_text().splitlines()
+    locked = {line.partition("==")[0] for line in lines if "==" in line and not line.startswith((" ", "#"))}
+    assert {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in needed} <= locked
+    assert "torch" not in locked
+
+
+@pytest.mark.parametrize("environment", ["serve", "finetune"])
+def test_a_definition_builds_from_its_own_folder(environment: str) -> None:
+    folder = ENVIRONMENTS / environment
+    definition = yaml.safe_load((folder / "environment.yml").read_text())
+    assert definition["name"] == f"mlops-{environment}"
+    assert isinstance(definition["version"], str)
+    assert definition["build"] == {"path": ".", "dockerfile_path": "Dockerfile"}
+    dockerfile = (folder / "Dockerfile").read_text()
+    assert dockerfile.index("torch==") < dockerfile.index("--require-hashes")
