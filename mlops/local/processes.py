@@ -16,22 +16,30 @@ import psutil
 
 MARK = "MLOPS_LOCAL_STATE"
 SAME_S = 2.0
-"""How far two readings of one process's creation time may differ (the clock may be set between them)."""
+"""How far two readings of one process's creation time may differ (where it comes from the wall clock)."""
 
 
-def alive(pid: int, create_time: float) -> bool:
-    """Whether the very process still runs."""
+def alive(pid: int, created: float) -> bool:
+    """Whether the very process that :func:`create_time` was asked about still runs."""
     try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - create_time) < SAME_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        return abs(create_time(pid) - created) < SAME_S and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 
 
 def create_time(pid: int) -> float:
-    """When a process began, seconds since the epoch."""
-    return float(psutil.Process(pid).create_time())
+    """When a process began: seconds since the machine's start on Linux, since the epoch elsewhere.
+
+    On Linux a process's time since the epoch changes when the wall clock is set, which laptops do after a sleep.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        fields = stat.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except FileNotFoundError as error:
+        if Path("/proc/self/stat").exists():
+            raise psutil.NoSuchProcess(pid) from error
+        return float(psutil.Process(pid).create_time())
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def marked(state: Path) -> list[psutil.Process]:
