@@ -13,8 +13,8 @@ import pytest
 
 with warnings.catch_warnings():  # the SDK's own, on import
     warnings.simplefilter("ignore")
-    from azure.ai.ml import Input, command, dsl, load_component
-    from azure.ai.ml.entities import Model, PipelineJob
+    from azure.ai.ml import Input, command, dsl, load_component, load_job
+    from azure.ai.ml.entities import Data, Model, PipelineJob
     from azure.ai.ml.exceptions import JobException
     from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 
@@ -348,6 +348,35 @@ def test_an_output_feeds_the_next_job(ml_client: Any, parts: dict[str, Any]) -> 
     uri = f"azureml://jobs/{name}/outputs/out"
     other = submit(ml_client, second(source=Input(type="uri_folder", path=uri)))
     assert wait(ml_client, other).status == "Completed"
+
+
+def test_registered_assets_are_inputs(ml_client: Any, parts: dict[str, Any], tmp_path: Path) -> None:
+    rows = Data(name="job-rows", version="1", path=str(tmp_path / "train.jsonl"), type="uri_file")
+    ml_client.data.create_or_update(rows)
+    made = ml_client.components.create_or_update(parts["make"])
+    (tmp_path / "job.yml").write_text(f"""
+type: pipeline
+settings: {{default_compute: azureml:serverless}}
+outputs:
+  out: {{type: uri_folder, path: "azureml://datastores/workspaceblobstore/paths/custom/${{{{name}}}}"}}
+jobs:
+  made:
+    component: azureml:make:{made.version}
+    inputs: {{text: registered, data: {{type: uri_file, path: "azureml:job-rows:1"}}}}
+    outputs: {{out: "${{{{parent.outputs.out}}}}"}}
+  last:
+    command: cat ${{{{inputs.folder}}}}/made.txt && echo ${{{{inputs.number}}}}
+    environment: {ENVIRONMENT}
+    inputs: {{folder: "${{{{parent.jobs.made.outputs.out}}}}", number: 4.5}}
+""")
+    name = ml_client.jobs.create_or_update(load_job(tmp_path / "job.yml")).name
+    assert wait(ml_client, name).status == "Completed"
+    last = next(child.name for child in ml_client.jobs.list(parent_job_name=name) if child.display_name == "last")
+    ml_client.jobs.download(last, download_path=tmp_path / "last")
+    log = (tmp_path / "last" / "artifacts" / "user_logs" / "std_log.txt").read_text()
+    assert '{"a": 1}' in log
+    assert "4.5" in log
+    assert ml_client.jobs.get(last).status == "Completed"
 
 
 def test_the_rest_of_the_wire(ml_client: Any, local_env: dict[str, str]) -> None:

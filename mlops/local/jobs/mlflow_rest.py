@@ -11,9 +11,16 @@ from typing import Any
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
+RESTART_S = 20.0
+"""How long the daemon takes at most to start it again."""
+
 
 class TrackingError(Exception):
     """The tracking server refused, or cannot be reached."""
+
+
+class Unreachable(TrackingError):
+    """It cannot be reached now."""
 
 
 class TrackingServer:
@@ -70,7 +77,17 @@ class TrackingServer:
         self.call("POST", "runs/update", body)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """One call of its REST API."""
+        """One call of its REST API; tried again for a while when the server is being restarted."""
+        end = time.monotonic() + RESTART_S
+        while True:
+            try:
+                return self._call(method, path, body)
+            except Unreachable:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    def _call(self, method: str, path: str, body: Any) -> Any:
         request = urllib.request.Request(  # noqa: S310 - loopback
             f"{self.url}/api/2.0/mlflow/{path}",
             data=None if body is None else json.dumps(body).encode(),
@@ -82,5 +99,7 @@ class TrackingServer:
                 return json.loads(response.read() or b"{}")
         except urllib.error.HTTPError as error:
             raise TrackingError(error.read().decode(errors="replace")[:2000]) from error
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise Unreachable(str(error)) from error
+        except ValueError as error:
             raise TrackingError(str(error)) from error
