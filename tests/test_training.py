@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops.training import display_name, folder_hash, literal, resolve_parameters, truth
+from mlops.errors import TrainingFailed
+from mlops.resources import Job
+from mlops.training import Progress, display_name, failure, folder_hash, literal, resolve_parameters, timed, truth
 
 values = st.one_of(st.integers(), st.booleans(), st.sampled_from(["cosine", "linear", "true"]))
 parameters = st.dictionaries(st.sampled_from(["a", "b", "learning_rate", "apply_lora"]), values)
@@ -67,3 +69,28 @@ def test_a_folders_hash_follows_names_and_contents_and_no_caches(tmp_path: Path)
     assert folder_hash(tmp_path) == first
     (tmp_path / "a.py").rename(tmp_path / "b.py")
     assert folder_hash(tmp_path) != first
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [("Canceled", "was cancelled"), ("Paused", "'Paused'"), ("NotResponding", "'Not")]
+)
+def test_whatever_is_not_completed_is_no_success(status: str, words: str) -> None:
+    job = Job(name="j", status=status)
+
+    error = failure(None, Progress(job=job, steps=()))  # type: ignore[arg-type]
+
+    assert not job.is_running
+    assert not job.is_completed
+    assert isinstance(error, TrainingFailed)
+    assert words in error.message
+
+
+def test_a_step_is_timed_from_when_it_was_first_seen_running() -> None:
+    seen: dict[str, Job] = {}
+
+    assert timed([Job(name="s", status="NotStarted")], seen)[0].seconds is None
+    running = timed([Job(name="s", status="Running")], seen)[0]
+    ended = timed([Job(name="s", status="Completed")], seen)[0]
+    assert running.started == ended.started
+    assert ended.ended is not None
+    assert timed([Job(name="s", status="Completed")], seen)[0] == ended

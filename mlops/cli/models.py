@@ -46,5 +46,5 @@ def register_job(run: Run, session: Session, job: str) -> tuple[ModelVersion, bo
         found = read_metrics(run, session, job)
         scores = {name: found.last[name] for name in SCORES if name in found.last}
         model, made = models.register(session, run.settings, job, scores=scores)
-        step.note = f"{model.name}:{model.version}" + ("" if made else " (was there)")
+        step.note = f"version {model.version}" + ("" if made else " (was there)")
     return model, made

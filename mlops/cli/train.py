@@ -93,6 +93,8 @@ def wait(run: Run, job: str | None, timeout_s: float | None, cancel_on_interrupt
 @click.option("--plot", type=click.Path(path_type=Path), help="Where to draw the loss curve (PNG).")
 def metrics(run: Run, job: str | None, plot: Path | None) -> None:
     """Losses, throughput and scores of a training job (by default the newest one)."""
+    from rich.console import Group
+
     from mlops.azure.session import connect
 
     session = connect(run.settings, run.console)
@@ -100,7 +102,8 @@ def metrics(run: Run, job: str | None, plot: Path | None) -> None:
     found = read_metrics(run, session, name)
     picture = draw_curve(run, found, plot)
     data = {"job": name, "metrics": dict(found.last), "curves": found.curves, "plot": picture}
-    run.console.result(data, metrics_table(found), outputs=dict(found.last), summary=metrics_markdown(found))
+    text = Group(metrics_table(found), *([f"curve: {picture}"] if picture else []))
+    run.console.result(data, text, outputs=dict(found.last), summary=metrics_markdown(found))
 
 
 # -- shared with `mlops run` -------------------------------------------------------------------------------------------
@@ -127,7 +130,7 @@ def make_plan(
     """Decide the job, with the run's lineage as tags."""
     from mlops import lineage, training
 
-    with run.console.step("Check the base model and the cluster"):
+    with run.console.step("Check model and cluster"):
         return training.plan(
             session, run.settings, data,
             create_compute=create_compute, tags=lineage.tags(run.settings.root), overrides=overrides,
@@ -240,7 +243,8 @@ def show_finished(run: Run, session: Session, progress: Progress) -> None:
         "metrics": dict(found.last),
         "plot": picture,
     }
-    text = Group(metrics_table(found), f"next: mlops register {progress.job.name}")
+    curve = [f"curve: {picture}"] if picture else []
+    text = Group(metrics_table(found), *curve, f"next:  mlops register {progress.job.name}")
     outputs = {"job": progress.job.name, "completed": progress.job.is_completed}
     run.console.result(data, text, outputs=outputs, summary=metrics_markdown(found))
 
