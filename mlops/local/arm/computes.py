@@ -13,6 +13,7 @@ from mlops.local.arm.app import operation_headers
 from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.quota import shortage
 from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.shapes import integer, mapping, tags
 from mlops.local.limits import Limits
 from mlops.local.operations import now
 from mlops.local.skus import Sku, skus
@@ -56,11 +57,12 @@ class Computes(ResourceType):
                 f"The compute name '{call.name}' is not valid: 3 to 24 letters, digits and dashes, "
                 "beginning with a letter."
             )
-        inner: Document = properties.setdefault("properties", {})
+        inner = properties["properties"] = mapping(properties.get("properties"), "properties")
         sku = self._size(inner, kind)
-        scale = inner.get("scaleSettings") or {}
+        scale = mapping(inner.get("scaleSettings"), "scaleSettings")
         if kind == "AmlCompute":
-            least, most = int(scale.get("minNodeCount") or 0), int(scale.get("maxNodeCount") or 1)
+            least = integer(scale.get("minNodeCount"), "minNodeCount", default=0)
+            most = integer(scale.get("maxNodeCount"), "maxNodeCount", default=1)
             if not 0 <= least <= most:
                 raise bad_request(f"The minimum node count {least} must lie between 0 and the maximum, {most}.")
             inner["scaleSettings"] = {
@@ -77,12 +79,12 @@ class Computes(ResourceType):
                     f"The size of compute '{call.name}' cannot be changed from {before} to {inner['vmSize']}."
                 )
         shown = {key: value for key, value in inner.items() if key != "userAccountCredentials"}
-        login = inner.get("userAccountCredentials")
+        login = mapping(inner.get("userAccountCredentials"), "userAccountCredentials")
         if login:
             shown["userAccountCredentials"] = {**login, "adminUserPassword": None}
         made = (existing or {}).get("properties", {}).get("createdOn", now())
         body["location"] = body.get("location") or call.workspace.config.region
-        body["tags"] = body.get("tags") or {}
+        body["tags"] = tags(body.get("tags"))
         body["properties"] = {
             "description": None,
             "disableLocalAuth": False,
@@ -171,7 +173,8 @@ class Computes(ResourceType):
     async def patch(self, call: Call) -> Answer:
         """Change the scale settings."""
         existing = self.must(call)
-        scale = ((call.body.get("properties") or {}).get("properties") or {}).get("scaleSettings") or {}
+        outer = mapping(call.body.get("properties"), "properties")
+        scale = mapping(mapping(outer.get("properties"), "properties").get("scaleSettings"), "scaleSettings")
         body = {**existing, "properties": {**existing["properties"]}}
         inner = dict(existing["properties"].get("properties") or {})
         inner["scaleSettings"] = {**(inner.get("scaleSettings") or {}), **scale}

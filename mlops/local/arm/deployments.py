@@ -12,6 +12,7 @@ from mlops.local.arm.endpoints import conflict, invalid, legal, state, within
 from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.quota import deployments, shortage
 from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.shapes import integer, mapping, tags, text
 from mlops.local.operations import OperationFailed, now
 from mlops.local.serving.containers import container_log
 from mlops.local.serving.durations import seconds
@@ -99,24 +100,26 @@ class Deployments(ResourceType):
         kind = properties.get("endpointComputeType") or "Managed"
         if kind != "Managed":
             raise invalid("EndpointComputeType", f"The endpoint compute type '{kind}' is not supported; use Managed.")
-        requests = {**REQUESTS, **_given(properties.get("requestSettings"))}
-        probes = {name: {**PROBE, **_given(properties.get(name))} for name in ("livenessProbe", "readinessProbe")}
+        requests = {**REQUESTS, **mapping(properties.get("requestSettings"), "requestSettings")}
+        probes = {
+            name: {**PROBE, **mapping(properties.get(name), name)} for name in ("livenessProbe", "readinessProbe")
+        }
         _check_settings(requests, probes, limits.request_timeout_s)
-        sku = {"name": "Default", "tier": "Standard", **_given(body.get("sku"))}
+        sku = {"name": "Default", "tier": "Standard", **mapping(body.get("sku"), "sku")}
         self._check_size(call, properties, sku)
         self._check_assets(call, properties)
         body["sku"] = sku
         body["kind"] = "Managed"
-        body["location"] = body.get("location") or config.region
-        body["tags"] = body.get("tags") or {}
+        body["location"] = text(body.get("location"), "location") or config.region
+        body["tags"] = tags(body.get("tags"))
         own = (existing or {}).get("properties", {}).get("properties", {})
         body["properties"] = {
             "description": None,
             "modelMountPath": None,
             **properties,
-            "properties": {**own, **_given(properties.get("properties"))},
-            "environmentVariables": _given(properties.get("environmentVariables")),
-            "scaleSettings": properties.get("scaleSettings") or {"scaleType": "Default"},
+            "properties": {**own, **mapping(properties.get("properties"), "properties")},
+            "environmentVariables": _environment(properties.get("environmentVariables")),
+            "scaleSettings": mapping(properties.get("scaleSettings"), "scaleSettings") or {"scaleType": "Default"},
             "requestSettings": requests,
             **probes,
             "appInsightsEnabled": bool(properties.get("appInsightsEnabled")),
@@ -156,7 +159,7 @@ class Deployments(ResourceType):
     def _check_assets(self, call: Call, properties: Document) -> None:
         store = call.workspace.store
         model = model_id(properties.get("model"))
-        code = _given(properties.get("codeConfiguration"))
+        code = mapping(properties.get("codeConfiguration"), "codeConfiguration")
         wanted = {"model": model, "environment": properties.get("environmentId"), "code": code.get("codeId")}
         found: dict[str, Document] = {}
         for what, asset in wanted.items():
@@ -173,7 +176,7 @@ class Deployments(ResourceType):
                 found[what] = document
         if code and not (code.get("codeId") and code.get("scoringScript")):
             raise invalid("CodeConfiguration", "A code configuration needs both a code id and a scoring script.")
-        script = PurePosixPath(str(code.get("scoringScript") or ""))
+        script = PurePosixPath(text(code.get("scoringScript"), "scoringScript") or "")
         if script.is_absolute() or ".." in script.parts:
             raise invalid("CodeConfiguration", f"The scoring script '{script}' must lie within the code.")
         if not code and "model" in found:
@@ -195,9 +198,9 @@ class Deployments(ResourceType):
             raise bad_request("An online deployment's properties cannot be patched, only its tags and its sku.")
         body: Document = {**existing, "properties": {**existing["properties"], "provisioningState": "Updating"}}
         if "tags" in call.body:
-            body["tags"] = call.body["tags"] or {}
+            body["tags"] = tags(call.body["tags"])
         if call.body.get("sku"):
-            body["sku"] = {**existing["sku"], **call.body["sku"]}
+            body["sku"] = {**existing["sku"], **mapping(call.body["sku"], "sku")}
             self._check_size(call, body["properties"], body["sku"])
         return Answer(202, None, self._begin(call, body, patched=True))
 
@@ -238,9 +241,7 @@ class Deployments(ResourceType):
             return await super().action(call, action)
         body = self.must(call)
         private = call.workspace.store.private(call.resource_id)
-        tail = call.body.get("tail") or 0
-        if not isinstance(tail, int):
-            raise bad_request(f"The number of lines must be a whole number, not '{tail}'.")
+        tail = integer(call.body.get("tail"), "tail", default=0)
         generation = private.get("latest") or private.get("generation") or ""
         content = await asyncio.to_thread(
             container_log,
@@ -303,11 +304,13 @@ class Deployments(ResourceType):
             self._workspace.store.delete(resource_id)
 
 
-def _given(settings: Any) -> Document:
-    """What a client has set; null is the default."""
-    if settings is not None and not isinstance(settings, dict):
-        raise bad_request(f"The request is invalid: '{settings}' must be a JSON object.")
-    return {key: value for key, value in (settings or {}).items() if value is not None}
+def _environment(given: Any) -> dict[str, str]:
+    variables = mapping(given, "environmentVariables")
+    for name, value in variables.items():
+        text(value, f"environmentVariables.{name}")
+        if not name or "=" in name or "\0" in name + value:
+            raise invalid("EnvironmentVariables", f"The environment variable '{name}' cannot be set.")
+    return variables
 
 
 def _check_settings(requests: Document, probes: dict[str, Document], longest_s: float) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.shapes import mapping, tags, text
 from mlops.local.operations import OperationFailed, now
 from mlops.local.serving.traffic import canonical, refusal
 from mlops.local.store import Document
@@ -157,21 +158,21 @@ class Endpoints(ResourceType):
         names = [one["name"] for one in standing]
         own = (existing or {}).get("properties", {}).get("properties", {})
         body["properties"] = {
-            "description": properties.get("description"),
+            "description": text(properties.get("description"), "description"),
             "properties": {
                 **own,
-                **{str(key): str(value) for key, value in (properties.get("properties") or {}).items()},
+                **{key: str(value) for key, value in mapping(properties.get("properties"), "properties").items()},
                 "azureml.onlineendpointid": body["id"].lower(),
             },
             "authMode": mode,
             "compute": None,
-            "publicNetworkAccess": properties.get("publicNetworkAccess") or "Enabled",
+            "publicNetworkAccess": text(properties.get("publicNetworkAccess"), "publicNetworkAccess") or "Enabled",
             "traffic": canonical(traffic, names),
             "mirrorTraffic": canonical(mirror, names),
         }
         body["identity"] = _identity(body.get("identity"), (existing or {}).get("identity"), config.tenant)
-        body["location"] = body.get("location") or config.region
-        body["tags"] = body.get("tags") or {}
+        body["location"] = text(body.get("location"), "location") or config.region
+        body["tags"] = tags(body.get("tags"))
         body["kind"] = "Managed"
         return body
 
@@ -182,14 +183,16 @@ class Endpoints(ResourceType):
             raise conflict(f"The endpoint '{existing['name']}' is in state '{state(existing)}'; try again later.")
         if "properties" in call.body:
             raise bad_request("An online endpoint's properties cannot be patched, only its tags and its identity.")
-        change = {key: call.body[key] for key in ("tags", "identity") if key in call.body}
+        change: Document = {key: call.body[key] for key in ("tags", "identity") if key in call.body}
         kept = {name: existing["properties"][name] for name in ("traffic", "mirrorTraffic")}
 
+        if "tags" in change:
+            change["tags"] = tags(change["tags"])
+        if "identity" in change:
+            change["identity"] = _identity(change["identity"], existing.get("identity"), call.workspace.config.tenant)
+
         def merge(body: Document) -> None:
-            if "tags" in change:
-                body["tags"] = change["tags"] or {}
-            if "identity" in change:
-                body["identity"] = _identity(change["identity"], body.get("identity"), call.workspace.config.tenant)
+            body.update(change)
             body["properties"]["provisioningState"] = "Updating"
 
         call.workspace.store.update(call.resource_id, merge)
@@ -227,7 +230,7 @@ class Endpoints(ResourceType):
                 kind = str(call.body.get("keyType", "Primary")).lower()
                 if mode != "Key" or kind not in ("primary", "secondary"):
                     raise bad_request(f"The {kind} key of endpoint '{body['name']}' ({mode}) cannot be regenerated.")
-                wanted = {"name": f"{kind}Key", "value": call.body.get("keyValue")}
+                wanted = {"name": f"{kind}Key", "value": text(call.body.get("keyValue"), "keyValue")}
                 operation = call.workspace.operations.start("endpoint.keys", body["id"], wanted, prefix="oe")
                 return Answer(202, None, operation_headers(call, operation, status=False, result="operation"))
             case "token":
@@ -288,8 +291,8 @@ class Endpoints(ResourceType):
 
 
 def _identity(asked: Any, before: Any, tenant: str) -> Document:
-    identity: Document = dict(asked or before or {"type": "SystemAssigned"})
-    kind = str(identity.get("type") or "SystemAssigned")
+    identity = mapping(asked, "identity") or dict(before or {})
+    kind = text(identity.get("type"), "identity.type") or "SystemAssigned"
     identity["type"] = kind
     if "systemassigned" in kind.replace(",", "").lower():
         identity["principalId"] = (before or {}).get("principalId") or str(uuid.uuid4())

@@ -45,6 +45,8 @@ async def test_a_cluster_lives_and_dies(bench: Bench) -> None:
         ("cpu", cluster(low=3, high=2), "minimum node count"),
         ("9cpu", cluster(), "not valid"),
         ("cpu", {"properties": {"computeType": "Kubernetes"}}, "not supported"),
+        ("cpu", {"properties": {"computeType": "AmlCompute", "properties": "big"}}, "JSON object"),
+        ("cpu", {"tags": [1], **cluster()}, "JSON object"),
     ],
 )
 async def test_refusals(bench: Bench, name: Any, body: Any, said: Any) -> None:

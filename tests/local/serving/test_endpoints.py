@@ -371,6 +371,12 @@ async def test_logs_with_a_wrong_number_of_lines(bench: Bench, body: Any) -> Non
         {"requestSettings": [1]},
         {"livenessProbe": "often"},
         {"environmentVariables": "A=1"},
+        {"environmentVariables": {"A": 1}},
+        {"environmentVariables": {"A=B": "1"}},
+        {"environmentVariables": {"A": "\0"}},
+        {"codeConfiguration": {"codeId": "azureml:c:1", "scoringScript": {"a": "b"}}},
+        {"requestSettings": {"maxConcurrentRequestsPerInstance": "many"}},
+        {"scaleSettings": 3},
         {"codeConfiguration": {"codeId": "c", "scoringScript": "../../evil.py"}},
         {"codeConfiguration": {"codeId": "c", "scoringScript": "/etc/evil.py"}},
         {"model": 7},
@@ -395,3 +401,21 @@ async def test_an_update_that_fails_leaves_what_served_in_service(bench: Bench) 
     assert served == {"SLOT": "blue", "COUNT_FILE": "/dev/null"}  # for a daemon that must start it again
     await bench.deployment(endpoint, "blue")
     assert (await bench.score(endpoint)).json()["pid"] != first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tags": [1]},
+        {"tags": {"a": {"b": 1}}},
+        {"identity": 7},
+        {"identity": {"type": []}},
+        {"location": {}},
+        {"properties": []},
+        {"properties": {"authMode": "Key", "traffic": [1]}},
+        {"properties": {"authMode": "Key", "properties": "x"}},
+    ],
+)
+async def test_endpoints_of_shapes_that_nobody_sends(bench: Bench, change: Any) -> None:
+    body = {"location": "eastus", "properties": {"authMode": "Key"}, **change}
+    assert (await bench.arm("PUT", "onlineEndpoints/chat", body)).status_code == 400
