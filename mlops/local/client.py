@@ -136,8 +136,11 @@ def logs(layout: Layout | None = None, *, tail: int = 100, follow: bool = False,
                 yield line.rstrip("\n")
                 continue
             time.sleep(0.2)
-            if not path.exists():
-                return
+            if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break  # deleted, or put away because it was full
+        else:
+            return
+    yield from logs(layout, tail=sys.maxsize, follow=follow, name=name)
 
 
 def request(path: str, *, method: str = "GET", body: Any = None, layout: Layout | None = None) -> Any:

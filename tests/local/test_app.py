@@ -6,9 +6,11 @@ import http.client
 import json
 import ssl
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from mlops.local.config import Config
 from tests.local.conftest import Local
 
 
@@ -81,6 +83,35 @@ def test_azures_clouds_are_described(door: Door) -> None:
     assert status == 200
     assert cloud["name"] == "AzureCloud"
     assert cloud["suffixes"]["storage"] == "core.windows.net"
+
+
+def test_what_stands_around_the_workspace(door: Door) -> None:
+    token = door.token()
+
+    def arm(path: str, method: str = "GET") -> tuple[int, dict[str, Any]]:
+        url = f"{path}?api-version=2022-12-01"
+        status, raw = door.ask("management.azure.com", url, method, Authorization=f"Bearer {token}")
+        return status, json.loads(raw or b"{}")
+
+    config = Config()
+    subscription = f"/subscriptions/{config.subscription}"
+    assert arm("/subscriptions")[1]["value"][0]["subscriptionId"] == config.subscription
+    assert arm(subscription)[1]["tenantId"] == config.tenant
+    assert arm("/tenants")[0] == 200
+    assert arm(f"{subscription}/locations")[1]["value"][0]["name"] == config.region
+    assert arm(f"{subscription}/resourcegroups/LOCAL")[1]["location"] == config.region
+    assert arm(f"{subscription}/resourceGroups/local", "HEAD")[0] == 204
+    assert arm(f"{subscription}/resourceGroups/other")[1]["error"]["code"] == "ResourceGroupNotFound"
+    assert arm("/subscriptions/11111111-1111-1111-1111-111111111111")[1]["error"]["code"] == "SubscriptionNotFound"
+    provider = arm(f"{subscription}/providers/Microsoft.MachineLearningServices")[1]
+    assert provider["registrationState"] == "Registered"
+    account = f"{config.group_id}/providers/Microsoft.Storage/storageAccounts/{config.account}"
+    assert (
+        arm(account)[1]["properties"]["primaryEndpoints"]["blob"] == f"https://{config.account}.blob.core.windows.net/"
+    )
+    (key,) = arm(f"{account}/listKeys", "POST")[1]["keys"]
+    assert key["value"] == json.loads((door.local.state / "credentials.json").read_text())["account_key"]
+    assert arm(config.workspace_id)[0] == 200
 
 
 def test_telemetry_ends_here(door: Door) -> None:
