@@ -247,7 +247,7 @@ def check_gpus(device: Device) -> None:
 
 def train(inputs: Inputs) -> None:
     """Trains and writes the model."""
-    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments
+    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments, set_seed
     from transformers.utils.logging import disable_progress_bar
 
     from chat_completion.training import Collator, MetricsCallback, TokenDataset
@@ -260,6 +260,7 @@ def train(inputs: Inputs) -> None:
     arguments = TrainingArguments(**training_arguments(inputs, device=device, rows=len(splits["train"])))
     main_process = arguments.process_index == 0
     tracker = Tracker(main_process=main_process)
+    set_seed(inputs.seed)  # the Trainer does so as well, but only after the adapters have been drawn
     model = load_model(inputs, device=device)
     trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     settings = {name: value for name, value in asdict(inputs).items() if not isinstance(value, Path)}
