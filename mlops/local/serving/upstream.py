@@ -45,7 +45,10 @@ async def exchange(port: int, method: str, target: str, headers: Iterable[tuple[
             head = await reader.readuntil(b"\r\n\r\n")
             status, parsed = parse(head)
             length = next((value for name, value in parsed if name == "content-length"), None)
-            content = await (reader.read() if length is None else reader.readexactly(int(length)))
+            if method == "HEAD" or status in (204, 304):
+                content = b""
+            else:
+                content = await (reader.read() if length is None else reader.readexactly(int(length)))
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             raise Broken(str(error)) from error
         return Reply(status, parsed, content)

@@ -73,6 +73,7 @@ async def test_the_answer_says_who_gave_it(bench: Bench) -> None:
     own = await bench.http.post(f"{url}/score", json={}, headers={**headers, "x-request-id": "mine"})
     assert own.headers["x-request-id"] == "mine"
     assert (await bench.http.get(f"{url}/", headers=headers)).text == "Healthy"
+    assert (await bench.http.head(f"{url}/", headers=headers)).status_code == 200
     swagger = await bench.http.get(f"{url}/swagger.json", headers=headers)
     assert swagger.json()["swagger"] == "2.0"
 
