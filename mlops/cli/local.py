@@ -11,8 +11,13 @@ import click
 from mlops.cli.options import Run, command
 from mlops.errors import PreconditionError
 
+EXAMPLE = """\b
+Example:
+  mlops local start
+  eval "$(mlops local env)" && python your_azure_program.py"""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXAMPLE)
 def local() -> None:
     """The local workspace: start, stop, status, env, logs, reset.
 

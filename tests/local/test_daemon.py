@@ -146,6 +146,22 @@ def test_logs_hold_no_secrets(local: Local) -> None:
         assert secrets["client_secret"] not in " ".join(process.cmdline())
 
 
+def test_logs_are_shown_and_followed(bare_local: Local) -> None:
+    bare_local.start()
+    refused = bare_local.cli("logs", "--log", "nothing", check=False)
+    assert refused.returncode == 3
+    assert "there are: daemon, requests" in refused.stderr
+    command = [sys.executable, "-m", "mlops", "local", "logs", "--follow", "--log", "requests"]
+    with subprocess.Popen(command, cwd=CHECKOUT, env=bare_local.base, stdout=subprocess.PIPE, text=True) as follower:
+        bare_local.run_python("import requests; requests.get('https://management.azure.com/metadata/endpoints')")
+        assert follower.stdout is not None
+        assert "GET management.azure.com /metadata/endpoints 200" in follower.stdout.readline()
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(10) == 130
+    (line,) = json.loads(bare_local.cli("logs", "--json", "--log", "requests", "--lines", "1").stdout)
+    assert "/metadata/endpoints" in line
+
+
 def test_reset_deletes_the_state_and_asks_first(bare_local: Local) -> None:
     before = bare_local.start()
     refused = bare_local.cli("reset", check=False)
