@@ -62,7 +62,7 @@ def test_calls_fail_as_the_rules_say(bare_local: Local) -> None:
         print(json.dumps(out))
         """,
     )
-    usual = [404, "InvalidResourceType", None]
+    usual = [404, "SubscriptionNotFound", None]
     assert found["none"] == found["other"] == usual
     limited = [429, "TooManyRequests", "2"]
     assert found["status"] == [usual, limited, limited, usual]
