@@ -73,6 +73,8 @@ class TrackingPart:
         """The server's url; starts it where it does not run, and does not wait for it."""
         async with self._lock:
             if not self._runs():
+                before = read_json(self._record) or {}
+                self.port = await free_port(int(before.get("port", 0)))
                 self._spawn()
             return self.url
 
@@ -125,8 +127,6 @@ class TrackingPart:
         folder = self.workspace.layout.mlflow
         folder.mkdir(parents=True, exist_ok=True)
         self.workspace.layout.logs.mkdir(parents=True, exist_ok=True)
-        before = read_json(self._record) or {}
-        self.port = free_port(int(before.get("port", 0)))
         checkout = str(Path(__file__).resolve().parents[2])
         variables = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         variables["PYTHONPATH"] = checkout
@@ -156,11 +156,22 @@ class TrackingPart:
                 log.exception("watching the tracking server")
 
 
-def free_port(wanted: int) -> int:
-    """The wanted port where it is free, as running jobs know it; else another."""
-    for port in (wanted, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            return int(probe.getsockname()[1])
-    raise OSError("no free port")
+async def free_port(wanted: int) -> int:
+    """The port of the server before, as running jobs know it; another where that one stays taken.
+
+    A server that was killed holds its port for a moment longer than it lives.
+    """
+    for _ in range(30 if wanted else 0):
+        if bindable(wanted):
+            return wanted
+        await asyncio.sleep(0.1)
+    return bindable(0)
+
+
+def bindable(port: int) -> int:
+    """The port (any free one for 0), or 0 where it is taken."""
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+        return int(probe.getsockname()[1])
+    return 0

@@ -116,3 +116,49 @@ def test_stopping_ends_jobs_and_leaves_nothing(own_local: Any) -> None:
     assert status(local, name) == "Canceled"
     left = [p for p in psutil.process_iter(["cmdline"]) if str(local.state) in " ".join(p.info["cmdline"] or [])]
     assert not left
+
+
+LOGGING = """
+import os, pathlib, tempfile
+from azure.ai.ml import MLClient, command
+from azure.identity import DefaultAzureCredential
+client = MLClient(DefaultAzureCredential(), os.environ["AZURE_SUBSCRIPTION_ID"], "local", "local")
+folder = pathlib.Path(tempfile.mkdtemp())
+(folder / "log.py").write_text('''
+import time
+import mlflow
+with mlflow.start_run():
+    for step in range(20):
+        mlflow.log_metric("m", step, step=step)
+        print("logged", step, flush=True)
+        time.sleep(0.1)
+''')
+job = command(command="python log.py", code=str(folder), environment="azureml:none:1", compute="serverless")
+print("JOB", client.jobs.create_or_update(job).name)
+"""
+
+
+@pytest.mark.slow
+def test_a_job_outlasts_the_tracking_server(own_local: Any) -> None:
+    import json
+    import sqlite3
+
+    local = own_local
+    out = local.run_python(LOGGING)
+    name = next(row.split()[1] for row in out.splitlines() if row.startswith("JOB "))
+    record = local.state / "mlflow" / "server.json"
+    before = json.loads(record.read_text())
+    log = next((local.state / "blobs").glob("*/azureml"), local.state) / "ExperimentRun" / f"dcid.{name}"
+    std_log = log / "user_logs" / "std_log.txt"
+    until(lambda: std_log.exists() and "logged 3" in std_log.read_text())
+    os.kill(before["pid"], signal.SIGKILL)
+    until(lambda: status(local, name) in ("Completed", "Failed"), limit_s=90)
+    assert status(local, name) == "Completed"
+    after = json.loads(record.read_text())
+    assert (after["port"], after["pid"] != before["pid"]) == (before["port"], True)
+    connection = sqlite3.connect(local.state / "mlflow" / "mlflow.db", timeout=10)
+    try:
+        (count,) = connection.execute("SELECT COUNT(DISTINCT step) FROM metrics WHERE key = 'm'").fetchone()
+    finally:
+        connection.close()
+    assert count == 20
