@@ -115,7 +115,9 @@ def read_parameters(*sources: Mapping[str, Any] | None) -> Generation:
 
 
 def read_conversation(value: Any, place: str) -> Conversation:
-    """One conversation, checked.
+    """One conversation, checked; an answer at its end is dropped, since that answer is what is asked for.
+
+    (Rows of a data set end with the answer, and people send them as they are.)
 
     Raises:
         BadRequest: with the place of what is wrong.
@@ -129,9 +131,10 @@ def read_conversation(value: Any, place: str) -> Conversation:
             raise BadRequest(f"{place}[{index}].role is {message['role']!r}")
         if not isinstance(message["content"], str):
             raise BadRequest(f"{place}[{index}].content is no text")
-    if value[-1]["role"] != "user":
-        raise BadRequest(f"{place}[{len(value) - 1}].role is {value[-1]['role']!r}; the last message must be 'user'")
-    return [{"role": message["role"], "content": message["content"]} for message in value]
+    asked = value[:-1] if value[-1]["role"] == "assistant" else value
+    if not asked or asked[-1]["role"] != "user":
+        raise BadRequest(f"{place} does not end with a question: the last message must be 'user'")
+    return [{"role": message["role"], "content": message["content"]} for message in asked]
 
 
 def read_input(

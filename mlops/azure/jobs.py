@@ -70,6 +70,7 @@ def submit(session: Session, spec: PipelineSpec) -> Job:
 
     with translated("read the pipeline component"):
         if isinstance(spec.component, Path):
+            _ensure_environment(session, spec.component.parents[1] / "environments" / "finetune" / "environment.yml")
             component = load_component(source=str(spec.component))
         else:
             registry, name, version = spec.component
@@ -97,6 +98,18 @@ def submit(session: Session, spec: PipelineSpec) -> Job:
         job.settings.force_rerun = True
         job.settings.continue_on_step_failure = False
         return _job(session.ml.jobs.create_or_update(job, experiment_name=spec.experiment))
+
+
+def _ensure_environment(session: Session, file: Path) -> None:
+    """Our components name their environment with its version; it is made where the workspace has it not."""
+    from azure.ai.ml import load_environment
+    from azure.core.exceptions import ResourceNotFoundError
+
+    wanted = load_environment(file)
+    try:
+        session.ml.environments.get(wanted.name, version=wanted.version)
+    except ResourceNotFoundError:
+        session.ml.environments.create_or_update(wanted)
 
 
 def get(session: Session, name: str) -> Job | None:

@@ -101,13 +101,17 @@ def test_unequal_lengths_fail_in_azures_no_code_script_already() -> None:
         ([{"role": "user"}], r"\[0\] must be an object with 'role' and 'content'"),
         ([{"role": "bot", "content": "x"}], r"\[0\].role is 'bot'"),
         ([{"role": "user", "content": 1}], r"\[0\].content is no text"),
-        (LONG[:2], r"\[1\].role is 'assistant'; the last message must be 'user'"),
-        ([FLAT, LONG[:2]], r"input_string\[1\]\[1\].role"),
+        ([{"role": "system", "content": "x"}], "does not end with a question: the last message must be 'user'"),
+        ([FLAT, LONG[1:2]], r"input_string\[1\] does not end with a question"),
     ],
 )
 def test_inputs_that_are_refused(value: Any, complaint: str) -> None:
     with pytest.raises(BadRequest, match=complaint):
         read_input(value)
+
+
+def test_an_answer_at_the_end_is_what_is_asked_for() -> None:
+    assert read_input([LONG[:2]]) == read_input([LONG[:1]])
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ class StandIn:
         self._layout = layout
         self._script = checkout / "components" / "standin" / "build.py"
         self._chats = checkout / "data" / "bundled" / "pretrain.jsonl"
-        self._sources = (self._script, self._script.with_name("layouts.py"), self._chats)
+        template = checkout / "components" / "chat_completion" / "template.py"
+        self._sources = (self._script, self._script.with_name("layouts.py"), template, self._chats)
         self._known: tuple[tuple[int, ...], str] | None = None
 
     @property
@@ -84,12 +85,12 @@ class StandIn:
                 for left in folder.parent.glob(f".{folder.name}.*/"):  # of a build that was killed
                     if left.is_dir():
                         shutil.rmtree(left, ignore_errors=True)
-                self._build(folder)
+                self._build(folder, lock.fileno())
             if publish is not None:
                 copy_beside(folder / "mlflow", publish / "models" / MODEL / VERSION)
         return folder
 
-    def _build(self, folder: Path) -> None:
+    def _build(self, folder: Path, lock: int) -> None:
         if not self._script.exists():
             raise StandInFailed(f"The script that builds the base model is missing: '{self._script}'.")
         beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
@@ -97,18 +98,21 @@ class StandIn:
         beside.mkdir(parents=True)
         try:
             command = [sys.executable, str(self._script), "--pretrain", str(self._chats), "--output", str(model)]
-            run(command)
+            run(command, lock)
             layouts = [sys.executable, str(self._script.with_name("layouts.py")), "--model", str(model)]
             targets = ["--hub-cache", str(beside / "hf"), "--mlflow", str(beside / "mlflow")]
-            run([*layouts, "--repo", HUGGINGFACE_ID, *targets])
+            run([*layouts, "--repo", HUGGINGFACE_ID, *targets], lock)
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
 
-def run(command: list[str]) -> None:
+def run(command: list[str], lock: int) -> None:
     """Run one of the programs that make the model.
+
+    The program inherits the lock: when the daemon that started it is killed, the next one waits for it to end instead
+    of building beside it.
 
     Raises:
         StandInFailed: it failed or took too long.
@@ -116,7 +120,9 @@ def run(command: list[str]) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=BUILD_S, check=False)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=BUILD_S, pass_fds=(lock,), check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise StandInFailed(f"Building the base model took longer than {BUILD_S:g} seconds.") from error
     if done.returncode != 0:
