@@ -134,8 +134,7 @@ def read(response: httpx.Response, latency_ms: float) -> Answer:
     slot = response.headers.get(SLOT_HEADER)
     raw = response.text
     if response.status_code != 200:
-        model_says = response.headers.get("ms-azureml-model-error-reason")
-        error = f"HTTP {response.status_code}: {model_says or raw[:300] or response.reason_phrase}"
+        error = f"HTTP {response.status_code}: {reason(response)}"
         return Answer(status=response.status_code, latency_ms=latency_ms, slot=slot, error=error, raw=raw)
     try:
         texts = texts_of(response.json())
@@ -143,6 +142,16 @@ def read(response: httpx.Response, latency_ms: float) -> Answer:
         error = f"the answer is not of the agreed shape: {problem}"
         return Answer(status=200, latency_ms=latency_ms, slot=slot, error=error, raw=raw)
     return Answer(status=200, latency_ms=latency_ms, slot=slot, texts=texts, raw=raw)
+
+
+def reason(response: httpx.Response) -> str:
+    """Why a request was not answered: the server's own sentence, else the gateway's."""
+    import contextlib
+
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(response.json()["error"]["message"])[:500]
+    model_says = response.headers.get("ms-azureml-model-error-reason")
+    return model_says or response.text[:300] or response.reason_phrase
 
 
 def texts_of(body: Any) -> tuple[str, ...]:
