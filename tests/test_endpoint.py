@@ -19,7 +19,7 @@ def test_a_refusal_is_told_in_the_servers_own_words(
     status: int, body: object, headers: dict[str, str], says: str
 ) -> None:
     content = {"text": body} if isinstance(body, str) else {"json": body}
-    answer = read(httpx.Response(status, headers=headers, **content), 1.0)  # type: ignore[arg-type]
+    answer = read(httpx.Response(status, headers=headers, **content), 1.0)
 
     assert answer.ok is False
     assert answer.error == says

@@ -128,5 +128,5 @@ def test_settings_cannot_be_changed() -> None:
     settings = load("local", ROOT / "mlops.yaml")
 
     with pytest.raises(ValueError, match="frozen"):
-        settings.target = "production"  # type: ignore[misc]
+        settings.target = "production"
     assert isinstance(settings, Settings)
