@@ -62,7 +62,9 @@ def test_an_endpoint_that_somebody_changes_is_left_alone() -> None:
         rollout.make_plan(SETTINGS, "chat", endpoint({"blue": 100}, state="Updating"), [slot("blue")])
 
 
-traffic_maps: st.SearchStrategy[dict[str, int]] = st.one_of(st.just({}), st.sampled_from(SLOTS).map(lambda name: {name: 100}))
+traffic_maps: st.SearchStrategy[dict[str, int]] = st.one_of(
+    st.just({}), st.sampled_from(SLOTS).map(lambda name: {name: 100})
+)
 
 
 @given(traffic_maps, st.sets(st.sampled_from(SLOTS)), st.booleans())
