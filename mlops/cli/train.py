@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from mlops.training import Progress, TrainingData, TrainingPlan
 
 
+ENDED_OR_RUNNING = frozenset({"Running", "Completed", "Failed", "Canceled", "Paused", "NotResponding"})
+"""States of a step that are worth a line in a log."""
+
+
 @command(
     example="""
 mlops train                             # prepare the data, submit, follow to the end
@@ -144,8 +148,6 @@ def submit(run: Run, session: Session, made: TrainingPlan, *, again: bool) -> An
     with run.console.step("Submit the pipeline") as step:
         found = training.submit(session, run.settings, made, again=again)
         step.note = found.job.name if found.is_new else f"{found.job.name} is there already ({found.job.status})"
-    if found.job.studio_url:
-        run.console.say(f"  {found.job.studio_url}")
     return found.job
 
 
@@ -170,14 +172,19 @@ def _steps_shown(run: Run) -> Iterator[Any]:
     """A live table on a terminal; elsewhere a line for each change of state."""
     import sys
 
+    from rich.console import Group
     from rich.live import Live
     from rich.table import Table
+    from rich.text import Text
 
     seen: dict[str, str] = {}
 
     def lines(progress: Progress) -> None:
+        if progress.job.studio_url and seen.get("") != progress.job.studio_url and progress.job.status == "Running":
+            seen[""] = progress.job.studio_url
+            run.console.say(progress.job.studio_url)
         for step in progress.steps:
-            if seen.get(step.name) != step.status:
+            if seen.get(step.name) != step.status and step.status in ENDED_OR_RUNNING:
                 seen[step.name] = step.status
                 took = f" after {step.seconds:.0f} s" if step.seconds and step.ended else ""
                 run.console.say(f"{step.display_name}: {step.status}{took}")
@@ -194,7 +201,7 @@ def _steps_shown(run: Run) -> Iterator[Any]:
             for step in progress.steps:
                 shown.add_row(step.display_name, step.status, f"{step.seconds:.0f} s" if step.seconds else "")
             shown.add_row(progress.job.name, progress.job.status, "", style="bold")
-            live.update(shown)
+            live.update(Group(shown, Text(progress.job.studio_url or "", overflow="fold")))
 
         yield table
 
