@@ -58,9 +58,7 @@ def measure(environment: dict[str, str | None], count: int) -> dict[str, tuple[f
         login = f"https://login.microsoftonline.com/{env['AZURE_TENANT_ID']}/oauth2/v2.0/token"
         token = client.post(login, data=form).raise_for_status().json()["access_token"]
         client.headers["Authorization"] = f"Bearer {token}"
-        model = {
-            "properties": {"modelType": "custom_model", "modelUri": "azureml://datastores/workspaceblobstore/paths/x"}
-        }
+        image = {"properties": {"image": "docker.io/library/python:3.12"}}
         versions = iter(range(1, 10**6))
         return medians(
             {
@@ -70,10 +68,12 @@ def measure(environment: dict[str, str | None], count: int) -> dict[str, tuple[f
                     f"https://management.azure.com/subscriptions/{env['AZURE_SUBSCRIPTION_ID']}"
                     f"/providers/Microsoft.MachineLearningServices/locations/eastus/vmSizes?{VERSION}"
                 ),
-                "PUT model version": lambda: client.put(
-                    f"{workspace}/models/bench/versions/{next(versions)}?{VERSION}", json=model
+                "PUT environment version": lambda: client.put(
+                    f"{workspace}/environments/bench/versions/{next(versions)}?{VERSION}", json=image
                 ),
-                "LIST model versions": lambda: client.get(f"{workspace}/models/bench/versions?{VERSION}&$top=10"),
+                "LIST environment versions": lambda: client.get(
+                    f"{workspace}/environments/bench/versions?{VERSION}&$top=10"
+                ),
                 "POST datastore secrets": lambda: client.post(
                     f"{workspace}/datastores/workspaceblobstore/listSecrets?{VERSION}", json={}
                 ),
