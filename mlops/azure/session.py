@@ -76,10 +76,10 @@ def connect(settings: Settings, console: Console) -> Session:
 def _from_config(credential: Any, settings: Settings) -> Any:
     from azure.ai.ml import MLClient
 
-    places = (settings.root / "config.json", settings.root / ".azureml" / "config.json")
-    for place in places:
-        if place.is_file():
-            return MLClient.from_config(credential, path=str(place.parent), file_name=place.name, **QUIET)
+    # .azureml/config.json is not read: in a checkout it names the local workspace
+    place = settings.root / "config.json"
+    if place.is_file():
+        return MLClient.from_config(credential, path=str(place.parent), file_name=place.name, **QUIET)
     raise PreconditionError(
         f"no workspace is named for the target '{settings.target}'",
         hint=f"set {', '.join(VARIABLES)}, or put the workspace's config.json beside mlops.yaml",

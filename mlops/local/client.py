@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops.local.config import Config
-from mlops.local.environment import Environment, Outer, environment, write_config_json
+from mlops.local.environment import Environment, Outer, environment, offer_config_json
 from mlops.local.layout import Layout
 from mlops.local.private_files import read_json
 
@@ -234,7 +234,7 @@ def _launch(layout: Layout) -> None:
         found = _record(layout)
         if found is not None and found["pid"] == process.pid:
             process.returncode = 0  # it is meant to outlive this process: no warning about that
-            write_config_json(layout.root / "config.json", Config())
+            offer_config_json(layout, Config())
             return
         if process.poll() is not None:
             break

@@ -136,3 +136,24 @@ def write_config_json(path: Path, config: Config) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)
+
+
+def offer_config_json(layout: Layout, config: Config) -> None:
+    """Write the workspace's config.json where clients look for it.
+
+    Below the state folder always; and as ``.azureml/config.json`` of the checkout that holds the state folder, where
+    ``MLClient.from_config`` finds it from any folder of that checkout, unless one of a real workspace is there.
+    """
+    write_config_json(layout.root / "config.json", config)
+    if layout.root.parent.name != ".mlops":
+        return
+    place = layout.root.parent.parent / ".azureml" / "config.json"
+    try:
+        ours = (
+            not place.exists()
+            or json.loads(place.read_text(encoding="utf-8"))["subscription_id"] == config.subscription
+        )
+    except (ValueError, KeyError, TypeError, OSError):
+        ours = False
+    if ours:
+        write_config_json(place, config)
