@@ -85,7 +85,14 @@ eval "$(mlops local env)"                # this shell's Azure is now the local w
 mlops local env --format github >> "$GITHUB_ENV"
 """,
 )
-@click.option("--format", "form", type=click.Choice(["shell", "json", "github"]), default="shell", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["shell", "json", "github"]),
+    default="shell",
+    show_default=True,
+    help="Lines for a shell, one JSON object, or lines for GITHUB_ENV.",
+)
 def env(run: Run, form: str) -> None:
     """Print the variables that lead any program's Azure calls to the local workspace; starts it if need be.
 
