@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import Any
 
 
 def main() -> None:
     """Run the `mlops` command and exit with a code of :mod:`mlops.errors`."""
     from mlops.cli import run
 
+    signal.signal(signal.SIGTERM, _interrupt)  # what a cancelled GitHub job gets: clean up as after Ctrl-C
     # Windows aside, a closed pipe (`mlops … | head`) is the reader's choice, not an error.
     try:
         sys.exit(run(sys.argv[1:]))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ job (folded groups, annotations, step outputs, a Markdown summary). Plain functi
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -29,13 +30,13 @@ WIDTH = 80
 
 
 def plain(value: Any) -> Any:
-    """Turn dataclasses, pydantic models, paths and enums into what JSON can hold."""
+    """Turn dataclasses, pydantic models, paths and enums into what JSON can hold; NaN and infinities become null."""
     import dataclasses
     import datetime
     import enum
 
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+        return plain(value.model_dump(mode="json"))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -48,6 +49,8 @@ def plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value
 
 
@@ -88,16 +91,23 @@ class Console:
 
     @property
     def out(self) -> RichConsole:
-        """The console on stdout."""
-        return self._rich(sys.stdout)
+        """The console on stdout. What a model says is shown as it is, brackets and colons included."""
+        return self._rich(sys.stdout, markup=False)
 
     @staticmethod
-    def _rich(stream: Any) -> RichConsole:
+    def _rich(stream: Any, *, markup: bool = True) -> RichConsole:
         from rich.console import Console as RichConsole
+
+        class Terminal(RichConsole):
+            def on_broken_pipe(self) -> None:
+                """`mlops … | head`: the reader's choice, which the entry point knows; rich would exit with 1."""
+                raise BrokenPipeError
 
         terminal = stream.isatty()
         width = None if terminal or "COLUMNS" in os.environ else WIDTH
-        return RichConsole(file=stream, width=width, highlight=False, soft_wrap=not terminal)
+        return Terminal(
+            file=stream, width=width, highlight=False, emoji=False, markup=markup, soft_wrap=not terminal
+        )  # fmt: skip
 
     # -- progress --------------------------------------------------------------------------------------------------
 
@@ -137,7 +147,7 @@ class Console:
         from rich.markup import escape
 
         if not self.quiet:
-            self.err.print(f"{'  ' * self._depth}{escape(text)}")
+            self.err.print(f"{'  ' * self._depth}{escape(text)}", soft_wrap=True)  # an address stays in one piece
 
     def warn(self, text: str, *, place: Place | None = None) -> None:
         """Something the user should know but that stops nothing."""
@@ -146,7 +156,7 @@ class Console:
         if self.on_github:
             self.annotate("warning", text, place=place)
         else:
-            self.err.print(f"{'  ' * self._depth}[yellow]![/yellow] {escape(text)}")
+            self.err.print(f"{'  ' * self._depth}[yellow]![/yellow] {escape(text)}", soft_wrap=True)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -204,7 +214,7 @@ class Console:
         if self.as_json:
             sys.stdout.write(json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         else:
-            self.out.print(text)
+            self.out.print(text, soft_wrap=isinstance(text, str) or None)
         sys.stdout.flush()
         if outputs:
             self.outputs(outputs)
@@ -219,24 +229,32 @@ class Console:
             self.annotate("error", error.message, place=error.place)
         where = f"{error.place}: " if error.place is not None else ""
         err = self.err
-        err.print(f"[red]✕[/red] {escape(where + error.message)}")
+        err.print(f"[red]✕[/red] {escape(where + error.message)}", soft_wrap=True)
         for line in error.details:
-            err.print(f"  {escape(line)}")
+            err.print(f"  {escape(line)}", soft_wrap=True)
         if error.hint:
-            err.print(f"[dim]→[/dim] {escape(error.hint)}")
+            err.print(f"[dim]→[/dim] {escape(error.hint)}", soft_wrap=True)
         if self.as_json:
-            document = {
-                "error": {
-                    "message": error.message,
-                    "kind": type(error).__name__,
-                    "exit_code": error.exit_code,
-                    "hint": error.hint,
-                    "details": list(error.details),
-                    "place": None if error.place is None else plain(error.place),
-                }
+            self.failed_as_json(error)
+        parts = [f"**✕ {where}{error.message}**"]
+        if error.details:
+            parts.append("````text\n" + "\n".join(error.details) + "\n````")
+        self.summary("\n\n".join([*parts, *([error.hint] if error.hint else [])]))
+
+    @staticmethod
+    def failed_as_json(error: MlopsError) -> None:
+        """An error as the one document on stdout."""
+        document = {
+            "error": {
+                "message": error.message,
+                "kind": type(error).__name__,
+                "exit_code": error.exit_code,
+                "hint": error.hint,
+                "details": list(error.details),
+                "place": None if error.place is None else plain(error.place),
             }
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        self.summary(f"**✕ {error.message}**" + (f"\n\n{error.hint}" if error.hint else ""))
+        }
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 def _data(text: str) -> str:

@@ -321,7 +321,7 @@ def write(report: Report, folder: Path, *, logs: Mapping[str, str] | None = None
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        document = json.dumps(without_nan(plain(report)), indent=2, ensure_ascii=False)
+        document = json.dumps(plain(report), indent=2, ensure_ascii=False)
         (beside / "report.json").write_text(document + "\n", encoding="utf-8")
         (beside / "report.md").write_text(markdown(report) + "\n", encoding="utf-8")
         for name, text in (logs or {}).items():
@@ -331,12 +331,3 @@ def write(report: Report, folder: Path, *, logs: Mapping[str, str] | None = None
         shutil.rmtree(beside, ignore_errors=True)
         raise
     return folder
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN: it becomes null."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

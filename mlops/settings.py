@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -174,6 +174,9 @@ class Settings(Section):
         return f"chat_completion_{self.base_model.name}"
 
 
+SECTIONS = [name for name in Settings.model_fields if name not in ("target", "root")]
+
+
 def find_file(start: Path | None = None) -> Path:
     """The settings file: MLOPS_SETTINGS, or mlops.yaml here or in a folder above."""
     named = os.environ.get("MLOPS_SETTINGS")
@@ -210,13 +213,19 @@ def load(target: str, path: Path | None = None) -> Settings:
             f"no target '{target}' in {path.name}; it has {', '.join(names) or 'none'}",
             hint=f"did you mean '{close[0]}'?" if close else "choose one with --target or MLOPS_TARGET",
         )
+    parts = [(("defaults",), tree.get("defaults")), (("targets", target), targets[target])]
+    for where, part in parts:
+        if part is not None and not isinstance(part, Mapping):
+            place = Place(file=path.name, line=lines.get(where))
+            raise UsageError(f"'{'.'.join(where)}' is '{part}'; it must hold sections such as 'data'", place=place)
+        for key in part or {}:
+            if key not in SECTIONS:
+                raise _unknown(str(key), SECTIONS, path, lines.get((*where, str(key))))
     merged = _merge(tree.get("defaults") or {}, targets[target] or {})
     try:
         return Settings(target=target, root=path.parent, **merged)
     except ValidationError as error:
         raise _explain(error, target, path, lines) from None
-    except TypeError as error:
-        raise UsageError(f"{path.name}: {error}") from None
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,7 +313,7 @@ def _suggest(loc: tuple[str, ...]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def _unknown(key: str, known: list[str], path: Path, line: int | None) -> UsageError:
+def _unknown(key: str, known: Sequence[str], path: Path, line: int | None) -> UsageError:
     close = difflib.get_close_matches(key, known, n=1)
     text = f"unknown key '{key}'" + (f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}")
     return UsageError(text, place=Place(file=path.name, line=line))

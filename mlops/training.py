@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops import catalogue
 from mlops.azure import computes, jobs, models
-from mlops.errors import MlopsError, NotFinishedYet, PreconditionError, TrainingFailed
+from mlops.errors import MlopsError, NotFinishedYet, PreconditionError, TrainingFailed, UsageError
 from mlops.resources import RUNNING, Cluster, Job, ModelVersion
 
 if TYPE_CHECKING:
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from mlops.settings import Settings
 
 COMPONENT = "chat_completion_pipeline"
-MAX_ATTEMPTS = 50
+MAX_ATTEMPTS = 1000
+COUNTED = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_nodes_finetune",
+    "number_of_gpu_to_use_finetuning",
+)
+"""Parameters that this program calculates with."""
+DECIDED = frozenset({"mlflow_model_path", "huggingface_id", "train_file_path", "test_file_path"})
+"""Inputs of the pipeline that follow from other settings."""
 LOG_LINES = 25
 OUR_DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 3,
@@ -86,6 +95,20 @@ def resolve_parameters(wanted: Mapping[str, Any], model_defaults: Mapping[str, A
     merged.update({name: Parameter(name, value, "model") for name, value in model_defaults.items()})
     merged.update({name: Parameter(name, value, "setting") for name, value in wanted.items()})
     return tuple(merged.values())
+
+
+def check_parameters(wanted: Mapping[str, Any]) -> None:
+    """Refuse what would be overwritten or cannot be calculated with.
+
+    Raises:
+        UsageError: a parameter that other settings decide, or one that is no whole number.
+    """
+    for name, value in wanted.items():
+        if name in DECIDED or name.startswith("compute_"):
+            hint = "data, base_model and compute in mlops.yaml decide it"
+            raise UsageError(f"'{name}' cannot be set as a parameter", hint=hint)
+        if name in COUNTED and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+            raise UsageError(f"the parameter '{name}' is '{value}'; it must be a whole number from 1")
 
 
 def truth(value: Any) -> bool:
@@ -194,11 +217,13 @@ def plan(session: Session, settings: Settings, data: TrainingData, *, create_com
 
     Raises:
         PreconditionError: see :func:`find_base_model` and :func:`check_compute`.
+        UsageError: see :func:`check_parameters`.
     """
+    wanted = {**settings.training.parameters, **(overrides or {})}
+    check_parameters(wanted)
     choice = settings.base_model
     base = find_base_model(session, settings)
     cluster, gpus = check_compute(session, settings, base=base, create=create_compute)
-    wanted = {**settings.training.parameters, **(overrides or {})}
     parameters = resolve_parameters(wanted, catalogue.model_defaults(base.tags) if base else {})
     values = {item.name: item.value for item in parameters}
     inputs: dict[str, Any] = {item.name: literal(item.value) for item in parameters}

@@ -88,3 +88,32 @@ def test_curves(tmp_path: Path) -> None:
     assert draw({"train_loss": points}, tmp_path / "a" / "loss.png", title="t").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["loss.png"]
     assert "xychart-beta" in mermaid(points, title="t")
+
+
+def test_what_a_model_says_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "[INST] a :warning: and [bold]b[/INST] " + "long " * 40
+    Console().result({}, said)
+
+    assert capsys.readouterr().out == said + "\n"
+
+
+def test_a_long_address_stays_in_one_piece(capsys: pytest.CaptureFixture[str]) -> None:
+    address = "https://ml.azure.com/runs/" + "x" * 200
+    Console().say(address)
+    Console().failure(MlopsError("no", hint=address))
+
+    assert capsys.readouterr().err.count(address) == 2
+
+
+def test_numbers_that_json_lacks_become_null(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(as_json=True).result({"loss": float("nan"), "curve": [(1, float("inf"))], "at": 1.5}, "")
+
+    assert json.loads(capsys.readouterr().out) == {"loss": None, "curve": [[1, None]], "at": 1.5}
+
+
+def test_the_summary_of_a_failure_shows_its_details(github: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Console().failure(DataInvalid("broken", details=["line one", "line two"], hint="mend it"))
+
+    text = (github / "summary").read_text(encoding="utf-8")
+    assert "**✕ broken**\n\n````text\nline one\nline two\n````\n\nmend it" in text
+    assert "::error::broken" in capsys.readouterr().err

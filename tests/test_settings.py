@@ -130,3 +130,22 @@ def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings.target = "production"
     assert isinstance(settings, Settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("defaults: [1]\ntargets: {local: {}}", "'defaults' is '\\[1\\]'"),
+        ("targets: {local: [1]}", "'targets.local' is '\\[1\\]'"),
+        ("targets:\n  local: {root: /x}", "unknown key 'root'"),
+        ("targets:\n  local: {1: 2}", "unknown key '1'"),
+        ("targets:\n  local: {gaet: {}}", "did you mean 'gate'"),
+        ("targets: {local: hello}", "'targets.local' is 'hello'"),
+    ],
+)
+def test_sections_of_an_odd_shape_are_explained(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "mlops.yaml"
+    path.write_text(text, encoding="utf-8")
+
+    with pytest.raises(UsageError, match=says):
+        load("local", path)

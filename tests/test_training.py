@@ -6,9 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops.errors import TrainingFailed
+from mlops.cli.train import parse
+from mlops.errors import TrainingFailed, UsageError
 from mlops.resources import Job
-from mlops.training import Progress, display_name, failure, folder_hash, literal, resolve_parameters, timed, truth
+from mlops.training import (
+    Progress,
+    check_parameters,
+    display_name,
+    failure,
+    folder_hash,
+    literal,
+    resolve_parameters,
+    timed,
+    truth,
+)
 
 values = st.one_of(st.integers(), st.booleans(), st.sampled_from(["cosine", "linear", "true"]))
 parameters = st.dictionaries(st.sampled_from(["a", "b", "learning_rate", "apply_lora"]), values)
@@ -94,3 +105,31 @@ def test_a_step_is_timed_from_when_it_was_first_seen_running() -> None:
     assert running.started == ended.started
     assert ended.ended is not None
     assert timed([Job(name="s", status="Completed")], seen)[0] == ended
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [("1", 1), ("5e-3", 0.005), ("true", True), ("cosine", "cosine"), ("", ""), ("0.5", 0.5)],
+)
+def test_an_override_is_read_as_people_mean_it(given: str, value: object) -> None:
+    read = parse((f"name={given}",))["name"]
+
+    assert (read, type(read)) == (value, type(value))
+
+
+@pytest.mark.parametrize("given", ["name", "=1", "name={", "name=[1, 2]", "name=null", "name=2026-01-01"])
+def test_an_override_that_is_no_value_is_wrong_use(given: str) -> None:
+    with pytest.raises(UsageError):
+        parse((given,))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("per_device_train_batch_size", "abc"), ("num_nodes_finetune", 0), ("gradient_accumulation_steps", 1.5),
+        ("huggingface_id", "someone/else"), ("train_file_path", "x"), ("compute_finetune", "other"),
+    ],
+)  # fmt: skip
+def test_a_parameter_that_could_not_hold_is_refused(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=name):
+        check_parameters({name: value})

@@ -56,34 +56,51 @@ def connect(settings: Settings, console: Console) -> Session:
         AzureError: the login is refused.
     """
     if settings.is_local:
-        enter_local_workspace(settings)
+        enter_local_workspace()
     _quiet()
     from azure.ai.ml import MLClient
 
+    named = workspace_of(settings)
     credential = _credential(console)
     with translated("open the workspace"):
-        named = [os.environ.get(name, "") for name in VARIABLES]
-        if all(named):
-            ml = MLClient(credential, *named, **QUIET)
-        elif any(named):
-            missing = ", ".join(name for name, value in zip(VARIABLES, named, strict=True) if not value)
-            raise PreconditionError(f"the workspace is named only in part: {missing} is not set")
-        else:
-            ml = _from_config(credential, settings)
+        ml = MLClient(credential, *named, **QUIET)
     return Session(settings=settings, console=console, ml=ml, credential=credential)
 
 
-def _from_config(credential: Any, settings: Settings) -> Any:
-    from azure.ai.ml import MLClient
+def workspace_of(settings: Settings) -> tuple[str, str, str]:
+    """Subscription, resource group and workspace: of the environment, else of a config.json beside mlops.yaml.
 
-    # .azureml/config.json is not read: in a checkout it names the local workspace
-    place = settings.root / "config.json"
+    Raises:
+        PreconditionError: neither names them all.
+    """
+    given = [os.environ.get(name, "") for name in VARIABLES]
+    if all(given):
+        return given[0], given[1], given[2]
+    if any(given):
+        missing = ", ".join(name for name, value in zip(VARIABLES, given, strict=True) if not value)
+        raise PreconditionError(
+            f"the workspace is named only in part: {missing} is not set", hint=f"set all of {', '.join(VARIABLES)}"
+        )
+    place = settings.root / "config.json"  # not .azureml/config.json: in a checkout it names the local workspace
     if place.is_file():
-        return MLClient.from_config(credential, path=str(place.parent), file_name=place.name, **QUIET)
+        return _config(place)
     raise PreconditionError(
         f"no workspace is named for the target '{settings.target}'",
         hint=f"set {', '.join(VARIABLES)}, or put the workspace's config.json beside mlops.yaml",
     )
+
+
+def _config(file: Path) -> tuple[str, str, str]:
+    """What a workspace's config.json names."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+        values = [str(found[name]) for name in ("subscription_id", "resource_group", "workspace_name")]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise PreconditionError(
+            f"'{file}' names no workspace: {what}", hint="download it anew from the workspace's page"
+        ) from None
+    return values[0], values[1], values[2]
 
 
 def _credential(console: Console) -> Any:
@@ -96,9 +113,9 @@ def _credential(console: Console) -> Any:
         credential.get_token(SCOPE)
     except CoreError as error:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            first = str(error).strip().splitlines()[0]
+            first, *tried = [line.strip() for line in str(error).strip().splitlines()]
             hint = "run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and a credential"
-            raise AzureError(f"log in to Azure: {first}", hint=hint) from error
+            raise AzureError(f"log in to Azure: {first}", hint=hint, details=tried[1:8]) from error
         console.say("no login found; a browser opens")
         browser = InteractiveBrowserCredential()
         with translated("log in to Azure"):
@@ -107,13 +124,15 @@ def _credential(console: Console) -> Any:
     return credential
 
 
-def enter_local_workspace(settings: Settings) -> None:
+def enter_local_workspace() -> None:
     """Start the local workspace where it does not run, and lead this process to it.
 
     Every variable that could lead elsewhere (a proxy, an authority, a managed identity) is set anew or removed.
     """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    environment.setdefault("MLOPS_HOME", str(settings.home))
+    for name in ("MLOPS_HOME", "MLOPS_CACHE"):  # the daemon starts in another folder, and `mlops local` must find it
+        if environment.get(name):
+            environment[name] = str(Path(environment[name]).expanduser().absolute())
     done = subprocess.run(
         [sys.executable, "-m", "mlops.local.daemon", "ensure"],
         env=environment,

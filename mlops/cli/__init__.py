@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from mlops import __version__
-from mlops.errors import MlopsError
+from mlops.cli.options import epilog
+from mlops.errors import Interrupted, MlopsError, UsageError
 
 # name -> (module, attribute, one line for the help): the help needs no import of what it lists.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -25,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rollback": ("mlops.cli.deploy", "rollback", "Put the version before back into traffic."),
     "endpoint": ("mlops.cli.endpoint", "endpoint", "Status, a question, logs of the endpoint."),
     "payload": ("mlops.cli.payload", "payload", "Build and check scoring requests."),
-    "cleanup": ("mlops.cli.cleanup", "cleanup", "Delete stale endpoints and slots."),
+    "cleanup": ("mlops.cli.cleanup", "cleanup", "Delete stale preview endpoints."),
     "local": ("mlops.cli.local", "local", "The local workspace: start, stop, status, env, logs, reset."),
 }
 
@@ -51,17 +52,19 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=epilog("""
+mlops run
+mlops endpoint score "What is the range of the Curlew?"
+"""),
+)
 @click.version_option(__version__, prog_name="mlops")
 def group() -> None:
-    r"""Fine-tune a chat model on Azure ML and release it blue/green behind a gate.
+    """Fine-tune a chat model on Azure ML and release it blue/green behind a gate.
 
     Without Azure: every command talks to a local workspace that speaks Azure's REST (--target local).
-
-    \b
-    Example:
-      mlops run
-      mlops endpoint score "What is the range of the Curlew?"
     """
 
 
@@ -78,11 +81,13 @@ def run(arguments: Sequence[str], **extra: Any) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("✕ interrupted", err=True)
-        return 130
+        Console(as_json=as_json).failure(Interrupted("interrupted"))
+        return Interrupted.exit_code
     except click.ClickException as error:
         error.show()
-        return 2
+        if as_json:
+            Console(as_json=True).failed_as_json(UsageError(error.format_message()))
+        return UsageError.exit_code
     except MlopsError as error:
         Console(as_json=as_json).failure(error)
         return error.exit_code

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops.cli.options import Run, command
+from mlops.cli.options import Run, command, epilog
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 BAR = 30
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=epilog("""
+mlops data prepare
+mlops data validate data/bundled
+mlops data preview --rows 1
+"""),
+)
 def data() -> None:
-    r"""Prepare, check and look at the chats.
-
-    \b
-    Example:
-      mlops data prepare
-      mlops data validate data/bundled
-      mlops data preview --rows 1
-    """
+    """Prepare, check and look at the chats."""
 
 
 def _row_limit(function: Any) -> Any:

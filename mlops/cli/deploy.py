@@ -115,14 +115,7 @@ def show(run: Run, outcome: Outcome) -> None:
         "endpoint": outcome.endpoint, "slot": outcome.slot, "version": outcome.version,
         "url": outcome.scoring_url or "", "changed": outcome.changed, "report": outcome.report_folder or "",
     }  # fmt: skip
-    run.console.result(_json(outcome), "\n".join(lines), outputs=outputs, summary=summary)
-
-
-def _json(outcome: Outcome) -> Any:
-    from mlops.console import plain
-    from mlops.gate import without_nan
-
-    return without_nan(plain(outcome))
+    run.console.result(outcome, "\n".join(lines), outputs=outputs, summary=summary)
 
 
 def plan_text(plan: Plan, model: str, size: str) -> str:

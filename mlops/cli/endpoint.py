@@ -7,18 +7,18 @@ from typing import Any
 
 import click
 
-from mlops.cli.options import Run, command
+from mlops.cli.options import Run, command, epilog
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=epilog("""
+mlops endpoint status
+mlops endpoint score "What is the range of the Curlew?"
+"""),
+)
 def endpoint() -> None:
-    r"""Status, a question, logs of the endpoint.
-
-    \b
-    Example:
-      mlops endpoint status
-      mlops endpoint score "What is the range of the Curlew?"
-    """
+    """Status, a question, logs of the endpoint."""
 
 
 @command(group=endpoint, example="mlops endpoint status --json")

@@ -31,6 +31,12 @@ class Run:
         return load(self.target)
 
 
+def epilog(example: str) -> str:
+    """The end of a help: lines of shell, kept as they are."""
+    lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
+    return f"\b\nExample:\n{lines}"
+
+
 def command(
     *, example: str, name: str | None = None, group: click.Group | None = None
 ) -> Callable[[Callable[..., Any]], click.Command]:
@@ -49,10 +55,9 @@ def command(
 
             return function(Run(target=target, console=Console(as_json=as_json)), *args, **kwargs)
 
-        lines = "\n".join(f"  {line}" for line in example.strip().splitlines())
         made = click.command(
             name=name or function.__name__.replace("_", "-"),
-            epilog=f"\b\nExample:\n{lines}",
+            epilog=epilog(example),
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )(call)
         made = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(made)

@@ -8,18 +8,18 @@ from typing import Any
 
 import click
 
-from mlops.cli.options import Run, command
+from mlops.cli.options import Run, command, epilog
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=epilog("""
+mlops payload build
+mlops payload validate data/payloads/*.json
+"""),
+)
 def payload() -> None:
-    r"""Build and check scoring requests.
-
-    \b
-    Example:
-      mlops payload build
-      mlops payload validate data/payloads/*.json
-    """
+    """Build and check scoring requests."""
 
 
 @command(

@@ -25,13 +25,14 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...]) -> None:
     from mlops.gate import draw, load_rows, payload
 
     settings, console = run.settings, run.console
+    wanted = train.parse(overrides)
     with console.step("Prepare the chats") as step:
         data = prepared(run, None)
         step.note = f"{data.rows.get(settings.data.train_split, 0)} to train on"
     with console.step("Open the workspace") as step:
         session = connect(settings, console)
         step.note = f"{session.ml.workspace_name} in {session.ml.resource_group_name}"
-    made = train.make_plan(run, session, data, train.parse(overrides), create_compute=True)
+    made = train.make_plan(run, session, data, wanted, create_compute=True)
     job = train.submit(run, session, made, again=not reuse)
     train.follow(run, session, job.name, timeout_s=None, cancel_on_interrupt=False)
     with console.step("Read the metrics") as step:
@@ -50,10 +51,8 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...]) -> None:
         if not answer.ok:
             raise AzureError(f"the endpoint did not answer: {answer.error}", hint="mlops endpoint logs")
     question = sample.messages[-1]["content"]
-    from mlops.cli.deploy import _json
-
     result = {
-        "job": job.name, "model": model.name, "version": model.version, "outcome": _json(outcome),
+        "job": job.name, "model": model.name, "version": model.version, "outcome": outcome,
         "metrics": dict(found.last), "question": question, "answer": answer.texts[0],
         "steps": [{"step": item.title, "seconds": round(item.seconds, 1)} for item in console.steps],
     }  # fmt: skip

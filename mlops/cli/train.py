@@ -56,20 +56,21 @@ def train(
     from mlops.cli.data import prepared
 
     settings, console = run.settings, run.console
+    wanted = parse(overrides)
     data = prepared(run, folder)
     session = connect(settings, console)
-    made = make_plan(run, session, data, parse(overrides), create_compute=not dry_run)
+    made = make_plan(run, session, data, wanted, create_compute=not dry_run)
     if dry_run:
         console.result({"plan": plan_data(made), "dry_run": True}, plan_table(made))
         return
     console.err.print(plan_table(made))
     job = submit(run, session, made, again=again)
+    console.outputs({"job": job.name, "completed": job.is_completed})  # known even if following it ends badly
     if detach:
         text = f"{job.name} is {job.status}\nnext: mlops wait {job.name}"
         console.result(
             {"job": job.name, "status": job.status, "url": job.studio_url},
             text,
-            outputs={"job": job.name, "completed": False},
         )
         return
     progress = follow(run, session, job.name, timeout_s=timeout_s, cancel_on_interrupt=cancel_on_interrupt)
@@ -119,12 +120,21 @@ def parse(overrides: tuple[str, ...]) -> dict[str, Any]:
 
     from mlops.errors import UsageError
 
-    found = {}
+    found: dict[str, Any] = {}
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UsageError(f"'{text}' is not NAME=VALUE", hint="for example --set num_train_epochs=1")
-        found[name.strip()] = yaml.safe_load(value) if value else ""
+        try:
+            read = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError:
+            read = None
+        if isinstance(read, str):
+            with contextlib.suppress(ValueError):  # 5e-3 is a number to everybody but YAML
+                read = float(read)
+        if not isinstance(read, (bool, int, float, str)):
+            raise UsageError(f"'{value}' is no value for '{name}'", hint="a number, true, false or a word")
+        found[name.strip()] = read
     return found
 
 
@@ -220,7 +230,10 @@ def newest_job(run: Run, session: Session) -> str:
 def read_metrics(run: Run, session: Session, name: str) -> JobMetrics:
     """What the job and its steps logged."""
     from mlops.azure import jobs, metrics
+    from mlops.errors import PreconditionError
 
+    if jobs.get(session, name) is None:
+        raise PreconditionError(f"there is no job '{name}'", hint="mlops train submits one")
     steps = tuple(step.name for step in jobs.steps(session, name))
     return metrics.read(session, name, experiment=run.settings.experiment, steps=steps)
 

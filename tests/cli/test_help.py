@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -72,3 +73,27 @@ def test_wrong_use_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFi
 def test_an_unknown_target_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["deploy", "--target", "nowhere"]) == 2
     assert "no target 'nowhere'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], *[[name] for name in COMMANDS]], ids=lambda value: " ".join(value) or "mlops"
+)
+def test_examples_stand_line_by_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*arguments, "--help"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "  Example:" in lines
+    assert lines[lines.index("  Example:") + 1].startswith("    ")
+
+
+def test_wrong_use_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--nonsense", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 2
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    files = "data/payloads/flat.json " * 3000
+    command = f"{sys.executable} -m mlops payload validate {files} | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+    assert done.stdout.splitlines()[-1] == "0", done.stderr[-300:]
