@@ -31,7 +31,7 @@ class Answer:
     """What came back for one request.
 
     Attributes:
-        status: the HTTP status; 0 where no answer came.
+        status: the HTTP status; 408 too where this side gave up waiting, 0 where the endpoint was not reached.
         latency_ms: from the last attempt's first byte sent to its last byte read.
         texts: the generated answers, one per conversation; empty unless the request succeeded.
         slot: the deployment that answered, by its header.
@@ -110,7 +110,7 @@ class Scorer:
                 response = await client.post(self.url, json=dict(payload), headers=headers)
             except httpx.TimeoutException:
                 waited_ms = (time.perf_counter() - begin) * 1000
-                return Answer(status=0, latency_ms=waited_ms, error=f"no answer within {self.timeout_s:g} s")
+                return Answer(status=408, latency_ms=waited_ms, error=f"no answer within {self.timeout_s:g} s")
             except httpx.HTTPError as error:
                 waited_ms = (time.perf_counter() - begin) * 1000
                 return Answer(status=0, latency_ms=waited_ms, error=f"{type(error).__name__}: {error}")

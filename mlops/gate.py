@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlops.console import markdown_table
-from mlops.errors import PreconditionError
+from mlops.errors import GateFailed, GateUndecided, PreconditionError
 
 if TYPE_CHECKING:
     from mlops.endpoint import Answer, Scorer
     from mlops.settings import Gate
 
 SCHEMA_VERSION = 1
+NOT_ASKED = frozenset({0, 401, 403, 429})
+"""Statuses that say nothing of the model: no connection, no right, no room."""
 WORST = 5
 CUT = 240
 """Characters of a prompt or an answer that the report shows."""
@@ -138,6 +140,9 @@ def evaluate(
         candidate: the slot to judge.
         live: the slot to compare it with, if any.
         done: called after each answer.
+
+    Raises:
+        GateUndecided: not one request reached the candidate, so that nothing is known of it.
     """
     requests = [payload(sample, settings.parameters) for sample in samples]
     slots = [slot for slot in (candidate, live) if slot]
@@ -154,6 +159,12 @@ def evaluate(
     by_slot = {slot: answers[index :: len(slots)] for index, slot in enumerate(slots)}
     references = [sample.reference for sample in samples]
     measured = {slot: measure(slot, found, references) for slot, found in by_slot.items()}
+    if all(answer.status in NOT_ASKED for answer in by_slot[candidate]):
+        raise GateUndecided(
+            f"the gate could not decide: no request reached {model} in {candidate}",
+            details=list(dict.fromkeys(answer.error for answer in by_slot[candidate] if answer.error))[:5],
+            hint="traffic is as it was; deploy again once the endpoint can be reached",
+        )
     checks = judge(settings, measured[candidate], measured[live] if live else None)
     errors = [answer.error for answer in by_slot[candidate] if answer.error]
     return Report(
@@ -273,6 +284,29 @@ def cut(text: str) -> str:
     """A text on one line, at most :data:`CUT` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= CUT else flat[: CUT - 1] + "…"
+
+
+def summary_line(report: Report) -> str:
+    """The report in one line."""
+    found = report.candidate
+    return (
+        f"exact match {number(found.exact_match)}, ROUGE-L {number(found.rouge_l)}, p95 {number(found.p95_ms)} ms"
+    )  # fmt: skip
+
+
+def refusal(report: Report, folder: Path) -> GateFailed:
+    """The error for a report that did not pass: what was missed, and where the rest stands."""
+    missed = [
+        f"{check.name} is {number(check.measured)}, asked is {threshold(check)}"
+        for check in report.checks
+        if not check.passed
+    ]
+    slot = report.candidate.slot
+    return GateFailed(
+        f"the gate refused {report.model} in {slot}; traffic is as it was",
+        details=[*missed, f"report and the slot's logs: {folder}"],
+        hint=f"the slot stays at 0 % for a look: mlops endpoint logs --slot {slot} --endpoint {report.endpoint}",
+    )
 
 
 def markdown(report: Report) -> str:

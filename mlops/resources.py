@@ -104,6 +104,7 @@ class Deployment:
     instance_count: int = 1
     tags: Mapping[str, str] = field(default_factory=dict)
     created: datetime | None = None
+    changed: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,14 @@
 """The rollout: a model version into the idle slot, through the gate, into traffic; and back.
 
-Decisions are pure functions; :func:`deploy` and :func:`rollback` put the calls around them. Traffic never rests on a
-slot that has not passed its gate, unless a person skipped the gate with a reason.
+:mod:`mlops.slots` decides, :func:`deploy` and :func:`rollback` put the calls around it. Traffic never rests on a slot
+that has not passed its gate, unless a person skipped the gate with a reason. What has passed is on record in the tags
+of the model version, which a rollback asks.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +19,10 @@ from typing import TYPE_CHECKING
 from mlops import catalogue, gate
 from mlops.azure import endpoints, models
 from mlops.endpoint import scorer
-from mlops.errors import GateFailed, MlopsError, PreconditionError
+from mlops.errors import AzureError, Interrupted, MlopsError, PreconditionError, UsageError
+from mlops.payload import check_text
 from mlops.resources import MANAGED_BY, MANAGED_TAG, Deployment, Endpoint, ModelVersion
-from mlops.settings import SLOTS
+from mlops.slots import SETTLED, Plan, make_plan, other_slot, preview_name, traffic_at
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -28,30 +31,12 @@ if TYPE_CHECKING:
 KIND_TAG = "mlops-kind"
 CREATED_TAG = "mlops-created"
 VERSION_TAG = "model-version"
-SUCCEEDED = "succeeded"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a deploy will do.
-
-    Attributes:
-        endpoint: its name.
-        creates_endpoint: there is none yet.
-        slot: where the new version goes.
-        live: the slot with the traffic, if any.
-        why: the reason for the choice, for people.
-        before: the traffic map to go back to.
-        steps: shares of traffic for the new slot, in turn.
-    """
-
-    endpoint: str
-    creates_endpoint: bool
-    slot: str
-    live: str | None
-    why: str
-    before: Mapping[str, int]
-    steps: tuple[int, ...]
+GATE_TAG = "gate-"
+"""With the endpoint's name: how a model version came past that endpoint's gate."""
+SKIPPED_TAG = "gate-skipped"
+SETTLE_S = 600.0
+LOG_LINES = 60
+TAG_CHARACTERS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,85 +55,6 @@ class Outcome:
     report_folder: str | None = None
     skipped_gate: str | None = None
     note: str = ""
-
-
-def choose_slot(endpoint: Endpoint | None, deployments: Sequence[Deployment]) -> tuple[str, str | None, str]:
-    """The idle slot, the live one, and why.
-
-    Raises:
-        PreconditionError: traffic is split, or rests on something that is no slot: nobody knows what is live.
-    """
-    live = endpoint.live if endpoint else ()
-    if len(live) > 1:
-        shares = ", ".join(f"{name} {endpoint.traffic[name]} %" for name in live) if endpoint else ""
-        raise PreconditionError(
-            f"the traffic is split ({shares}), so no slot is idle", hint="mlops rollback gives all of it to one slot"
-        )
-    standing = {item.name for item in deployments}
-    if live and live[0] not in SLOTS:
-        return SLOTS[0], live[0], f"'{live[0]}' is live and is no slot"
-    if live:
-        idle = SLOTS[1 - SLOTS.index(live[0])]
-        return idle, live[0], f"{live[0]} is live"
-    free = [slot for slot in SLOTS if slot not in standing]
-    if free:
-        return free[0], None, "nothing is live and this slot is empty"
-    oldest = min(deployments, key=lambda item: item.created or datetime.min.replace(tzinfo=UTC))
-    slot = oldest.name if oldest.name in SLOTS else SLOTS[0]
-    return slot, None, "nothing is live and this slot is the older one"
-
-
-def make_plan(settings: Settings, name: str, endpoint: Endpoint | None, deployments: Sequence[Deployment]) -> Plan:
-    """Decide where a version goes.
-
-    Raises:
-        PreconditionError: see :func:`choose_slot`; or somebody else changes the endpoint.
-    """
-    if endpoint is not None and endpoint.state.lower() not in (SUCCEEDED, "failed"):
-        raise PreconditionError(
-            f"the endpoint '{name}' is '{endpoint.state}': somebody else is changing it", hint="try again in a minute"
-        )
-    slot, live, why = choose_slot(endpoint, deployments)
-    return Plan(
-        endpoint=name,
-        creates_endpoint=endpoint is None,
-        slot=slot,
-        live=live,
-        why=why,
-        before={key: share for key, share in (endpoint.traffic if endpoint else {}).items() if share},
-        steps=tuple(settings.rollout.steps) if live else (100,),
-    )
-
-
-def traffic_at(plan: Plan, share: int) -> dict[str, int]:
-    """The traffic map with ``share`` per cent on the new slot; it sums to 100."""
-    if plan.live is None:
-        return {plan.slot: 100}
-    return {name: value for name, value in {plan.slot: share, plan.live: 100 - share}.items() if value}
-
-
-def other_slot(endpoint: Endpoint, deployments: Sequence[Deployment]) -> Deployment:
-    """The slot that a rollback without a version goes to.
-
-    Raises:
-        PreconditionError: nothing is there to go back to.
-    """
-    live = endpoint.live
-    ready = [item for item in deployments if item.state.lower() == SUCCEEDED]
-    if len(live) == 1:
-        ready = [item for item in ready if item.name != live[0]]
-    elif live:  # traffic is split, a rollout stopped half way: back to the slot that had most
-        ready = sorted(ready, key=lambda item: -endpoint.traffic.get(item.name, 0))
-    if not ready:
-        raise PreconditionError(
-            f"'{endpoint.name}' has no other slot that stands", hint="mlops rollback VERSION deploys that version again"
-        )
-    return ready[0]
-
-
-def preview_name(settings: Settings, now: datetime) -> str:
-    """A preview's endpoint name: the prefix and whole seconds."""
-    return f"{settings.endpoint.preview_prefix}{int(now.timestamp())}"
 
 
 def deploy(
@@ -178,6 +84,7 @@ def deploy(
     """
     console = session.console
     check_serving(session, settings, version)
+    samples = [] if skip_gate is not None else draw_samples(settings, test_rows)
     name = preview_name(settings, datetime.now(UTC)) if preview else settings.endpoint.name
     found = endpoints.get(session, name)
     standing = endpoints.deployments(session, name) if found else []
@@ -200,21 +107,29 @@ def deploy(
             )
     try:
         with console.step(f"Deploy to {plan.slot}"):
-            endpoints.deploy(session, deployment_spec(settings, plan, version))
+            _deploy(session, deployment_spec(settings, plan, version, skip_gate))
         report, folder = None, None
         if skip_gate is None:
-            with console.step(f"Gate: {settings.gate.conversations} conversations of {test_rows.stem}") as step:
-                report = _gate(session, settings, plan, version, test_rows)
+            with console.step(f"Gate: {len(samples)} conversations of {test_rows.stem}") as step:
+                report = _gate(session, settings, plan, version, samples)
                 folder = _write_report(session, settings, plan, report)
-                step.note = summary_line(report)
+                step.note = gate.summary_line(report)
                 if not report.passed:
                     step.outcome = "failed"
-                    raise _refusal(plan, report, folder)
+                    console.summary(gate.markdown(report))
+                    console.outputs({"report": str(folder)})
+                    raise gate.refusal(report, folder)
         else:
             console.warn(f"the gate is skipped: {skip_gate}")
-        seen = _move_traffic(session, settings, plan)
+        _check_unchanged(session, plan, version, plan.before)
+        _record(session, name, version, skip_gate)
+        seen = _move_traffic(session, settings, plan, version)
+    except KeyboardInterrupt:
+        known = _restore(session, plan, version)
+        hint = f"mlops deploy {version.version} begins again"
+        raise Interrupted("interrupted" + ("; the traffic is as it was" if known else ""), hint=hint) from None
     except BaseException:
-        _restore(session, plan)
+        _restore(session, plan, version)
         raise
     outcome = _outcome(plan, version, seen, changed=True, slot=plan.slot, note=plan.why)
     return replace_report(outcome, report, folder, skip_gate)
@@ -240,9 +155,30 @@ def check_serving(session: Session, settings: Settings, version: ModelVersion) -
         catalogue.check_allowed(size, allowed, model=version.name, purpose="inference")
 
 
-def deployment_spec(settings: Settings, plan: Plan, version: ModelVersion) -> endpoints.DeploymentSpec:
+def draw_samples(settings: Settings, test_rows: Path) -> list[gate.Sample]:
+    """The gate's conversations, and a look at its request before anything is paid for.
+
+    Raises:
+        UsageError: gate.parameters are none that the server takes.
+    """
+    samples = gate.draw(gate.load_rows(test_rows), count=settings.gate.conversations, seed=settings.gate.seed)
+    request = json.dumps(gate.payload(samples[0], settings.gate.parameters)).encode()
+    for problem in check_text(request, name="gate.parameters")[1]:
+        if problem.field.startswith("input_data.parameters"):
+            field = problem.field.removeprefix("input_data.")
+            raise UsageError(f"gate.{field} in mlops.yaml {problem.message}")
+    return samples
+
+
+def deployment_spec(
+    settings: Settings, plan: Plan, version: ModelVersion, skip_gate: str | None = None
+) -> endpoints.DeploymentSpec:
     """The deployment of a version in the plan's slot."""
     wanted = settings.deployment
+    for path in (wanted.environment, wanted.code / wanted.scoring_script):
+        if not (settings.root / path).is_file():
+            raise UsageError(f"there is no '{path}' in '{settings.root}'", hint="see deployment in mlops.yaml")
+    skipped = {SKIPPED_TAG: skip_gate[:TAG_CHARACTERS]} if skip_gate else {}
     return endpoints.DeploymentSpec(
         name=plan.slot,
         endpoint=plan.endpoint,
@@ -256,12 +192,58 @@ def deployment_spec(settings: Settings, plan: Plan, version: ModelVersion) -> en
         request_timeout_ms=wanted.request_timeout_ms,
         liveness_initial_delay_s=wanted.liveness_initial_delay_s,
         variables=wanted.variables,
-        tags={MANAGED_TAG: MANAGED_BY, VERSION_TAG: version.version},
+        tags={MANAGED_TAG: MANAGED_BY, VERSION_TAG: version.version, **skipped},
     )
 
 
-def _gate(session: Session, settings: Settings, plan: Plan, version: ModelVersion, test_rows: Path) -> gate.Report:
-    samples = gate.draw(gate.load_rows(test_rows), count=settings.gate.conversations, seed=settings.gate.seed)
+def _deploy(session: Session, spec: endpoints.DeploymentSpec) -> None:
+    """Deploy; where that fails, the end of the server's log says why."""
+    try:
+        endpoints.deploy(session, spec)
+    except (AzureError, PreconditionError) as error:
+        with contextlib.suppress(MlopsError):  # there may be no server yet
+            log = endpoints.logs(session, spec.endpoint, spec.name, lines=LOG_LINES)
+            error.details = (*error.details, *log.rstrip().splitlines()[-LOG_LINES:])
+        raise
+
+
+def _check_unchanged(session: Session, plan: Plan, version: ModelVersion, traffic: Mapping[str, int]) -> None:
+    """Traffic moves only to what was judged, from where it was: somebody else may have deployed meanwhile."""
+    found = endpoints.get(session, plan.endpoint)
+    now = {key: share for key, share in (found.traffic if found else {}).items() if share}
+    if now != dict(traffic):
+        raise PreconditionError(
+            f"somebody else changed the traffic of '{plan.endpoint}' to {now or 'none'}",
+            hint="look with mlops endpoint status, then deploy again",
+        )
+    if not _holds(session, plan, version):
+        raise PreconditionError(
+            f"somebody else deployed to the slot '{plan.slot}' of '{plan.endpoint}'",
+            hint="look with mlops endpoint status, then deploy again",
+        )
+
+
+def _holds(session: Session, plan: Plan, version: ModelVersion) -> bool:
+    """Whether the plan's slot stands and holds this version."""
+    standing = endpoints.deployments(session, plan.endpoint)
+    slot = next((item for item in standing if item.name == plan.slot), None)
+    return slot is not None and (slot.model, slot.model_version, slot.state.lower()) == (
+        version.name, version.version, "succeeded",
+    )  # fmt: skip
+
+
+def _record(session: Session, endpoint: str, version: ModelVersion, skip_gate: str | None) -> None:
+    """Keep on record that a version came past this endpoint's gate, and how."""
+    key = f"{GATE_TAG}{endpoint}"
+    if key not in version.tags:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        how = f"passed {now}" if skip_gate is None else f"skipped {now}: {skip_gate}"
+        models.tag(session, version, {key: how[:TAG_CHARACTERS]})
+
+
+def _gate(
+    session: Session, settings: Settings, plan: Plan, version: ModelVersion, samples: Sequence[gate.Sample]
+) -> gate.Report:
     asker = scorer(session, plan.endpoint, timeout_s=settings.gate.timeout_s)
     with session.console.progress() as progress:
         task = progress.add_task("answers", total=len(samples) * (2 if plan.live else 1))
@@ -287,32 +269,12 @@ def _write_report(session: Session, settings: Settings, plan: Plan, report: gate
     return gate.write(report, settings.home / "reports" / f"{plan.endpoint}-{plan.slot}-{stamp}", logs=logs)
 
 
-def _refusal(plan: Plan, report: gate.Report, folder: Path) -> GateFailed:
-    missed = [
-        f"{check.name} is {gate.number(check.measured)}, asked is {gate.threshold(check)}"
-        for check in report.checks
-        if not check.passed
-    ]
-    return GateFailed(
-        f"the gate refused {report.model} in {plan.slot}; traffic is as it was",
-        details=[*missed, f"report and the slot's logs: {folder}"],
-        hint=f"the slot stays at 0 % for a look: mlops endpoint logs --slot {plan.slot}",
-    )
-
-
-def summary_line(report: gate.Report) -> str:
-    """The gate in one line."""
-    found = report.candidate
-    return (
-        f"exact match {gate.number(found.exact_match)}, ROUGE-L {gate.number(found.rouge_l)}, "
-        f"p95 {gate.number(found.p95_ms)} ms"
-    )
-
-
-def _move_traffic(session: Session, settings: Settings, plan: Plan) -> Endpoint:
+def _move_traffic(session: Session, settings: Settings, plan: Plan, version: ModelVersion) -> Endpoint:
     seen: Endpoint | None = None
     for share in plan.steps:
         with session.console.step(f"Traffic: {share} % to {plan.slot}"):
+            if seen is not None:
+                _check_unchanged(session, plan, version, {key: part for key, part in seen.traffic.items() if part})
             seen = endpoints.set_traffic(session, plan.endpoint, traffic_at(plan, share))
             if share < 100:
                 time.sleep(settings.rollout.soak_s)
@@ -321,15 +283,36 @@ def _move_traffic(session: Session, settings: Settings, plan: Plan) -> Endpoint:
     return seen
 
 
-def _restore(session: Session, plan: Plan) -> None:
-    """Put the recorded traffic back where it was touched; the failure that led here is what the user sees."""
+def _restore(session: Session, plan: Plan, version: ModelVersion) -> bool:
+    """Take the traffic that reached this rollout's version off it; the failure that led here is what the user sees.
+
+    A change that is still under way is waited for, and what somebody else released meanwhile is left alone.
+
+    Returns:
+        Whether the traffic could be looked after.
+    """
     try:
-        found = endpoints.get(session, plan.endpoint)
-        if found is not None and {key: share for key, share in found.traffic.items() if share} != dict(plan.before):
+        found = _settled(session, plan.endpoint)
+        if found is not None and found.traffic.get(plan.slot) and _holds(session, plan, version):
             endpoints.set_traffic(session, plan.endpoint, plan.before)
             session.console.warn(f"the traffic of {plan.endpoint} is back at {dict(plan.before) or 'none'}")
     except MlopsError as error:
         session.console.warn(f"the traffic of {plan.endpoint} could not be checked: {error.message}; look at it")
+        return False
+    return True
+
+
+def _settled(session: Session, name: str) -> Endpoint | None:
+    """The endpoint once nothing changes it any more, or as it is after :data:`SETTLE_S`."""
+    end, told = time.monotonic() + SETTLE_S, False
+    while True:
+        found = endpoints.get(session, name)
+        if found is None or found.state.lower() in SETTLED or time.monotonic() > end:
+            return found
+        if not told:
+            session.console.say(f"waiting for the endpoint, which is '{found.state}'")
+            told = True
+        time.sleep(min(1.0, session.settings.training.poll_s))
 
 
 def _outcome(
@@ -348,11 +331,25 @@ def _outcome(
     )
 
 
-def rollback(session: Session, settings: Settings, *, version: ModelVersion | None, name: str | None = None) -> Outcome:
-    """Put the version before, or a named one, back into traffic; no gate, since it has been live or a person says so.
+def rollback(
+    session: Session,
+    settings: Settings,
+    *,
+    version: ModelVersion | None,
+    name: str | None = None,
+    skip_gate: str | None = None,
+) -> Outcome:
+    """Put the version before, or a named one, back into traffic; no gate for what has passed it before.
+
+    Args:
+        session: the workspace.
+        settings: the target's settings.
+        version: the version to go back to; the one before when None.
+        name: the endpoint, the settings' one by default.
+        skip_gate: why a version that has not passed the gate may have the traffic.
 
     Raises:
-        PreconditionError: there is no endpoint, or nothing to go back to.
+        PreconditionError: there is no endpoint, nothing to go back to, or only what has not passed the gate.
     """
     name = name or settings.endpoint.name
     found = endpoints.get(session, name)
@@ -360,15 +357,28 @@ def rollback(session: Session, settings: Settings, *, version: ModelVersion | No
         raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
     standing = endpoints.deployments(session, name)
     before = {key: share for key, share in found.traffic.items() if share}
+
+    def approved(slot: Deployment) -> bool:
+        held = models.get(session, slot.model, slot.model_version) if slot.model_version else None
+        return held is not None and f"{GATE_TAG}{name}" in held.tags
+
     if version is None:
-        goal = other_slot(found, standing)
+        goal = other_slot(found, standing, approved=approved)
     else:
         named = [item for item in standing if (item.model, item.model_version) == (version.name, version.version)]
-        ready = [item for item in named if item.state.lower() == SUCCEEDED]
+        ready = [item for item in named if item.state.lower() == "succeeded"]
+        is_live = any(before == {item.name: 100} for item in ready)
+        if skip_gate is None and not is_live and f"{GATE_TAG}{name}" not in version.tags:
+            raise PreconditionError(
+                f"the version '{version.version}' has not passed the gate of '{name}'",
+                hint=f"mlops deploy {version.version} asks the gate; mlops rollback --skip-gate needs a reason",
+            )
         if not ready:
-            reason = "a rollback to a version that no slot holds"
+            reason = skip_gate or "a rollback to a version that has passed before"
             return deploy(session, settings, version, test_rows=Path(), skip_gate=reason)
         goal = max(ready, key=lambda item: found.traffic.get(item.name, 0))
+        if not is_live:
+            _record(session, name, version, skip_gate)
     with session.console.step(f"Traffic: 100 % to {goal.name}"):
         seen = endpoints.set_traffic(session, name, {goal.name: 100})
     return Outcome(
@@ -380,5 +390,6 @@ def rollback(session: Session, settings: Settings, *, version: ModelVersion | No
         before=before,
         scoring_url=seen.scoring_url,
         changed=before != {goal.name: 100},
+        skipped_gate=skip_gate,
         note="back to the slot that still stands",
     )

@@ -179,4 +179,5 @@ def _deployment(found: Any, endpoint: str) -> Deployment:
         instance_count=int(found.instance_count or 1),
         tags=dict(found.tags or {}),
         created=getattr(context, "created_at", None),
+        changed=getattr(context, "last_modified_at", None),
     )

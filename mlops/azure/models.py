@@ -50,6 +50,14 @@ def register(
         return _version(session.ml.models.create_or_update(model))
 
 
+def tag(session: Session, found: ModelVersion, tags: Mapping[str, str]) -> None:
+    """Add tags to a version; its content and its other tags stay."""
+    with translated(f"tag the model '{found.name}', version '{found.version}'"):
+        model = session.ml.models.get(found.name, version=found.version)
+        model.tags = {**(model.tags or {}), **tags}
+        session.ml.models.create_or_update(model)
+
+
 def _version(found: Any) -> ModelVersion:
     context = getattr(found, "creation_context", None)
     return ModelVersion(

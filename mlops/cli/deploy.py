@@ -10,7 +10,8 @@ import click
 from mlops.cli.options import Run, command
 
 if TYPE_CHECKING:
-    from mlops.rollout import Outcome, Plan
+    from mlops.rollout import Outcome
+    from mlops.slots import Plan
     from mlops.training import TrainingData
 
 
@@ -35,7 +36,7 @@ def deploy(
 
     A failed gate leaves the traffic as it was (exit code 6).
     """
-    from mlops import models, rollout
+    from mlops import models, rollout, slots
     from mlops.azure import endpoints
     from mlops.azure.session import connect
     from mlops.cli.data import prepared
@@ -51,7 +52,7 @@ def deploy(
         standing = endpoints.deployments(session, found.name) if found else []
         rollout.check_serving(session, settings, model)
         name = f"{settings.endpoint.preview_prefix}TIMESTAMP" if preview else settings.endpoint.name
-        plan = rollout.make_plan(settings, name, found, standing)
+        plan = slots.make_plan(settings, name, found, standing)
         data = {"plan": plan, "model": model.name, "version": model.version, "dry_run": True}
         run.console.result(data, plan_text(plan, f"{model.name}:{model.version}", settings.deployment.instance_type))
         return
@@ -69,14 +70,21 @@ mlops rollback 1763628000     # to that version, redeployed if no slot holds it
 """
 )
 @click.argument("version", required=False)
-def rollback(run: Run, version: str | None) -> None:
-    """Put the version before, or a named one, back into traffic. No gate: it has been live."""
+@click.option("--skip-gate", metavar="REASON", help="Let a version through that has not passed the gate here.")
+def rollback(run: Run, version: str | None, skip_gate: str | None) -> None:
+    """Put the version before, or a named one, back into traffic.
+
+    The gate is not asked again: what it has refused, or never seen, needs a name and a reason.
+    """
     from mlops import models, rollout
     from mlops.azure.session import connect
+    from mlops.errors import UsageError
 
+    if skip_gate is not None and (version is None or not skip_gate.strip()):
+        raise UsageError("--skip-gate needs a version and a reason", hint='mlops rollback VERSION --skip-gate "REASON"')
     session = connect(run.settings, run.console)
     model = models.find(session, run.settings, version) if version else None
-    show(run, rollout.rollback(session, run.settings, version=model))
+    show(run, rollout.rollback(session, run.settings, version=model, skip_gate=skip_gate))
 
 
 def gate_rows(run: Run, data: TrainingData) -> Path:

@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mlops import cleanup, rollout
+from mlops import cleanup, gate, rollout, slots
 from mlops.azure import endpoints
 from mlops.endpoint import scorer
-from mlops.errors import GateFailed, MlopsError, PreconditionError
+from mlops.errors import GateFailed, GateUndecided, Interrupted, MlopsError, PreconditionError, UsageError
 from mlops.resources import ModelVersion
 
 from .conftest import QUESTIONS, Bench
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("release")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("release"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the SDK's own, at each load of an environment
+]
 WRONG = dict.fromkeys(QUESTIONS, "something else entirely")
 
 
@@ -80,6 +85,11 @@ def wrong_answers(bench: Bench) -> None:
         deploy(bench, "3", WRONG)
 
     assert traffic(bench) == {"green": 100}
+    with pytest.raises(PreconditionError, match="has not passed the gate"):  # the refused version stands in blue
+        rollout.rollback(bench.session, bench.settings, version=None)
+    with pytest.raises(PreconditionError, match="has not passed the gate"):
+        rollout.rollback(bench.session, bench.settings, version=bench_model(bench, "3"))
+    assert traffic(bench) == {"green": 100}
     report = Path(next(line for line in caught.value.details if "report" in line).rpartition(" ")[2])
     document = json.loads((report / "report.json").read_text(encoding="utf-8"))
     assert document["candidate"]["exact_match"] == 0.0
@@ -102,6 +112,7 @@ def a_model_that_does_not_load(bench: Bench) -> None:
         deploy(bench, "5", {"crash": "yes"})
 
     assert caught.value.exit_code in (3, 8)
+    assert any("this model cannot be loaded" in line for line in caught.value.details), caught.value.details
     assert traffic(bench) == {"green": 100}
 
 
@@ -130,6 +141,78 @@ def a_preview_is_deleted_and_the_lasting_endpoint_is_not(bench: Bench) -> None:
 
     assert cleanup.delete(bench.session, decisions) == [made.endpoint]
     assert endpoints.get(bench.session, made.endpoint) is None
+
+
+@pytest.mark.parametrize("their_traffic", [False, True])
+def test_what_was_judged_and_not_what_came_after_gets_the_traffic(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, their_traffic: bool
+) -> None:
+    """Somebody else deploys into the same slot while the gate is asking."""
+    number = 20 + 2 * their_traffic
+    ours, theirs = bench.model(str(number), QUESTIONS), bench.model(str(number + 1), WRONG)
+    before = traffic(bench)
+    evaluate = gate.evaluate
+
+    def slow(*arguments: Any, **options: Any) -> gate.Report:
+        report = evaluate(*arguments, **options)
+        name = bench.settings.endpoint.name
+        if their_traffic:
+            shares = {options["live"]: 90, options["candidate"]: 10}
+            endpoints.set_traffic(bench.session, name, shares)
+        else:
+            made = slots.Plan(
+                endpoint=name, creates_endpoint=False, slot=options["candidate"], live=None, why="", before={}, steps=()
+            )  # fmt: skip
+            endpoints.deploy(bench.session, rollout.deployment_spec(bench.settings, made, theirs))
+        return report
+
+    monkeypatch.setattr(gate, "evaluate", slow)
+    with pytest.raises(PreconditionError, match="somebody else"):
+        rollout.deploy(bench.session, bench.settings, ours, test_rows=bench.rows)
+
+    assert traffic(bench) == before
+
+
+def test_an_interrupt_while_traffic_moves_puts_it_back(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = bench.model("30", {**QUESTIONS, "extra": "30"})
+    before = traffic(bench)
+    move = endpoints.set_traffic
+    calls: list[dict[str, int]] = []
+
+    def interrupted(session: Any, name: str, shares: dict[str, int]) -> Any:
+        calls.append(dict(shares))
+        found = move(session, name, shares)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(endpoints, "set_traffic", interrupted)
+    with pytest.raises(Interrupted, match="traffic is as it was"):
+        rollout.deploy(bench.session, bench.settings, ours, test_rows=bench.rows)
+
+    assert len(calls) == 2
+    assert traffic(bench) == before
+
+
+def test_a_gate_that_reaches_nothing_does_not_decide(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = bench.model("31", {**QUESTIONS, "extra": "31"})
+    before = traffic(bench)
+    monkeypatch.setattr(endpoints, "key", lambda *_: "not-the-key")
+
+    with pytest.raises(GateUndecided, match="no request reached"):
+        rollout.deploy(bench.session, bench.settings, ours, test_rows=bench.rows)
+
+    assert traffic(bench) == before
+
+
+@pytest.mark.parametrize("parameters", [{"max_new_token": 3}, {"temperature": 9}])
+def test_parameters_that_no_server_takes_are_refused_before_anything_is_deployed(
+    bench: Bench, parameters: dict[str, object]
+) -> None:
+    odd = bench.settings.gate.model_copy(update={"parameters": parameters})
+
+    with pytest.raises(UsageError, match=r"gate\.parameters"):
+        rollout.draw_samples(bench.settings.model_copy(update={"gate": odd}), bench.rows)
 
 
 def test_nothing_to_go_back_to(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops import rollout
+from mlops import slots
 from mlops.errors import PreconditionError
 from mlops.resources import Deployment, Endpoint
 from mlops.settings import SLOTS, load
@@ -32,34 +32,34 @@ def slot(name: str, *, state: str = "Succeeded", version: str = "1", day: int = 
 
 
 def test_the_first_version_goes_into_blue() -> None:
-    assert rollout.choose_slot(None, [])[:2] == ("blue", None)
+    assert slots.choose_slot(None, [])[:2] == ("blue", None)
 
 
 @pytest.mark.parametrize(("live", "idle"), [("blue", "green"), ("green", "blue")])
 def test_the_idle_slot_is_the_one_without_traffic(live: str, idle: str) -> None:
     found = endpoint({live: 100, idle: 0})
 
-    assert rollout.choose_slot(found, [slot("blue"), slot("green")])[:2] == (idle, live)
-    assert rollout.choose_slot(found, [slot(live)])[:2] == (idle, live)
+    assert slots.choose_slot(found, [slot("blue"), slot("green")])[:2] == (idle, live)
+    assert slots.choose_slot(found, [slot(live)])[:2] == (idle, live)
 
 
 def test_split_traffic_is_ambiguous() -> None:
     with pytest.raises(PreconditionError, match="blue 90 %"):
-        rollout.choose_slot(endpoint({"blue": 90, "green": 10}), [slot("blue"), slot("green")])
+        slots.choose_slot(endpoint({"blue": 90, "green": 10}), [slot("blue"), slot("green")])
 
 
 def test_with_nothing_live_the_empty_slot_then_the_older_one_is_taken() -> None:
-    assert rollout.choose_slot(endpoint({}), [slot("blue")])[0] == "green"
-    assert rollout.choose_slot(endpoint({}), [slot("blue", day=3), slot("green", day=2)])[0] == "green"
+    assert slots.choose_slot(endpoint({}), [slot("blue")])[0] == "green"
+    assert slots.choose_slot(endpoint({}), [slot("blue", day=3), slot("green", day=2)])[0] == "green"
 
 
 def test_a_deployment_of_another_name_stays_live_until_the_gate_has_passed() -> None:
-    assert rollout.choose_slot(endpoint({"demo": 100}), [slot("demo")])[:2] == ("blue", "demo")
+    assert slots.choose_slot(endpoint({"demo": 100}), [slot("demo")])[:2] == ("blue", "demo")
 
 
 def test_an_endpoint_that_somebody_changes_is_left_alone() -> None:
     with pytest.raises(PreconditionError, match="Updating"):
-        rollout.make_plan(SETTINGS, "chat", endpoint({"blue": 100}, state="Updating"), [slot("blue")])
+        slots.make_plan(SETTINGS, "chat", endpoint({"blue": 100}, state="Updating"), [slot("blue")])
 
 
 traffic_maps: st.SearchStrategy[dict[str, int]] = st.one_of(
@@ -72,9 +72,9 @@ def test_every_step_sums_to_100_and_only_ever_raises_the_new_slot(
     traffic: dict[str, int], standing: set[str], exists: bool
 ) -> None:
     found = endpoint(traffic) if exists or traffic else None
-    slots = [slot(name) for name in sorted(standing | set(traffic))]
-    plan = rollout.make_plan(SETTINGS, "chat", found, slots)
-    maps = [rollout.traffic_at(plan, share) for share in plan.steps]
+    held = [slot(name) for name in sorted(standing | set(traffic))]
+    plan = slots.make_plan(SETTINGS, "chat", found, held)
+    maps = [slots.traffic_at(plan, share) for share in plan.steps]
 
     assert all(sum(item.values()) == 100 for item in maps)
     assert [item[plan.slot] for item in maps] == sorted(item[plan.slot] for item in maps)
@@ -86,21 +86,36 @@ def test_every_step_sums_to_100_and_only_ever_raises_the_new_slot(
 
 
 def test_rollback_goes_to_the_other_slot_that_stands() -> None:
-    slots = [slot("blue", version="1"), slot("green", version="2")]
+    standing = [slot("blue", version="1"), slot("green", version="2")]
 
-    assert rollout.other_slot(endpoint({"green": 100, "blue": 0}), slots).name == "blue"
+    assert slots.other_slot(endpoint({"green": 100, "blue": 0}), standing).name == "blue"
     with pytest.raises(PreconditionError, match="no other slot"):
-        rollout.other_slot(endpoint({"green": 100}), [slots[1], slot("blue", state="Failed")])
+        slots.other_slot(endpoint({"green": 100}), [standing[1], slot("blue", state="Failed")])
 
 
-def test_rollback_out_of_a_half_done_rollout_goes_to_the_slot_with_most_traffic() -> None:
-    slots = [slot("blue"), slot("green")]
+@pytest.mark.parametrize("share", [10, 50, 90])
+def test_rollback_out_of_a_half_done_rollout_goes_to_the_slot_that_was_there_before(share: int) -> None:
+    standing = [slot("blue", day=3), slot("demo", day=1), slot("green", day=2)]
 
-    assert rollout.other_slot(endpoint({"green": 10, "blue": 90}), slots).name == "blue"
+    assert slots.other_slot(endpoint({"blue": share, "green": 100 - share}), standing).name == "green"
+
+
+def test_rollback_never_goes_to_what_has_not_passed_the_gate() -> None:
+    standing = [slot("blue", version="1"), slot("green", version="2")]
+
+    with pytest.raises(PreconditionError, match="'green' holds the version '2', which has not passed") as caught:
+        slots.other_slot(endpoint({"blue": 100}), standing, approved=lambda item: item.model_version == "1")
+
+    assert "mlops rollback 2 --skip-gate" in (caught.value.hint or "")
+
+
+def test_a_slot_that_somebody_deploys_to_is_left_alone() -> None:
+    with pytest.raises(PreconditionError, match="another deploy is under way"):
+        slots.make_plan(SETTINGS, "chat", endpoint({"blue": 100}), [slot("blue"), slot("green", state="Updating")])
 
 
 def test_a_preview_is_named_with_whole_seconds() -> None:
-    name = rollout.preview_name(SETTINGS, datetime(2026, 11, 20, tzinfo=UTC))
+    name = slots.preview_name(SETTINGS, datetime(2026, 11, 20, tzinfo=UTC))
 
     assert name == "ultrachat-completion-1795132800"
     assert len(name) <= 32
