@@ -113,7 +113,7 @@ def test_the_main_job_twice_and_back_and_a_control_that_is_refused(shell: Shell,
     assert "Container logs" in shell.run("endpoint", "logs").stdout
 
     refused(shell, control)
-    previews(shell)
+    previews(shell, second["version"])
 
 
 def refused(shell: Shell, control: Path) -> None:
@@ -135,9 +135,9 @@ def refused(shell: Shell, control: Path) -> None:
     assert len(document["worst"]) == 5
 
 
-def previews(shell: Shell) -> None:
+def previews(shell: Shell, version: str) -> None:
     """A preview has an endpoint of its own, which cleanup deletes; the lasting one stays."""
-    made = shell.json("deploy", "--preview")
+    made = shell.json("deploy", version, "--preview")
     assert re.fullmatch(r"ultrachat-completion-\d{10}", made["endpoint"])
     dry = shell.json("cleanup", "--older-than", "0s")
     assert dry["dry_run"] is True

@@ -45,7 +45,7 @@ def test_the_tutorials_values_hold_for_azure() -> None:
 def test_a_targets_value_overrides_the_default_one_and_no_other() -> None:
     local, staging = (load(name, ROOT / "mlops.yaml") for name in ("local", "staging"))
 
-    assert local.training.parameters["learning_rate"] == 5e-3
+    assert local.training.parameters["learning_rate"] == 7e-3
     assert local.training.parameters["lr_scheduler_type"] == staging.training.parameters["lr_scheduler_type"]
     assert local.deployment.variables["GUNICORN_CMD_ARGS"] == staging.deployment.variables["GUNICORN_CMD_ARGS"]
 

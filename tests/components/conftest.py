@@ -27,10 +27,10 @@ TUNING = {
     "apply_lora": "true",
     "lora_r": "16",
     "lora_alpha": "32",
-    "num_train_epochs": "8",
+    "num_train_epochs": "10",
     "per_device_train_batch_size": "8",
     "per_device_eval_batch_size": "32",
-    "learning_rate": "0.005",
+    "learning_rate": "0.007",
     "lr_scheduler_type": "cosine",
 }
 
