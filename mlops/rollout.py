@@ -20,6 +20,7 @@ from mlops import catalogue, gate
 from mlops.azure import endpoints, models
 from mlops.endpoint import scorer
 from mlops.errors import AzureError, Interrupted, MlopsError, PreconditionError, UsageError
+from mlops.interrupts import stay_interruptible
 from mlops.payload import check_text
 from mlops.resources import MANAGED_BY, MANAGED_TAG, Deployment, Endpoint, ModelVersion
 from mlops.slots import SETTLED, Plan, make_plan, other_slot, preview_name, traffic_at
@@ -277,6 +278,7 @@ def _move_traffic(session: Session, settings: Settings, plan: Plan, version: Mod
                 _check_unchanged(session, plan, version, {key: part for key, part in seen.traffic.items() if part})
             seen = endpoints.set_traffic(session, plan.endpoint, traffic_at(plan, share))
             if share < 100:
+                stay_interruptible()
                 time.sleep(settings.rollout.soak_s)
     if seen is None:
         raise PreconditionError("the rollout has no steps", hint="see rollout.steps in mlops.yaml")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mlops import catalogue
 from mlops.azure import computes, jobs, models
 from mlops.errors import MlopsError, NotFinishedYet, PreconditionError, TrainingFailed, UsageError
+from mlops.interrupts import stay_interruptible
 from mlops.resources import RUNNING, Cluster, Job, ModelVersion
 
 if TYPE_CHECKING:
@@ -348,6 +349,7 @@ def wait(
             raise NotFinishedYet(
                 f"the job '{name}' is still {job.status} after {timeout_s:.0f} s", hint=f"mlops wait {name}"
             )
+        stay_interruptible()
         time.sleep(poll_s)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlops.azure.errors import NotFoundError, translated
-from mlops.azure.session import Session, text
+from mlops.azure.session import Session, finished, text
 from mlops.errors import AzureError, PreconditionError
 from mlops.resources import Cluster, VmSize
 from mlops.settings import Compute
@@ -54,7 +54,7 @@ def _create(session: Session, wanted: Compute, tier: str) -> Cluster:
         idle_time_before_scale_down=wanted.idle_s,
     )
     with translated(f"create the cluster '{wanted.name}' ({wanted.size}, {tier})"):
-        return _cluster(session.ml.compute.begin_create_or_update(cluster).result())
+        return _cluster(finished(session.ml.compute.begin_create_or_update(cluster)))
 
 
 def sizes(session: Session) -> list[VmSize]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops.azure.errors import NotFoundError, translated
-from mlops.azure.session import Session, text
+from mlops.azure.session import Session, finished, text
 from mlops.errors import AzureError
 from mlops.resources import Deployment, Endpoint
 
@@ -66,7 +66,7 @@ def create(
         name=name, description=description, auth_mode="key", tags=dict(tags), identity=user if identity else None
     )
     with translated(f"create the endpoint '{name}'"):
-        return _endpoint(session.ml.online_endpoints.begin_create_or_update(endpoint).result())
+        return _endpoint(finished(session.ml.online_endpoints.begin_create_or_update(endpoint)))
 
 
 def set_traffic(session: Session, name: str, traffic: Mapping[str, int]) -> Endpoint:
@@ -78,7 +78,7 @@ def set_traffic(session: Session, name: str, traffic: Mapping[str, int]) -> Endp
     with translated(f"set the traffic of the endpoint '{name}'"):
         endpoint = session.ml.online_endpoints.get(name)
         endpoint.traffic = dict(traffic)
-        session.ml.online_endpoints.begin_create_or_update(endpoint).result()
+        finished(session.ml.online_endpoints.begin_create_or_update(endpoint))
         seen = _endpoint(session.ml.online_endpoints.get(name))
     wanted = {key.lower(): share for key, share in traffic.items() if share}
     if {key.lower(): share for key, share in seen.traffic.items() if share} != wanted:
@@ -92,7 +92,7 @@ def set_traffic(session: Session, name: str, traffic: Mapping[str, int]) -> Endp
 def delete(session: Session, name: str) -> None:
     """Delete an endpoint with its deployments."""
     with translated(f"delete the endpoint '{name}'"):
-        session.ml.online_endpoints.begin_delete(name=name).result()
+        finished(session.ml.online_endpoints.begin_delete(name=name))
 
 
 def deployments(session: Session, endpoint: str) -> list[Deployment]:
@@ -124,7 +124,7 @@ def deploy(session: Session, spec: DeploymentSpec) -> Deployment:
             environment_variables=dict(spec.variables),
             tags=dict(spec.tags),
         )
-        session.ml.online_deployments.begin_create_or_update(deployment).result()
+        finished(session.ml.online_deployments.begin_create_or_update(deployment))
         found = session.ml.online_deployments.get(name=spec.name, endpoint_name=spec.endpoint)
     return _deployment(found, spec.endpoint)
 
@@ -132,7 +132,7 @@ def deploy(session: Session, spec: DeploymentSpec) -> Deployment:
 def delete_deployment(session: Session, endpoint: str, name: str) -> None:
     """Delete one deployment."""
     with translated(f"delete the deployment '{name}' of '{endpoint}'"):
-        session.ml.online_deployments.begin_delete(name=name, endpoint_name=endpoint).result()
+        finished(session.ml.online_deployments.begin_delete(name=name, endpoint_name=endpoint))
 
 
 def logs(session: Session, endpoint: str, deployment: str, *, container: str = "server", lines: int = 50) -> str:

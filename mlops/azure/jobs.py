@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops.azure.errors import NotFoundError, translated
-from mlops.azure.session import Session, text
+from mlops.azure.session import Session, finished, text
 from mlops.errors import UsageError
 from mlops.resources import MANAGED_BY, MANAGED_TAG, Job
 
@@ -145,7 +145,7 @@ def newest(session: Session, experiment: str, *, look_at: int = 200) -> Job | No
 def cancel(session: Session, name: str) -> None:
     """Ask Azure to cancel a job; returns when it has agreed."""
     with translated(f"cancel the job '{name}'"):
-        session.ml.jobs.begin_cancel(name).result()
+        finished(session.ml.jobs.begin_cancel(name))
 
 
 def log_tail(session: Session, name: str, *, lines: int) -> list[str]:

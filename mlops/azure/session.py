@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.azure.errors import translated
 from mlops.errors import AzureError, PreconditionError
+from mlops.interrupts import stay_interruptible
 
 if TYPE_CHECKING:
     from mlops.console import Console
@@ -168,6 +169,12 @@ def _quiet() -> None:
     # The SDK prints a dot a second to stdout while it polls and an escape sequence after each upload; it has no switch.
     for module in (_azureml_polling, _blob_storage_helper):
         vars(module)["print"] = lambda *_, **__: None
+
+
+def finished(poller: Any) -> Any:
+    """Wait for a long-running operation, Ctrl-C aside, and return its result."""
+    stay_interruptible()
+    return poller.result()
 
 
 def text(value: Any) -> str:
