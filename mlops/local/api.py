@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlops.local.arm.app import read_json
 from mlops.local.arm.errors import ArmError
+from mlops.local.arm.shapes import sequence
 from mlops.local.history import History
 from mlops.local.tracking_routes import TrackingRoutes
 from mlops.local.workspace import Workspace
@@ -53,7 +54,7 @@ async def _answer(workspace: Workspace, request: Request, caller: str) -> Respon
         routes: TrackingRoutes = _part(workspace, "mlflow", TrackingRoutes)
         return await routes.answer(request, rest, caller)
     if rest.lower().endswith("/batchgetresolveduris") and request.method == "POST":
-        values = [str(value) for value in (await read_json(request)).get("values") or []]
+        values = [str(value) for value in sequence((await read_json(request)).get("values"), "values")]
         key = "uri" if service == "data" else "path"
         return JSONResponse(_part(workspace, "history", History).resolve(values, key))
     return None

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlops.local.arm.app import read_json
 from mlops.local.arm.errors import ArmError, bad_request
+from mlops.local.arm.shapes import mapping, sequence
 from mlops.local.jobs.locations import ARTIFACTS, Unresolved, inside
 from mlops.local.jobs.runs import Runs, stamp
 from mlops.local.store import Document
@@ -174,7 +175,8 @@ class History:
                 return JSONResponse(self._artifact(name, path))
             return JSONResponse(self._content(name, path) if rest == "/contentinfo" else self._signed(name, path, "r"))
         if rest == "/batch/metadata" and request.method == "POST":
-            paths = [str(item.get("path")) for item in (await read_json(request)).get("paths") or []]
+            wanted = sequence((await read_json(request)).get("paths"), "paths")
+            paths = [str(mapping(item, "paths").get("path")) for item in wanted]
             folder = self.workspace.services["jobs"].locations.artifacts(name)
             try:
                 for item in paths:

@@ -52,7 +52,7 @@ class TrackingRoutes:
             status, body = await self._pass(request, url + target)
         except (TrackingError, httpx.HTTPError) as error:
             return refusal(503, "TEMPORARILY_UNAVAILABLE", str(error))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return refusal(400, "BAD_REQUEST", str(error))
         if status == 200 and family == "runs" and rest == "/create":
             await self._created(url, body, caller)
@@ -68,7 +68,10 @@ class TrackingRoutes:
         raw = await request.body()
         content: bytes | None = None
         if raw:
-            content = json.dumps(self._incoming(json.loads(raw))).encode()
+            body = json.loads(raw)
+            if not isinstance(body, dict):
+                raise ValueError("The request body must be a JSON object.")
+            content = json.dumps(self._incoming(body)).encode()
         query = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
         query = [(key, self._identity(value) if key in IDS else value) for key, value in query]
         answer = await self._client.request(

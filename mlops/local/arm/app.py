@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import uuid
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from mlops.local.arm import schema
 from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.operations import Operation
@@ -23,6 +25,8 @@ OPERATION = re.compile(
 )
 MAX_BODY = 4 * 1024 * 1024
 """ARM refuses larger requests."""
+MAX_DEPTH = 64
+"""Nothing that Azure knows is nested deeper."""
 
 
 class ControlPlane:
@@ -63,6 +67,7 @@ class ControlPlane:
             host=request.headers.get("host", "management.azure.com"),
             path_prefix=prefix,
         )
+        schema.check(call.body)
         segments = found["rest"].split("/")
         self._check_scope(found["scope"], segments)
         if request.method == "POST" and len(segments) % 2 == 1 and len(segments) > 1:
@@ -182,8 +187,12 @@ async def read_json(request: Request) -> dict[str, Any]:
     if not raw:
         return {}
     try:
-        body = json.loads(raw)
-    except ValueError as error:
+        body = json.loads(raw, parse_constant=_no_number, parse_float=_finite)
+        if _depth(body) > MAX_DEPTH:
+            raise ValueError("too deep")
+        if b"\\ud" in raw.lower():  # half of a surrogate pair is JSON and yet no text
+            json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
         raise bad_request("The request body is not JSON.") from error
     if body is None:
         return {}
@@ -192,9 +201,28 @@ async def read_json(request: Request) -> dict[str, Any]:
     return body
 
 
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _depth(value: Any) -> int:
+    """How deep objects and lists lie in one another."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
+        level = [item for items in inner for item in items]
+    return depth
+
+
 def respond(answer: Answer, method: str) -> Response:
     """An HTTP response with the headers that every ARM answer carries."""
-    kind = {"GET": "reads", "DELETE": "deletes"}.get(method, "writes")
+    kind = {"GET": "reads", "HEAD": "reads", "DELETE": "deletes"}.get(method, "writes")
     headers = {
         "x-ms-request-id": str(uuid.uuid4()),
         "x-ms-correlation-request-id": str(uuid.uuid4()),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from mlops.local.arm.errors import bad_request, not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.shapes import integer
 from mlops.local.operations import now
 from mlops.local.store import Document
 from mlops.local.workspace import Workspace
 
+NAME = re.compile(r"[A-Za-z0-9_]{1,255}")
 SAS_HOURS = 24
 PERMISSIONS = "racwdl"
 
@@ -65,6 +69,8 @@ class DatastoreType(ResourceType):
             raise bad_request("The local workspace has blob datastores only ('datastoreType': 'AzureBlob').")
         if properties.get("accountName") != call.workspace.config.account:
             raise bad_request(f"The storage account must be '{call.workspace.config.account}'.")
+        if existing is None and not NAME.fullmatch(call.name):
+            raise bad_request(f"'{call.name}' is not a valid datastore name: letters, digits and '_', at most 255.")
         if not properties.get("containerName"):
             raise bad_request("The datastore names no container.")
         credentials = dict(properties.get("credentials") or {"credentialsType": "None"})
@@ -90,7 +96,7 @@ class DatastoreType(ResourceType):
             raise not_found(f"The action '{action}' is not known on a datastore.")
         blobs = call.workspace.services["blobs"]
         if call.body.get("expirableSecret"):
-            hours = float(call.body.get("expireAfterHours") or 1)
+            hours = integer(call.body.get("expireAfterHours"), "expireAfterHours", default=1)
             lifetime_s = min(max(hours, 0.1), SAS_HOURS) * 3600
             token = blobs.sas(properties["containerName"], permissions=PERMISSIONS, lifetime_s=lifetime_s)
             return Answer(200, {"secretsType": "Sas", "sasToken": token})

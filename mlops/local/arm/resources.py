@@ -10,11 +10,14 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.operations import now
 from mlops.local.store import Document
 from mlops.local.workspace import Workspace
+
+PAGE = 100
 
 
 @dataclass
@@ -144,16 +147,7 @@ class ResourceType:
         found = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
         if "desc" in call.query.get("$orderBy", call.query.get("orderBy", "")).lower():
             found.reverse()
-        size = int(call.query.get("$top", call.query.get("count", call.query.get("$maxpagesize", 0))) or 0)
-        skip = int(call.query.get("$skip", 0) or 0)
-        page = found[skip : skip + size] if size else found[skip:]
-        body: Document = {"value": [self.shown(call, item) for item in page]}
-        if size and skip + size < len(found) and "$top" not in call.query:
-            kept = "&".join(
-                f"{key}={value}" for key, value in call.query.items() if key not in ("api-version", "$skip")
-            )
-            body["nextLink"] = f"{call.url()}&{kept}&$skip={skip + size}"
-        return Answer(200, body)
+        return page(self, call, found, size=None)
 
     async def delete(self, call: Call) -> Answer:
         """Delete with everything below; 204 where there is nothing."""
@@ -171,6 +165,31 @@ class ResourceType:
         return not_found(
             "The specified resource was not found.", detail=("ResourceNotFound", f"'{call.name}' was not found.")
         )
+
+
+def page(kind: ResourceType, call: Call, found: list[Document], *, size: int | None = PAGE) -> Answer:
+    """One page of a list, with the link to the next; without a size all of it unless the query asks for pages."""
+    if "desc" in call.query.get("$orderBy", call.query.get("orderBy", "")).lower():
+        found = found[::-1]
+    top = _number(call.query.get("$top"))
+    skip = _number(call.query.get("$skip")) or 0
+    size = _number(call.query.get("count")) or _number(call.query.get("$maxpagesize")) or size or len(found) or 1
+    part = found[skip : skip + (top or size)]
+    body: Document = {"value": [kind.shown(call, item) for item in part]}
+    if top is None and skip + size < len(found):
+        query = {**call.query, "api-version": call.api_version, "$skip": str(skip + size)}
+        body["nextLink"] = f"{call.url().partition('?')[0]}?{urlencode(query)}"
+    return Answer(200, body)
+
+
+def _number(value: str | None) -> int | None:
+    if value in (None, ""):
+        return None
+    try:
+        number = int(str(value))
+    except ValueError:
+        raise bad_request(f"'{value}' is not a number.") from None
+    return number if number >= 0 else None
 
 
 def merge(target: Document, change: Document) -> Document:

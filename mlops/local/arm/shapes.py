@@ -17,6 +17,15 @@ def mapping(value: Any, what: str) -> Document:
     return {key: item for key, item in value.items() if item is not None}
 
 
+def sequence(value: Any, what: str) -> list[Any]:
+    """A list; an empty one where nothing was sent."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise bad_request(f"The request is invalid: '{what}' must be a list.")
+    return value
+
+
 def integer(value: Any, what: str, *, default: int) -> int:
     """A whole number."""
     if value is None:

@@ -5,43 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from mlops.local.arm.errors import ArmError, bad_request, not_found
-from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.resources import Answer, Call, ResourceType, page
 from mlops.local.operations import now
 from mlops.local.store import Document
 
 if TYPE_CHECKING:
     from mlops.local.jobs.part import JobsPart
 
-PAGE = 100
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
-
-
-def page(kind: ResourceType, call: Call, found: list[Document], *, size: int = PAGE) -> Answer:
-    """One page of a list, with the link to the next."""
-    if "desc" in call.query.get("$orderBy", call.query.get("orderBy", "")).lower():
-        found = found[::-1]
-    top = _number(call.query.get("$top"))
-    skip = _number(call.query.get("$skip")) or 0
-    size = _number(call.query.get("count")) or _number(call.query.get("$maxpagesize")) or size
-    part = found[skip : skip + (top or size)]
-    body: Document = {"value": [kind.shown(call, item) for item in part]}
-    if top is None and skip + size < len(found):
-        query = {**call.query, "api-version": call.api_version, "$skip": str(skip + size)}
-        body["nextLink"] = f"{call.url().partition('?')[0]}?{urlencode(query)}"
-    return Answer(200, body)
-
-
-def _number(value: str | None) -> int | None:
-    if value in (None, ""):
-        return None
-    try:
-        number = int(str(value))
-    except ValueError:
-        raise bad_request(f"'{value}' is not a number.") from None
-    return number if number >= 0 else None
 
 
 class ContainerType(ResourceType):
