@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlops.local.arm.errors import not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.config import Config
 from mlops.local.limits import Limits
@@ -82,6 +83,25 @@ def described(sku: Sku) -> Document:
         "estimatedVMPrices": None,
         "supportedComputeTypes": list(sku.compute_types),
     }
+
+
+class DeploymentSkus(ResourceType):
+    """``…/deployments/{name}/skus``: how many instances a deployment may have."""
+
+    kind = "workspaces/onlineEndpoints/deployments/skus"
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    async def list(self, call: Call) -> Answer:
+        """The one that there is."""
+        deployment = call.collection_id
+        if call.workspace.store.get(deployment) is None:
+            raise not_found(detail=("InferencingClientCallFailed", '{"title":"Not Found"}'))
+        capacity = {"minimum": 1, "maximum": self._limits.instances, "default": 1, "scaleType": "Manual"}
+        sku = {"name": "Default", "tier": "Standard"}
+        kind = "Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments"
+        return Answer(200, {"value": [{"resourceType": kind, "sku": sku, "capacity": capacity}]})
 
 
 class Usages(ResourceType):

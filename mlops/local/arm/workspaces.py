@@ -102,8 +102,26 @@ class WorkspaceType(ResourceType):
     async def action(self, call: Call, action: str) -> Answer:
         """The few that clients call."""
         self.must(call)
-        if action.lower() == "resynckeys":
-            return Answer(200, None)
+        config = call.workspace.config
+        account_key = call.workspace.services["blobs"].account_key
+        match action.lower():
+            case "resynckeys":
+                return Answer(200, None)
+            case "liststorageaccountkeys":
+                return Answer(200, {"userStorageKey": account_key})
+            case "listkeys":
+                account = f"{config.group_id}/providers/Microsoft.Storage/storageAccounts/{config.account}"
+                return Answer(
+                    200,
+                    {
+                        "userStorageKey": account_key,
+                        "userStorageArmId": account,
+                        "userStorageResourceId": account,
+                        "appInsightsInstrumentationKey": None,
+                        "containerRegistryCredentials": None,
+                        "notebookAccessKeys": None,
+                    },
+                )
         raise not_found(f"The action '{action}' is not known on a workspace.")
 
     def _fixed(self) -> ArmError:

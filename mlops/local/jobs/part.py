@@ -41,6 +41,7 @@ class JobsPart:
         from mlops.local.arm.assets import asset_types
         from mlops.local.arm.datastores import DatastoreType
         from mlops.local.arm.jobs import JobType
+        from mlops.local.arm.unused import unused_types
         from mlops.local.arm.workspaces import WorkspaceType
 
         self.workspace = workspace
@@ -52,7 +53,13 @@ class JobsPart:
             workspace_id=workspace.config.workspace_id,
             registry_id=workspace.config.registry_id,
         )
-        self.types: Sequence[ResourceType] = [WorkspaceType(), DatastoreType(), JobType(self), *asset_types(self)]
+        self.types: Sequence[ResourceType] = [
+            WorkspaceType(),
+            DatastoreType(),
+            JobType(self),
+            *asset_types(self),
+            *unused_types(),
+        ]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._watcher: asyncio.Task[None] | None = None
         workspace.operations.register("job-cancel", self._cancel)

@@ -83,7 +83,7 @@ def install(workspace: Workspace, limits: Limits | None = None) -> Serving:
     from mlops.local.arm.computes import Computes
     from mlops.local.arm.deployments import Deployments
     from mlops.local.arm.endpoints import Endpoints
-    from mlops.local.arm.quota import Quotas, Usages, VmSizes
+    from mlops.local.arm.quota import DeploymentSkus, Quotas, Usages, VmSizes
 
     limits = limits or Limits()
     serving = Serving(workspace, limits)
@@ -91,6 +91,7 @@ def install(workspace: Workspace, limits: Limits | None = None) -> Serving:
         Computes(workspace, limits),
         Endpoints(workspace, serving),
         Deployments(workspace, serving),
+        DeploymentSkus(limits),
         VmSizes(),
         Usages(limits),
         Quotas(limits),
