@@ -202,9 +202,11 @@ def _deploy(session: Session, spec: endpoints.DeploymentSpec) -> None:
     try:
         endpoints.deploy(session, spec)
     except (AzureError, PreconditionError) as error:
-        with contextlib.suppress(MlopsError):  # there may be no server yet
-            log = endpoints.logs(session, spec.endpoint, spec.name, lines=LOG_LINES)
-            error.details = (*error.details, *log.rstrip().splitlines()[-LOG_LINES:])
+        with contextlib.suppress(MlopsError):  # there may be no server yet, or somebody else's
+            standing = endpoints.deployments(session, spec.endpoint)
+            if any(item.name == spec.name and item.state.lower() == "failed" for item in standing):
+                log = endpoints.logs(session, spec.endpoint, spec.name, lines=LOG_LINES)
+                error.details = (*error.details, *log.rstrip().splitlines()[-LOG_LINES:])
         raise
 
 

@@ -16,6 +16,10 @@ class NotFoundError(AzureError):
 
 KNOWN: tuple[tuple[re.Pattern[str], str], ...] = (
     (
+        re.compile(r"is in state '?(Creating|Updating|Deleting)|another operation is in progress", re.IGNORECASE),
+        "somebody else is changing it: look with mlops endpoint status, and try again",
+    ),
+    (
         re.compile(r"not enough quota|OutOfQuota|Quota reached|QuotaExceeded", re.IGNORECASE),
         "ask for quota of this family in the Azure portal (Quotas > Machine learning), or choose another size",
     ),
