@@ -110,7 +110,7 @@ class App:
         try:
             return await work
         except TokenRefused as refused:
-            return self._unauthorized(str(refused))
+            return self._unauthorized(str(refused), refused.code)
         except TooLarge:
             response = _error(413, "RequestEntityTooLarge", f"The request is larger than {MAX_BODY} bytes.")
             response.headers["Connection"] = "close"
@@ -165,11 +165,10 @@ class App:
         answer = await api.answer(self.workspace, request, caller)
         return answer or _error(404, "NotFound", f"'{path}' is not served here.")
 
-    def _unauthorized(self, message: str) -> Response:
+    def _unauthorized(self, message: str, code: str) -> Response:
         tenant = self.workspace.config.tenant
         authority = f"https://login.microsoftonline.com/{tenant}"
         challenge = f'Bearer authorization_uri="{authority}", error="invalid_token", error_description="{message}"'
-        code = "AuthenticationFailed" if "no bearer" in message else "InvalidAuthenticationToken"
         response = _error(401, code, message)
         response.headers["WWW-Authenticate"] = challenge
         return response

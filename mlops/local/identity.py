@@ -6,11 +6,13 @@ libraries and people know.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import parse_qsl, unquote_plus
 
 import jwt
 from cryptography.hazmat.primitives import serialization
@@ -27,6 +29,7 @@ LOGIN = "https://login.microsoftonline.com"
 GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
 EXCHANGE_AUDIENCE = "api://AzureADTokenExchange"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+EXPIRED = "ExpiredAuthenticationToken"
 MAX_FORM = 64 * 1024
 MAX_CACHED = 1024
 
@@ -36,7 +39,11 @@ STORAGE = ("https://storage.azure.com",)
 
 
 class TokenRefused(Exception):
-    """A bearer token (or none) that opens nothing here."""
+    """A bearer token (or none) that opens nothing here; with the code that ARM has for it."""
+
+    def __init__(self, message: str, code: str = "InvalidAuthenticationToken") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class GrantRefused(Exception):
@@ -95,10 +102,12 @@ class Identity:
         """The claims of a bearer token, if its signature, issuer, expiry and audience are right."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise TokenRefused("The request has no bearer token.")
+            raise TokenRefused("The request has no bearer token.", "AuthenticationFailed")
         claims = self._claims(token.strip())
         if str(claims["aud"]).rstrip("/") not in audiences:
-            raise TokenRefused(f"The access token is for the wrong audience '{claims['aud']}'.")
+            raise TokenRefused(
+                f"The access token is for the wrong audience '{claims['aud']}'.", "InvalidAuthenticationTokenAudience"
+            )
         return claims
 
     def _claims(self, token: str) -> dict[str, Any]:
@@ -113,7 +122,7 @@ class Identity:
                     options={"verify_aud": False, "require": ["exp", "aud", "iss"]},
                 )
             except jwt.ExpiredSignatureError as error:
-                raise TokenRefused("The access token expired.") from error
+                raise TokenRefused("The access token expired.", EXPIRED) from error
             except jwt.PyJWTError as error:
                 raise TokenRefused("The access token is not valid here.") from error
             if len(self._checked) >= MAX_CACHED:
@@ -121,7 +130,7 @@ class Identity:
             self._checked[token] = found
         if found["exp"] <= time.time():
             self._checked.pop(token, None)
-            raise TokenRefused("The access token expired.")
+            raise TokenRefused("The access token expired.", EXPIRED)
         return found
 
     def federated_assertion(self, subject: str) -> str:
@@ -199,13 +208,11 @@ class Identity:
         if int(request.headers.get("content-length") or 0) > MAX_FORM:
             raise GrantRefused(413, "invalid_request", 90015, "The request is too long.")
         self._tenant(tenant)
-        from urllib.parse import parse_qsl
-
         form = dict(parse_qsl((await request.body()).decode("utf-8", "replace")))
         if form.get("grant_type") != "client_credentials":
             message = f"The grant type '{form.get('grant_type', '')}' is not supported here; use client_credentials."
             raise GrantRefused(400, "unsupported_grant_type", 70003, message)
-        self._check_client(form)
+        self._check_client({**_basic(request.headers.get("authorization")), **form})
         audience = self._audience(form)
         lifetime = int(self._config.token_s)
         token = self.issue(audience)
@@ -269,6 +276,18 @@ def _refusal(refused: GrantRefused) -> Response:
         "correlation_id": trace,
     }
     return JSONResponse(body, status_code=refused.status)
+
+
+def _basic(authorization: str | None) -> dict[str, str]:
+    """A client that names itself in a header instead of in the form."""
+    scheme, _, encoded = (authorization or "").partition(" ")
+    if scheme.lower() != "basic":
+        return {}
+    try:
+        name, _, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except ValueError:
+        return {}
+    return {"client_id": unquote_plus(name), "client_secret": unquote_plus(secret)}
 
 
 def _instances() -> dict[str, Any]:

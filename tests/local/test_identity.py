@@ -15,7 +15,7 @@ from mlops.local.config import Config
 from mlops.local.credentials import Credentials
 from mlops.local.identity import MANAGEMENT, Identity, TokenRefused
 from mlops.local.layout import Layout
-from tests.local.conftest import Local
+from tests.local.conftest import Local, make_local
 
 ARM = "https://management.azure.com"
 
@@ -160,6 +160,41 @@ def test_a_refusal_names_the_authority(local: Local) -> None:
     assert json.loads(bad[2])["error"]["code"] == "InvalidAuthenticationToken"
     assert json.loads(none[2])["error"]["code"] == "AuthenticationFailed"
     assert "<Code>NoAuthenticationInformation</Code>" in blob[2]
+
+
+def test_the_code_says_why_a_token_is_refused(tmp_path: Path, shared_cache: Path) -> None:
+    short = make_local(tmp_path / "home", shared_cache, MLOPS_LOCAL_PARTS="none", MLOPS_LOCAL_TOKEN_S="2")
+    try:
+        out = short.run_python(
+            """
+            import os, requests, time
+            from requests.auth import HTTPBasicAuth
+            address = f"https://login.microsoftonline.com/{os.environ['AZURE_TENANT_ID']}/oauth2/v2.0/token"
+            basic = HTTPBasicAuth(os.environ["AZURE_CLIENT_ID"], os.environ["AZURE_CLIENT_SECRET"])
+            def ask(scope):
+                form = {"grant_type": "client_credentials", "scope": f"{scope}/.default"}
+                token = requests.post(address, form, auth=basic).json()["access_token"]
+                return {"Authorization": f"Bearer {token}"}
+            url = "https://management.azure.com/subscriptions?api-version=2022-12-01"
+            for scope, wait_s in (("https://storage.azure.com", 0), ("https://management.azure.com", 2.1)):
+                headers = ask(scope)
+                time.sleep(wait_s)
+                print(requests.get(url, headers=headers).json()["error"]["code"])
+            grant = {"grant_type": "client_credentials"}
+            for auth in (("x", "y"), (os.environ["AZURE_CLIENT_ID"], "y")):
+                print(requests.post(address, grant, auth=auth).json()["error"])
+            print(requests.post(address, grant, headers={"Authorization": "Basic ???"}).json()["error"])
+            """,
+        )
+    finally:
+        short.stop()
+    assert out.split() == [
+        "InvalidAuthenticationTokenAudience",
+        "ExpiredAuthenticationToken",
+        "unauthorized_client",
+        "invalid_client",
+        "unauthorized_client",
+    ]
 
 
 def test_the_own_routes_need_the_own_token(local: Local) -> None:
