@@ -116,8 +116,11 @@ def delete(session: Session, decisions: Sequence[Decision]) -> list[str]:
         return None
 
     names = [item.endpoint for item in decisions if item.delete]
-    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(max_workers=AT_ONCE)
+    try:
         failures = {name: error for name, error in zip(names, pool.map(one, names), strict=True) if error}
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C no further deletion begins
     if failures:
         raise AzureError(
             f"{len(failures)} of {len(names)} endpoints could not be deleted",

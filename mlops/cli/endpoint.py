@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,16 @@ def score(
 
 
 def _payload(question: str | None, file: Path | None, max_new_tokens: int) -> dict[str, Any]:
+    from mlops.errors import DataInvalid
+    from mlops.payload import check_text, read
+
     if file is None:
         messages = [{"role": "user", "content": question}]
         parameters = {"do_sample": False, "max_new_tokens": max_new_tokens}
-        return {"input_data": {"input_string": messages, "parameters": parameters}, "params": {}}
-    from mlops.payload import read
+        asked = {"input_data": {"input_string": messages, "parameters": parameters}, "params": {}}
+        for problem in check_text(json.dumps(asked).encode(), name="the question")[1]:
+            raise DataInvalid(f"the question {problem.message}", hint=problem.field)
+        return asked
 
     found: dict[str, Any] = read(file)
     return found
@@ -121,10 +127,15 @@ def logs(run: Run, slot: str | None, lines: int, container: str, name: str | Non
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
-    if slot is None:
-        found = endpoints.get(session, name)
-        if found is None or not found.live:
-            raise PreconditionError(f"'{name}' has no live slot", hint="name one with --slot blue")
-        slot = found.live[0]
+    found = endpoints.get(session, name)
+    if found is None:
+        raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
+    standing = sorted(item.name for item in endpoints.deployments(session, name))
+    if slot is None and not found.live:
+        raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --slot {' or '.join(standing)}")
+    slot = slot or found.live[0]
+    if slot not in standing:
+        there = ", ".join(standing) or "none"
+        raise PreconditionError(f"'{name}' has no slot '{slot}'", hint=f"there are: {there}")
     text = endpoints.logs(session, name, slot, container=container, lines=lines)
     run.console.result({"endpoint": name, "slot": slot, "container": container, "log": text}, Text(text))

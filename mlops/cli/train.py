@@ -65,7 +65,6 @@ def train(
         return
     console.err.print(plan_table(made))
     job = submit(run, session, made, again=again)
-    console.outputs({"job": job.name, "completed": job.is_completed})  # known even if following it ends badly
     if detach:
         text = f"{job.name} is {job.status}\nnext: mlops wait {job.name}"
         console.result(
@@ -158,6 +157,8 @@ def submit(run: Run, session: Session, made: TrainingPlan, *, again: bool) -> An
     with run.console.step("Submit the pipeline") as step:
         found = training.submit(session, run.settings, made, again=again)
         step.note = found.job.name if found.is_new else f"{found.job.name} is there already ({found.job.status})"
+    outputs = {"job": found.job.name, "completed": found.job.is_completed}
+    run.console.outputs(outputs)  # a workflow can go on from here even if following the job ends badly
     return found.job
 
 
@@ -165,11 +166,14 @@ def follow(run: Run, session: Session, name: str, *, timeout_s: float | None, ca
     """Wait with the steps in sight; Ctrl-C leaves the job running unless asked otherwise."""
     from mlops import training
     from mlops.azure import jobs
-    from mlops.errors import Interrupted
+    from mlops.errors import AzureError, Interrupted
 
     try:
         with run.console.step(f"Train: {name}"), _steps_shown(run) as show:
             return training.wait(session, name, poll_s=run.settings.training.poll_s, timeout_s=timeout_s, show=show)
+    except AzureError as error:
+        error.hint = f"the job '{name}' does not depend on this command: mlops wait {name} follows it again"
+        raise
     except KeyboardInterrupt:
         if cancel_on_interrupt:
             jobs.cancel(session, name)

@@ -97,3 +97,8 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
 
     assert done.stdout.splitlines()[-1] == "0", done.stderr[-300:]
+
+
+def test_an_empty_question_is_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["endpoint", "score", ""]) == 4
+    assert "the question is empty" in capsys.readouterr().err
