@@ -15,7 +15,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # what a cancelled GitHub job gets: clean up as after Ctrl-C
     # Windows aside, a closed pipe (`mlops … | head`) is the reader's choice, not an error.
     try:
-        sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to break off: the exit code stands
+        sys.exit(code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
