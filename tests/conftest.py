@@ -17,3 +17,8 @@ def _outside_of_github(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that runs in a GitHub job must not write into that job's outputs."""
     for name in [name for name in os.environ if name.startswith("GITHUB_") or name == "MLOPS_TARGET"]:
         monkeypatch.delenv(name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest story first, so that it does not run alone at the end on one of the cores."""
+    items.sort(key=lambda item: item.path.name != "test_main_job.py")
