@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +83,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.environ.update(before)
 
 
+@pytest.fixture
+def bench(workbench: Bench, tmp_path: Path) -> Bench:
+    """An endpoint and a model of the test's own."""
+    mark = uuid.uuid4().hex[:8]
+    settings = workbench.settings
+    endpoint = settings.endpoint.model_copy(update={"name": f"chat-{mark}"})
+    model = settings.model.model_copy(update={"name": f"model-{mark}"})
+    settings = settings.model_copy(update={"endpoint": endpoint, "model": model})
+    return dataclasses.replace(workbench, settings=settings, folder=tmp_path)
+
+
 @pytest.fixture(scope="module")
-def bench(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def workbench(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     from mlops.azure.session import connect
 
     folder = tmp_path_factory.mktemp("bench")
