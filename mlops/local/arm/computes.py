@@ -124,9 +124,12 @@ class Computes(ResourceType):
                 "The request is invalid.", detail=("InvalidVmSize", f"'{name}' cannot be used for {kind}.")
             )
         inner["vmSize"] = name.upper()
-        inner["vmPriority"] = inner.get("vmPriority") or "Dedicated"
-        if inner["vmPriority"] not in ("Dedicated", "LowPriority"):
-            raise bad_request(f"The priority '{inner['vmPriority']}' is neither Dedicated nor LowPriority.")
+        asked = str(inner.get("vmPriority") or "Dedicated")
+        # without case: the SDK makes "Lowpriority" of the tier "LowPriority"
+        priority = {"dedicated": "Dedicated", "lowpriority": "LowPriority"}.get(asked.lower())
+        if priority is None:
+            raise bad_request(f"The priority '{asked}' is neither Dedicated nor LowPriority.")
+        inner["vmPriority"] = priority
         return sku
 
     def _quota(self, call: Call, inner: Document, sku: Sku) -> None:
