@@ -15,12 +15,26 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)  # what a cancelled GitHub job gets: clean up as after Ctrl-C
     # Windows aside, a closed pipe (`mlops … | head`) is the reader's choice, not an error.
     try:
-        code = run(sys.argv[1:])
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to break off: the exit code stands
+        try:
+            code = run(sys.argv[1:])
+        except KeyboardInterrupt:
+            code = 130
+        _hear_no_more()
         sys.exit(code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _hear_no_more() -> None:
+    """Nothing is left to break off: the exit code stands. An interrupt that is still pending is raised by the call."""
+    while True:
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        except KeyboardInterrupt:
+            continue
+        return
 
 
 def _interrupt(_number: int, _frame: Any) -> None:

@@ -44,8 +44,8 @@ BLOBS = {
     "credentials": {"credentialsType": "None"},
 }
 BODIES = [
-    ("PUT", "/jobs/odd", COMMAND),
-    ("PUT", "/jobs/odd", PIPELINE),
+    ("PUT", "/jobs/odd-command-{}", COMMAND),
+    ("PUT", "/jobs/odd-pipeline-{}", PIPELINE),
     ("PUT", "/components/odd-{}/versions/1", SPECIFICATION),
     ("PUT", "/components/azureml_anonymous/versions/{}", SPECIFICATION),
     ("PUT", "/datastores/odd_{}", BLOBS),

@@ -288,6 +288,10 @@ class _Scope:
 
     def _node(self, name: str, node: Document) -> dict[str, Given]:
         path = f"{self.prefix}{name}"
+        if not isinstance(node, dict) or not all(
+            isinstance(node.get(part) or {}, dict) for part in ("inputs", "outputs")
+        ):
+            raise PlanError(f"The job '{path}', its inputs and its outputs must be JSON objects.")
         kind = str(node.get("type") or "command").lower()
         if kind in REFUSED:
             raise PlanError(f"Jobs of type '{kind}' do not run in the local workspace (job '{path}').")
@@ -304,7 +308,7 @@ class _Scope:
         specs = node.get("outputs") or {}
         for key, out in component.outputs.items():
             spec = specs.get(key)
-            binding = spec if isinstance(spec, str) else (spec or {}).get("value")
+            binding = spec.get("value") if isinstance(spec, dict) else spec
             target = reference(binding) if isinstance(binding, str) else None
             if target and target.output and not target.job:
                 exported[key] = target.output
