@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from pathlib import Path
@@ -216,11 +217,17 @@ async def test_one_of_two_instances_dies_and_nobody_notices(bench: Bench) -> Non
     await bench.deployment(endpoint, "blue", instances=2)
     key = await bench.key(endpoint)
     instance = bench.serving.fleet.running[next(iter(bench.serving.fleet.running))].instances[0]
+    port = instance.port
     os.killpg(instance.pid, signal.SIGKILL)
-    await until(lambda: not instance.alive() or instance.pid == 0)
+    await until(lambda: not listens(port))  # until then a dying worker still takes requests, which die with it
     for _ in range(50):
         assert (await bench.score(endpoint, to="blue", key=key)).status_code == 200
     await until(lambda: bench.serving.status()[0]["healthy"] == 2)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def test_no_request_fails_while_slots_and_traffic_change(bench: Bench) -> None:
