@@ -90,13 +90,13 @@ class EndpointSettings(Section):
 
 
 class DeploymentSettings(Section):
-    """One slot: its machine, its server, its limits."""
+    """One slot: its machine, its server, its limits. A liveness delay of null follows the model's size."""
 
     instance_type: str
     instance_count: Annotated[int, Field(ge=1, le=50)] = 1
     max_concurrent_requests: Annotated[int, Field(ge=1)] = 8
     request_timeout_ms: Annotated[int, Field(ge=1, le=180_000)] = 90_000
-    liveness_initial_delay_s: Annotated[int, Field(ge=1)] = 600
+    liveness_initial_delay_s: Annotated[int, Field(ge=1)] | None = None
     environment: Path = Path("environments/serve/environment.yml")
     code: Path = Path("environments/serve")
     scoring_script: str = "score.py"
@@ -104,29 +104,57 @@ class DeploymentSettings(Section):
     variables: dict[str, str] = Field(default_factory=dict)
 
 
+class Quality(Section):
+    """Thresholds of one quality metric, each between 0 and 1; null is reported and decides nothing."""
+
+    min: Share | None = None
+    max_loss: Share | None = 0.05
+
+
 class Gate(Section):
-    """What a deployment must show before it gets traffic. A threshold of null is reported but decides nothing."""
+    """What a deployment must show before it gets traffic. A threshold of null is reported but decides nothing.
+
+    ``quality`` names metrics: ``exact_match``, ``rouge_l``, or ``module:function`` for one's own. ``dry_run`` names
+    checks that are reported, not decisive.
+    """
 
     split: str = "test_sft"
     conversations: Annotated[int, Field(ge=1)] = 50
+    max_conversations: Annotated[int, Field(ge=1)] = 200
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
     warmup: Annotated[int, Field(ge=0)] = 2
     timeout_s: Annotated[float, Field(gt=0)] = 90
     seed: int = 42
     parameters: dict[str, Any] = Field(default_factory=dict)
     min_success_rate: Share | None = 1.0
+    min_contract_rate: Share | None = 1.0
+    max_transport_error_rate: Share | None = 0.05
     max_p95_ms: Annotated[float, Field(gt=0)] | None = 30_000
-    min_exact_match: Share | None = None
-    min_rouge_l: Share | None = None
-    max_loss: Share | None = 0.05
+    max_ms_per_token: Annotated[float, Field(gt=0)] | None = None
+    quality: dict[str, Quality] = Field(default_factory=lambda: {"exact_match": Quality(), "rouge_l": Quality()})
     max_latency_ratio: Annotated[float, Field(gt=0)] | None = 1.5
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    dry_run: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _room_for_more(self) -> Gate:
+        if self.max_conversations < self.conversations:
+            raise ValueError("max_conversations must not be less than conversations")
+        return self
 
 
 class Rollout(Section):
-    """How traffic moves to the new slot once the gate has passed."""
+    """How traffic moves to the new slot once the gate has passed, and what is watched meanwhile."""
 
-    steps: list[Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=lambda: [100])
-    soak_s: Annotated[float, Field(ge=0)] = 0
+    steps: list[Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=lambda: [10, 50, 100])
+    soak_s: Annotated[float, Field(ge=0)] = 60
+    mirror_percent: Annotated[int, Field(ge=0, le=50)] = 0
+    mirror_s: Annotated[float, Field(ge=0)] = 60
+    probes: Annotated[int, Field(ge=1)] = 10
+    probes_per_s: Annotated[float, Field(gt=0)] = 2
+    max_soak_s: Annotated[float, Field(gt=0)] = 900
+    lease_s: Annotated[int, Field(ge=15, le=60)] = 60
+    grace_h: Annotated[float, Field(ge=0)] = 24
 
     @field_validator("steps")
     @classmethod
@@ -136,10 +164,22 @@ class Rollout(Section):
         return steps
 
 
+class Http(Section):
+    """How long Azure may take to answer one call; operations that run longer are polled."""
+
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 10
+    read_timeout_s: Annotated[float, Field(gt=0)] = 60
+
+
 class Cleanup(Section):
-    """When a preview endpoint is stale."""
+    """When something is stale, and what it costs per hour; the grace of an idle slot is ``rollout.grace_h``."""
 
     older_than_days: Annotated[float, Field(ge=0)] = 7
+    keep_versions: Annotated[int, Field(ge=1)] | None = None
+    scale_down_clusters: bool = False
+    at_once: Annotated[int, Field(ge=1, le=16)] = 16
+    currency: str = "USD"
+    prices_per_hour: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class Settings(Section):
@@ -157,6 +197,7 @@ class Settings(Section):
     gate: Gate = Field(default_factory=Gate)
     rollout: Rollout = Field(default_factory=Rollout)
     cleanup: Cleanup = Field(default_factory=Cleanup)
+    http: Http = Field(default_factory=Http)
 
     @property
     def is_local(self) -> bool:
