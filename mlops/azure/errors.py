@@ -14,11 +14,18 @@ class NotFoundError(AzureError):
     """Azure has no such resource."""
 
 
+class UnavailableError(AzureError):
+    """Azure did not answer, or said "not now", also when asked again: what was asked for may have happened."""
+
+
+class BusyError(PreconditionError):
+    """Something else changes the resource at this moment."""
+
+
+PASSING = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses that say nothing of the request; the SDK has asked again where it may."""
+BUSY = re.compile(r"is in state '?(Creating|Updating|Deleting)|another operation is in progress", re.IGNORECASE)
 KNOWN: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
-        re.compile(r"is in state '?(Creating|Updating|Deleting)|another operation is in progress", re.IGNORECASE),
-        "somebody else is changing it: look with mlops endpoint status, and try again",
-    ),
     (
         re.compile(r"not enough quota|OutOfQuota|Quota reached|QuotaExceeded", re.IGNORECASE),
         "ask for quota of this family in the Azure portal (Quotas > Machine learning), or choose another size",
@@ -52,9 +59,13 @@ def translated(action: str) -> Iterator[None]:
         hint = "log in again (az login), or check AZURE_CLIENT_ID, AZURE_TENANT_ID and the credential's rights"
         raise AzureError(f"{action}: Azure did not accept the login: {explain(error)}", hint=hint) from error
     except core.HttpResponseError as error:
+        if error.status_code in PASSING:
+            raise UnavailableError(f"{action}: {explain(error)}", hint="try again") from error
         raise classified(action, explain(error)) from error
     except (core.ServiceRequestError, core.ServiceResponseError) as error:
-        raise AzureError(f"{action}: no answer from Azure: {_first_line(str(error))}", hint="try again") from error
+        raise UnavailableError(
+            f"{action}: no answer from Azure: {_first_line(str(error))}", hint="try again"
+        ) from error
     except core.AzureError as error:
         raise classified(action, explain(error)) from error
     except (MlException, UserErrorException) as error:
@@ -63,6 +74,9 @@ def translated(action: str) -> Iterator[None]:
 
 def classified(action: str, message: str) -> MlopsError:
     """The error for a sentence of Azure's: a precondition where the cause is known, else Azure's refusal."""
+    if BUSY.search(message):
+        hint = "somebody else is changing it: look with mlops endpoint status, and try again"
+        return BusyError(f"{action}: {message}", hint=hint)
     for pattern, hint in KNOWN:
         if pattern.search(message):
             return PreconditionError(f"{action}: {message}", hint=hint)
