@@ -66,6 +66,10 @@ class App:
         request = Request(scope, receive)
         host = _host(request)
         status = 0  # no answer
+        noted = None
+        if not scope["path"].startswith(own_routes.PREFIX):
+            agent = request.headers.get("user-agent", "")
+            noted = self.own_routes.trace.arrived(request.method, host, scope["path"], agent)
         try:
             response = await self._answer(request, host)
             if response is None:
@@ -75,6 +79,8 @@ class App:
             await response(scope, receive, send)
         finally:
             elapsed_ms = (time.perf_counter() - begin) * 1000
+            if noted is not None:
+                noted.status, noted.elapsed_ms = status, elapsed_ms
             requests_log.info("%s %s %s %d %.1f", request.method, host, quote(scope["path"]), status, elapsed_ms)
 
     async def _answer(self, request: Request, host: str) -> Response | None:
@@ -89,22 +95,31 @@ class App:
             host=host,
             path=request.scope["path"],
             query=request.scope["query_string"].decode("latin-1"),
+            agent=request.headers.get("user-agent", ""),
         )
         if rule is None:
             return await self._guarded(self._dispatch(request, service), request)
         log.info("fault: %s %s of %s %s%s", rule.kind, rule.when, request.method, host, request.scope["path"])
+        return await self._struck(rule, request, service)
+
+    async def _struck(self, rule: Rule, request: Request, service: Service) -> Response | None:
+        """The answer of a request that a fault rule strikes."""
         response = None
         if rule.when == "after":
             response = await self._guarded(self._dispatch(request, service), request)
         if rule.kind == "die":
             die()
-        if rule.kind in ("hang", "slow"):
-            await asyncio.sleep(rule.delay_s)
+        if rule.kind == "kill_client":
+            self.faults.kill_client(rule)
+        if rule.kind == "crash":
+            self.faults.crash(rule.endpoint, rule.deployment)
+        if rule.kind == "hang":
+            await self.faults.hang(rule.delay_s)
         if rule.kind == "slow":
+            await asyncio.sleep(rule.delay_s)
+        if rule.kind in ("slow", "crash"):
             return response or await self._guarded(self._dispatch(request, service), request)
-        if rule.kind == "status":
-            return _fault(rule, service)
-        return None
+        return _fault(rule, service) if rule.kind == "status" else None
 
     async def _guarded(self, work: Awaitable[Response], request: Request) -> Response:
         try:

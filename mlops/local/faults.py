@@ -1,23 +1,27 @@
-"""Faults on request: refused, dropped, slow and lost calls, failing operations, a daemon that dies.
+"""Faults on request: refused, dropped, slow and lost calls, failing operations, processes that die.
 
 A rule says what it matches and what happens then. It counts: the first ``skip`` matches pass, the next ``times`` are
 hit (all of them where ``times`` is null). Rules come from ``faults.json`` in the state folder when the daemon starts,
-and from ``POST https://management.azure.com/__local/faults``.
+and from ``POST https://management.azure.com/__local/faults``; ``DELETE`` there ends them all, and what hangs with them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
 import signal
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from mlops.local import processes
 from mlops.local.operations import OperationFailed
 from mlops.local.private_files import read_json
 
@@ -59,6 +63,8 @@ class Match(BaseModel):
     host: Pattern = ""
     path: Pattern = ""
     query: Pattern = ""
+    agent: Pattern = ""
+    """The client, by its User-Agent (``AZURE_HTTP_USER_AGENT`` adds to that of Azure's SDKs)."""
     operation: Pattern = ""
     """The kind of a long-running operation."""
     resource: Pattern = ""
@@ -68,15 +74,25 @@ class Match(BaseModel):
 class Rule(BaseModel):
     """What happens to which requests or operations.
 
-    ``kind`` is one of ``status`` (answer with ``status``), ``drop`` (close the connection), ``hang`` (say nothing for
-    ``delay_s``, then close), ``slow`` (go on after ``delay_s``), ``die`` (the daemon kills itself) and ``operation``
-    (a long-running operation fails with ``code`` and ``message``, after ``delay_s``; without a code it is only late).
-    ``when`` is ``before`` the request is worked on, or ``after``: then the work is done and only its answer is lost.
+    ``kind`` is one of
+
+    - ``status``: the answer is ``status``, with ``retry_after``;
+    - ``drop``: the connection is closed;
+    - ``hang``: nothing is said for ``delay_s`` (or until the rules are deleted), then the connection is closed;
+    - ``slow``: the request goes on after ``delay_s``;
+    - ``operation``: a long-running operation fails with ``code`` and ``message``, after ``delay_s``; without a code it
+      is only late;
+    - ``crash``: the scoring processes of ``endpoint`` and ``deployment`` are killed, and what was matched goes on: a
+      request, or an operation where ``match.operation`` is given;
+    - ``kill_client``: the process ``pid`` is killed, for tests of what a client leaves behind. Only the user's own;
+    - ``die``: the daemon kills itself.
+
+    ``when`` is ``before`` the request is worked on, or ``after``: then the work is done and its answer not yet sent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["status", "drop", "hang", "slow", "die", "operation"]
+    kind: Literal["status", "drop", "hang", "slow", "operation", "crash", "kill_client", "die"]
     match: Match = Match()
     when: Literal["before", "after"] = "before"
     skip: int = Field(0, ge=0)
@@ -86,10 +102,38 @@ class Rule(BaseModel):
     message: str = ""
     retry_after: float | None = Field(None, ge=0)
     delay_s: float = Field(0.0, ge=0)
+    endpoint: str = ""
+    deployment: str = ""
+    pid: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Rule:
+        if self.kind == "crash" and not (self.endpoint and self.deployment):
+            raise ValueError("a crash needs an endpoint and a deployment")
+        if self.kind == "kill_client" and not processes.is_ours(self.pid):
+            raise ValueError(f"there is no process {self.pid} of this user that may be killed")
+        return self
+
+    @property
+    def of_operations(self) -> bool:
+        """Whether it strikes operations instead of requests."""
+        if self.kind == "crash":
+            return bool(self.match.operation or self.match.resource)
+        return self.kind == "operation"
 
 
 class BadRules(ValueError):
     """Rules that cannot be read; the message is for the person who wrote them."""
+
+
+@dataclass
+class _Entry:
+    """A rule in force."""
+
+    rule: Rule
+    client: float
+    """When the process to be killed was started: its id may be another's by then."""
+    matched: int = 0
 
 
 class Faults:
@@ -97,7 +141,10 @@ class Faults:
 
     def __init__(self, path: Path | None = None) -> None:
         self._lock = threading.Lock()
-        self._rules: list[tuple[Rule, list[int]]] = []
+        self._entries: list[_Entry] = []
+        self._cleared = asyncio.Event()
+        self.crash: Callable[[str, str], bool] = lambda _endpoint, _deployment: False
+        """Kills the processes of a deployment; the part that has them puts itself here."""
         if path is not None and path.is_file():
             self.add((read_json(path) or {}).get("rules", []))
 
@@ -110,42 +157,64 @@ class Faults:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise BadRules(f"{where}: {first['msg']}" if where else first["msg"]) from error
+        begun = [processes.create_time(rule.pid) if rule.kind == "kill_client" else 0.0 for rule in made]
         with self._lock:
-            self._rules += [(rule, [0]) for rule in made]
+            self._entries += [_Entry(rule, since) for rule, since in zip(made, begun, strict=True)]
 
     def clear(self) -> None:
-        """No more faults."""
+        """No more faults; what hangs is let go."""
         with self._lock:
-            self._rules.clear()
+            self._entries.clear()
+        cleared, self._cleared = self._cleared, asyncio.Event()
+        cleared.set()
 
     def shown(self) -> list[dict[str, object]]:
         """The rules with how often each has matched."""
         with self._lock:
-            return [{**rule.model_dump(), "matched": count[0]} for rule, count in self._rules]
+            return [{**entry.rule.model_dump(), "matched": entry.matched} for entry in self._entries]
 
     def hit(self, **facts: str) -> Rule | None:
         """The rule that strikes a request, if one does; counts the match."""
-        return self._first(facts, operations=False) if self._rules else None
+        entry = self._first(facts, operations=False) if self._entries else None
+        return None if entry is None else entry.rule
+
+    async def hang(self, limit_s: float) -> None:
+        """Wait so long, or until the rules are cleared."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._cleared.wait()
+
+    def kill_client(self, rule: Rule) -> None:
+        """Kill the process that a rule names, if it is still the one that it named."""
+        with self._lock:
+            since = next((entry.client for entry in self._entries if entry.rule is rule), None)
+        if since is not None and processes.alive(rule.pid, since):
+            os.kill(rule.pid, signal.SIGKILL)
 
     async def before_operation(self, kind: str, resource: str) -> None:
-        """Delay or fail a long-running operation where a rule says so."""
-        rule = self._first({"operation": kind, "resource": resource}, operations=True) if self._rules else None
-        if rule is None:
+        """Delay or fail a long-running operation, or crash a deployment, where a rule says so."""
+        entry = self._first({"operation": kind, "resource": resource}, operations=True) if self._entries else None
+        if entry is None:
             return
-        log.info("fault: operation %s on %s", kind, resource)
+        rule = entry.rule
+        log.info("fault: %s at the operation %s on %s", rule.kind, kind, resource)
+        if rule.kind == "crash":
+            self.crash(rule.endpoint, rule.deployment)
+            return
         await asyncio.sleep(rule.delay_s)
         if rule.code:
             raise OperationFailed(rule.code, rule.message or "The operation failed, as a fault rule wished.")
 
-    def _first(self, facts: dict[str, str], *, operations: bool) -> Rule | None:
+    def _first(self, facts: dict[str, str], *, operations: bool) -> _Entry | None:
         with self._lock:
-            for rule, count in self._rules:
-                if (rule.kind == "operation") != operations or not _holds(rule.match, facts):
+            for entry in self._entries:
+                rule = entry.rule
+                if rule.of_operations != operations or not _holds(rule.match, facts):
                     continue
-                count[0] += 1
-                over = rule.times is not None and count[0] > rule.skip + rule.times
-                if count[0] > rule.skip and not over:
-                    return rule
+                entry.matched += 1
+                over = rule.times is not None and entry.matched > rule.skip + rule.times
+                if entry.matched > rule.skip and not over:
+                    return entry
         return None
 
 

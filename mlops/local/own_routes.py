@@ -11,30 +11,39 @@ from starlette.responses import JSONResponse, Response
 
 from mlops.local.faults import BadRules, Faults
 from mlops.local.identity import Identity, TokenRefused
+from mlops.local.trace import Trace
 from mlops.local.workspace import Workspace
 
 PREFIX = "/__local/"
 
 
 class OwnRoutes:
-    """``faults`` (GET, POST, DELETE), ``status`` (GET), ``federated-token`` (POST a subject)."""
+    """What the owner may ask and do.
+
+    ``faults`` (GET, POST, DELETE), ``crash`` (POST an endpoint and a deployment), ``requests`` (POST whether to record
+    them, GET those after a number), ``status`` (GET), ``federated-token`` (POST a subject).
+    """
 
     def __init__(self, workspace: Workspace, identity: Identity, faults: Faults, admin_token: str) -> None:
         self._workspace = workspace
         self._identity = identity
         self._faults = faults
         self._admin_token = admin_token
+        self.trace = Trace()
 
     async def answer(self, request: Request) -> Response:
         """Answer one request; raises TokenRefused without the administrator's token."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self._admin_token.encode()):
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(token.encode(), self._admin_token.encode()):
             raise TokenRefused("This route needs the local workspace's own token.")
         route = (request.method, request.scope["path"].removeprefix(PREFIX))
         if route == ("GET", "status"):
             return JSONResponse(self._status())
         if route == ("GET", "faults"):
             return JSONResponse(self._faults.shown())
+        if route == ("GET", "requests"):
+            after = request.query_params.get("after", "0")
+            return JSONResponse(self.trace.after(int(after) if after.isdigit() else 0))
         if route == ("DELETE", "faults"):
             self._faults.clear()
             return JSONResponse([])
@@ -45,9 +54,15 @@ class OwnRoutes:
                 return JSONResponse({"error": "The body is not JSON."}, 400)
             if route[1] == "faults":
                 return self._add_faults(body)
+            given = body if isinstance(body, dict) else {}
+            if route[1] == "crash":
+                crashed = self._faults.crash(str(given.get("endpoint", "")), str(given.get("deployment", "")))
+                return JSONResponse({"crashed": crashed})
+            if route[1] == "requests":
+                self.trace.record(bool(given.get("record")))
+                return JSONResponse({"record": self.trace.recording})
             if route[1] == "federated-token":
-                subject = str(body.get("subject", "")) if isinstance(body, dict) else ""
-                return JSONResponse({"value": self._identity.federated_assertion(subject)})
+                return JSONResponse({"value": self._identity.federated_assertion(str(given.get("subject", "")))})
         return JSONResponse({"error": f"There is no {route[0]} {PREFIX}{route[1]}."}, 404)
 
     def _add_faults(self, body: Any) -> Response:

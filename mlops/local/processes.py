@@ -42,6 +42,15 @@ def create_time(pid: int) -> float:
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
+def is_ours(pid: int) -> bool:
+    """Whether a process runs under this user's name and is neither this one nor an ancestor of it."""
+    try:
+        spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+        return pid > 1 and pid not in spared and psutil.Process(pid).uids().real == os.getuid()
+    except psutil.Error:
+        return False
+
+
 def marked(state: Path) -> list[psutil.Process]:
     """The running processes of a workspace, this one and its ancestors left out."""
     found = []

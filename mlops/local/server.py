@@ -70,6 +70,8 @@ class Server:
         workspace.services["faults"] = faults
         workspace.operations.before = faults.before_operation
         self._install()
+        if "serving" in self._parts:
+            faults.crash = workspace.services["serving"].crash
         types = [kind for part in self._parts.values() for kind in part.types]
         own = OwnRoutes(workspace, identity, faults, self._credentials.admin_token)
         app = App(workspace, ControlPlane(workspace, types), identity, BlobService(blobs, identity), own)

@@ -121,6 +121,96 @@ def test_no_acknowledged_resource_is_lost_when_the_daemon_dies(own_local: Local)
     assert run(own_local, code.replace("WHEN", "after")) == 200
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_client_is_killed_before_or_after_its_request_is_worked_on(bare_local: Local, when: str) -> None:
+    victim = f"""
+        import os
+        service = BlobServiceClient("https://mlopslocal.blob.core.windows.net", credential=DefaultAzureCredential())
+        fault(kind="kill_client", pid=os.getpid(), when="{when}", match={{"host": "blob", "path": "^/azureml/b$"}})
+        service.get_container_client("azureml").upload_blob("b", b"1")
+    """
+    with pytest.raises(AssertionError, match="ended with -9"):
+        run(bare_local, victim)
+    found = run(
+        bare_local,
+        """
+        service = BlobServiceClient("https://mlopslocal.blob.core.windows.net", credential=DefaultAzureCredential())
+        print(json.dumps(service.get_blob_client("azureml", "b").exists()))
+        """,
+    )
+    assert found is (when == "after")
+
+
+def test_only_a_process_of_the_users_own_may_be_killed(bare_local: Local) -> None:
+    found = run(
+        bare_local,
+        """
+        import mlops.local.layout
+        own = json.loads(mlops.local.layout.Layout.find().daemon.read_text())["pid"]
+        def refused(pid):
+            try:
+                fault(kind="kill_client", pid=pid)
+            except daemon.DaemonFailed as error:
+                return str(error)
+        print(json.dumps([refused(1), refused(2**30), refused(own)]))
+        """,
+    )
+    assert all("no process" in told for told in found)
+
+
+def test_what_hangs_is_let_go_with_the_rules(bare_local: Local) -> None:
+    found = run(
+        bare_local,
+        """
+        import threading
+        fault(kind="hang", delay_s=60, match={"path": "^/subscriptions"})
+        threading.Timer(0.3, lambda: daemon.request("faults", method="DELETE")).start()
+        begin = time.monotonic()
+        print(json.dumps([ask(timeout=30), time.monotonic() - begin]))
+        """,
+    )
+    assert found[0] == ["broken off"]
+    assert 0.2 < found[1] < 20
+
+
+def test_a_client_is_known_by_its_agent(bare_local: Local) -> None:
+    found = run(
+        bare_local,
+        """
+        fault(kind="status", status=500, times=None, match={"path": "^/subscriptions", "agent": "nobody"})
+        other = ask()
+        fault(kind="status", status=500, times=None, match={"path": "^/subscriptions", "agent": "python-requests"})
+        print(json.dumps([other[0], ask()[0]]))
+        """,
+    )
+    assert found == [404, 500]
+
+
+def test_requests_are_recorded_where_somebody_wishes_it(bare_local: Local) -> None:
+    found = run(
+        bare_local,
+        """
+        ask()
+        nothing = daemon.request("requests")
+        daemon.request("requests", method="POST", body={"record": True})
+        ask()
+        fault(kind="drop", match={"path": "^/subscriptions"})
+        ask()
+        both = daemon.request("requests")
+        daemon.request("requests", method="POST", body={"record": False})
+        ask()
+        print(json.dumps([nothing, both, daemon.request("requests?after=1")]))
+        """,
+    )
+    nothing, both, later = found
+    assert nothing == []
+    assert [(entry["number"], entry["method"], entry["host"], entry["path"], entry["status"]) for entry in both] == [
+        (1, "GET", "management.azure.com", "/subscriptions/x", 404),
+        (2, "GET", "management.azure.com", "/subscriptions/x", 0),
+    ]
+    assert [entry["number"] for entry in later] == [2]
+
+
 def test_rules_from_a_file(bare_local: Local) -> None:
     bare_local.state.mkdir(parents=True)
     rules = {"rules": [{"kind": "status", "status": 500, "times": None, "match": {"path": "^/subscriptions"}}]}
@@ -160,6 +250,22 @@ async def test_operations_fail_and_are_late(tmp_path: Path) -> None:
     store.close()
 
 
+async def test_a_deployment_crashes_at_an_operation() -> None:
+    faults, crashed = Faults(), []
+
+    def crash(endpoint: str, deployment: str) -> bool:
+        crashed.append(f"{endpoint}/{deployment}")
+        return True
+
+    faults.crash = crash
+    faults.add({"kind": "crash", "endpoint": "e", "deployment": "blue", "match": {"operation": "endpoint.write"}})
+    assert faults.hit(method="GET", host="h", path="/", query="") is None
+    await faults.before_operation("deployment.write", "/e/blue")
+    await faults.before_operation("endpoint.write", "/e")
+    await faults.before_operation("endpoint.write", "/e")
+    assert crashed == ["e/blue"]
+
+
 async def test_operations_of_other_kinds_go_on() -> None:
     faults = Faults()
     faults.add([{"kind": "operation", "code": "X", "skip": 1, "match": {"operation": "deploy"}}])
@@ -177,6 +283,8 @@ async def test_operations_of_other_kinds_go_on() -> None:
         ({"kind": "drop", "match": {"path": "("}}, "not a regular expression"),
         ({"kind": "drop", "twice": 1}, "twice"),
         ({"kind": "drop", "times": 0}, "times"),
+        ({"kind": "crash", "endpoint": "e"}, "needs an endpoint and a deployment"),
+        ({"kind": "kill_client"}, "no process 0 of this user"),
         ("drop", "dictionary"),
     ],
 )

@@ -243,11 +243,11 @@ class Fleet:
             if running.stopping:
                 raise OperationFailed("OperationCanceled", "The deployment was deleted while it was being started.")
             if instance.alive():
-                running.event("Unhealthy", "Readiness probe failed", kind="Warning")
+                running.event("ReadinessProbeFailed", "Readiness probe failed", kind="Warning")
                 return f"User container was not ready within {patience_s:g} seconds (readiness probe failing)."
+            running.event("ContainerCrashed", f"Container terminated{instance.ending}", kind="Warning")
             if attempt + 1 < START_ATTEMPTS:
                 running.event("BackOff", "Back-off restarting failed container", kind="Warning")
-        running.event("ContainerCrashed", "Container terminated", kind="Warning")
         return "User container has crashed or terminated."
 
     async def _adopt(self, spec: Spec, generation: str) -> None:
@@ -282,6 +282,7 @@ class Fleet:
             if not instance.alive():
                 instance.healthy = False
                 if instance.started:
+                    running.event("ContainerCrashed", f"Container terminated{instance.ending}", kind="Warning")
                     running.event("BackOff", "Back-off restarting failed container", kind="Warning")
                     running.restarts += 1
                 if time.monotonic() - instance.started > 60:
@@ -296,7 +297,7 @@ class Fleet:
                 await instance.become_ready(patience_s, probe_s=max(readiness.timeout_s, 2))
                 missed, probed = 0, time.monotonic()
                 if not instance.healthy and instance.alive():
-                    running.event("Unhealthy", "Readiness probe failed", kind="Warning")
+                    running.event("ReadinessProbeFailed", "Readiness probe failed", kind="Warning")
                     await instance.stop()
                 continue
             with contextlib.suppress(TimeoutError):
@@ -307,7 +308,7 @@ class Fleet:
                 probed = time.monotonic()
                 missed = 0 if await instance.probe(liveness.timeout_s) else missed + 1
                 if missed >= liveness.failures:
-                    running.event("Unhealthy", "Liveness probe failed", kind="Warning")
+                    running.event("LivenessProbeFailed", "Liveness probe failed", kind="Warning")
                     await instance.stop()
 
     async def _let_go(self, running: Running) -> None:

@@ -90,6 +90,12 @@ class Instance:
             return self._child.poll() is None
         return is_scorer(self.pid, self.record)
 
+    @property
+    def ending(self) -> str:
+        """How the process ended, for an event; a signal counts from 128 as in a container. Empty where unknown."""
+        code = self._child.poll() if self._child is not None else None
+        return "" if code is None else f" with exit code {code if code >= 0 else 128 - code}"
+
     async def probe(self, timeout_s: float) -> bool:
         """Ask ``GET /``, which the inference server answers once the script's ``init`` has returned."""
         try:
