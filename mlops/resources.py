@@ -13,6 +13,21 @@ RUNNING = frozenset(
 COMPLETED = "Completed"
 MANAGED_TAG = "managed-by"
 MANAGED_BY = "mlops"
+KIND_TAG = "mlops-kind"
+"""On an endpoint: ``preview`` or ``lasting``."""
+CREATED_TAG = "mlops-created"
+KEEP_TAG = "keep"
+"""Whoever sets it, whatever its value: cleanup leaves what bears it alone."""
+
+
+def made_here(tags: Mapping[str, str]) -> bool:
+    """Whether this repository made what bears these tags."""
+    return tags.get(MANAGED_TAG) == MANAGED_BY
+
+
+def kept(tags: Mapping[str, str]) -> bool:
+    """Whether a person asked for it to be left alone; Azure does not tell tags apart by case."""
+    return any(name.lower() == KEEP_TAG for name in tags)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +93,7 @@ class Cluster:
     tier: str
     min_nodes: int
     max_nodes: int
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

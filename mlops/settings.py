@@ -175,6 +175,7 @@ class Cleanup(Section):
     """When something is stale, and what it costs per hour; the grace of an idle slot is ``rollout.grace_h``."""
 
     older_than_days: Annotated[float, Field(ge=0)] = 7
+    failed_h: Annotated[float, Field(ge=0)] = 1
     keep_versions: Annotated[int, Field(ge=1)] | None = None
     scale_down_clusters: bool = False
     at_once: Annotated[int, Field(ge=1, le=16)] = 16
