@@ -1,0 +1,217 @@
+"""An append blob with a lease, in the workspace's default datastore: a log that only its holder can write to.
+
+The answer of any call may be lost after its work was done, so each is made such that asking again is right: a lease
+is acquired under an id of ours, which the second call finds in its own hands; a blob that "already exists" is there;
+a lease that cannot be released or broken is gone already; a line that is appended twice is dropped by who reads.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mlops.azure.errors import NotFoundError, translated
+from mlops.azure.session import Session, text
+from mlops.errors import AzureError, PreconditionError
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobClient, BlobLeaseClient
+
+Answer = TypeVar("Answer")
+
+ATTEMPTS = 5
+LONGEST_PAUSE_S = 20.0
+TAKEN = frozenset({"LeaseAlreadyPresent", "LeaseIsBreakingAndCannotBeAcquired"})
+THERE = frozenset({"BlobAlreadyExists", "ConditionNotMet", "LeaseIdMissing"})
+"""What the creation of a blob that exists is told; the last one while somebody holds its lease."""
+LOST = frozenset(
+    {
+        "LeaseIdMismatchWithBlobOperation",
+        "LeaseIdMismatchWithLeaseOperation",
+        "LeaseNotPresentWithBlobOperation",
+        "LeaseNotPresentWithLeaseOperation",
+        "LeaseIsBrokenAndCannotBeRenewed",
+        "LeaseLost",
+    }
+)
+DENIED = frozenset({"AuthorizationPermissionMismatch", "AuthorizationFailure", "InsufficientAccountPermissions"})
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a log holds, and the ETag that changes with each line."""
+
+    data: bytes
+    etag: str
+
+
+class AppendLog:
+    """One append blob. ``lease`` is always an id (GUID) of the caller's."""
+
+    def __init__(self, session: Session, path: str, *, lease_s: int) -> None:
+        self._session = session
+        self._path = path
+        self._lease_s = lease_s
+
+    @cached_property
+    def _blob(self) -> BlobClient:
+        from azure.storage.blob import BlobClient
+
+        with translated("look up the default datastore"):
+            store: Any = self._session.ml.datastores.get_default()
+        if not getattr(store, "container_name", None):
+            raise PreconditionError(
+                f"the workspace's default datastore '{store.name}' is no blob container",
+                hint="make a datastore of the type AzureBlob the default one",
+            )
+        http = self._session.settings.http
+        return BlobClient(
+            f"{store.protocol}://{store.account_name}.blob.{store.endpoint}",
+            store.container_name,
+            self._path,
+            credential=self._session.credential,
+            connection_timeout=http.connect_timeout_s,
+            # A call that hangs for longer than a third of the lease would cost the lease.
+            read_timeout=min(http.read_timeout_s, self._lease_s / 3),
+            retry_total=0,  # asked again below: the SDK's policy knows neither 429 nor Retry-After
+            max_single_get_size=256 * 1024 * 1024,
+        )
+
+    def _lease(self, lease: str | None = None) -> BlobLeaseClient:
+        from azure.storage.blob import BlobLeaseClient
+
+        return BlobLeaseClient(self._blob, lease_id=lease)
+
+    def read(self) -> Content | None:
+        """All of it; None where there is no such blob."""
+
+        def download() -> Content:
+            stream = self._blob.download_blob()
+            return Content(stream.readall(), str(stream.properties.etag))
+
+        try:
+            return self._call("read", download)
+        except NotFoundError:
+            return None
+
+    def create(self) -> None:
+        """Make the blob, empty, unless it is there."""
+        from azure.core import MatchConditions
+
+        def create() -> bool:
+            self._blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+            return True
+
+        self._call("create", create, otherwise=dict.fromkeys(THERE, False))
+
+    def acquire(self, lease: str) -> bool:
+        """Take the lease, with a new blob where there is none; False while somebody else has it."""
+
+        def acquire() -> bool:
+            self._lease(lease).acquire(self._lease_s)
+            return True
+
+        try:
+            return self._call("acquire the lease of", acquire, otherwise=dict.fromkeys(TAKEN, False))
+        except NotFoundError:
+            self.create()
+        return self._call("acquire the lease of", acquire, otherwise=dict.fromkeys(TAKEN, False))
+
+    def renew(self, lease: str, *, attempts: int = ATTEMPTS) -> bool:
+        """Begin the lease's time anew, even after it ran out; False where somebody has broken or taken it."""
+
+        def renew() -> bool:
+            self._lease(lease).renew()
+            return True
+
+        try:
+            return self._call("renew the lease of", renew, attempts=attempts, otherwise=dict.fromkeys(LOST, False))
+        except NotFoundError:
+            return False
+
+    def append(self, lease: str, line: bytes) -> bool:
+        """Add one line; False, and nothing is written, where the lease is not (or no longer) held."""
+
+        def append() -> bool:
+            self._blob.append_block(line, length=len(line), lease=lease)
+            return True
+
+        return self._call("write to", append, otherwise=dict.fromkeys(LOST, False))
+
+    def release(self, lease: str) -> None:
+        """Give the lease back; one that is gone already is fine."""
+
+        def release() -> bool:
+            self._lease(lease).release()
+            return True
+
+        self._call("release the lease of", release, otherwise=dict.fromkeys(LOST, False))
+
+    def break_(self, *, etag: str | None = None) -> bool:
+        """End somebody's lease at once; with an ETag only if nothing was written since (else False)."""
+        from azure.core import MatchConditions
+
+        condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
+
+        def end() -> bool:
+            self._lease().break_lease(lease_break_period=0, **condition)
+            return True
+
+        gone = dict.fromkeys(LOST, True)
+        return self._call("break the lease of", end, otherwise={**gone, "ConditionNotMet": False})
+
+    def _call(
+        self,
+        action: str,
+        call: Callable[[], Answer],
+        *,
+        attempts: int = ATTEMPTS,
+        otherwise: dict[str, Answer] | None = None,
+    ) -> Answer:
+        """Ask until there is an answer; error codes that are answers too are named in ``otherwise``."""
+        from azure.core.exceptions import AzureError as CoreError
+
+        with translated(f"{action} '{self._path}'"):
+            attempt = 1
+            while True:
+                try:
+                    return call()
+                except CoreError as error:
+                    code = text(getattr(error, "error_code", None))
+                    if otherwise and code in otherwise:
+                        return otherwise[code]
+                    if code in DENIED:
+                        raise self._denied(action) from error
+                    pause_s = _pause(error, attempt)
+                    if pause_s is None or attempt >= attempts:
+                        raise
+                time.sleep(pause_s)
+                attempt += 1
+
+    def _denied(self, action: str) -> AzureError:
+        account = self._blob.account_name
+        return AzureError(
+            f"{action} '{self._path}': this identity may not do so in the storage account '{account}'",
+            hint="give it the role Storage Blob Data Contributor on the account (new roles take minutes to work)",
+        )
+
+
+def _pause(error: BaseException, attempt: int) -> float | None:
+    """How long to wait before the next attempt; None where asking again is of no use."""
+    from azure.core import exceptions as core
+
+    if isinstance(error, core.HttpResponseError) and not isinstance(error, core.IncompleteReadError):
+        status = error.status_code or 0
+        if status not in (408, 429) and (status < 500 or status in (501, 505)):
+            return None
+        headers = getattr(error.response, "headers", None) or {}
+        asked = str(headers.get("Retry-After") or "")
+        if asked.replace(".", "", 1).isdigit():
+            return min(float(asked), LONGEST_PAUSE_S)
+    elif not isinstance(error, (core.ServiceRequestError, core.ServiceResponseError, core.IncompleteReadError)):
+        return None
+    return 2.0 ** (attempt - 2) * random.uniform(0.5, 1)  # noqa: S311 - no secret, only apart from others
