@@ -68,8 +68,9 @@ class App:
         status = 0  # no answer
         noted = None
         if not scope["path"].startswith(own_routes.PREFIX):
-            agent = request.headers.get("user-agent", "")
-            noted = self.own_routes.trace.arrived(request.method, host, scope["path"], agent)
+            noted = self.own_routes.trace.arrived(
+                request.method, host, scope["path"], scope["query_string"].decode("latin-1"), _agent(request)
+            )
         try:
             response = await self._answer(request, host)
             if response is None:
@@ -95,7 +96,7 @@ class App:
             host=host,
             path=request.scope["path"],
             query=request.scope["query_string"].decode("latin-1"),
-            agent=request.headers.get("user-agent", ""),
+            agent=_agent(request),
         )
         if rule is None:
             return await self._guarded(self._dispatch(request, service), request)
@@ -192,6 +193,10 @@ class App:
 def _host(request: Request) -> str:
     name, _, port = request.headers.get("host", "").lower().partition(":")
     return name.rstrip(".") if port in ("", "443") else f"{name}:{port}"
+
+
+def _agent(request: Request) -> str:
+    return request.headers.get("user-agent", "")
 
 
 def _limited(request: Request) -> Request:

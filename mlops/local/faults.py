@@ -88,12 +88,17 @@ class Rule(BaseModel):
     - ``die``: the daemon kills itself.
 
     ``when`` is ``before`` the request is worked on, or ``after``: then the work is done and its answer not yet sent.
+    A rule with ``since`` sleeps until that many (``since_count``) requests of that kind have come; the last of them is
+    not yet struck. ``name`` is for deleting it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["status", "drop", "hang", "slow", "operation", "crash", "kill_client", "die"]
+    name: str = ""
     match: Match = Match()
+    since: Match | None = None
+    since_count: int = Field(1, ge=1)
     when: Literal["before", "after"] = "before"
     skip: int = Field(0, ge=0)
     times: int | None = Field(1, ge=1)
@@ -134,6 +139,16 @@ class _Entry:
     client: float
     """When the process to be killed was started: its id may be another's by then."""
     matched: int = 0
+    seen: int = 0
+    """Requests of the kind that the rule waits for."""
+
+    def awake(self, facts: dict[str, str]) -> bool:
+        """Whether the rule is in force for a request; counts one that it waits for."""
+        since = self.rule.since
+        if since is None or self.seen >= self.rule.since_count:
+            return True
+        self.seen += _holds(since, facts)
+        return False
 
 
 class Faults:
@@ -161,10 +176,12 @@ class Faults:
         with self._lock:
             self._entries += [_Entry(rule, since) for rule, since in zip(made, begun, strict=True)]
 
-    def clear(self) -> None:
-        """No more faults; what hangs is let go."""
+    def clear(self, name: str | None = None) -> None:
+        """No more faults, and what hangs is let go; or only the rules of one name are taken away."""
         with self._lock:
-            self._entries.clear()
+            self._entries = [entry for entry in self._entries if name is not None and entry.rule.name != name]
+        if name is not None:
+            return
         cleared, self._cleared = self._cleared, asyncio.Event()
         cleared.set()
 
@@ -207,7 +224,8 @@ class Faults:
 
     def _first(self, facts: dict[str, str], *, operations: bool) -> _Entry | None:
         with self._lock:
-            for entry in self._entries:
+            awake = [entry for entry in self._entries if entry.awake({} if operations else facts)]
+            for entry in awake:
                 rule = entry.rule
                 if rule.of_operations != operations or not _holds(rule.match, facts):
                     continue

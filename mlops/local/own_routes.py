@@ -20,8 +20,8 @@ PREFIX = "/__local/"
 class OwnRoutes:
     """What the owner may ask and do.
 
-    ``faults`` (GET, POST, DELETE), ``crash`` (POST an endpoint and a deployment), ``requests`` (POST whether to record
-    them, GET those after a number), ``status`` (GET), ``federated-token`` (POST a subject).
+    ``faults`` (GET, POST, DELETE those of a name or all), ``crash`` (POST an endpoint and a deployment), ``requests``
+    (POST whether to record them, GET those after a number), ``status`` (GET), ``federated-token`` (POST a subject).
     """
 
     def __init__(self, workspace: Workspace, identity: Identity, faults: Faults, admin_token: str) -> None:
@@ -45,8 +45,8 @@ class OwnRoutes:
             after = request.query_params.get("after", "0")
             return JSONResponse(self.trace.after(int(after) if after.isdigit() else 0))
         if route == ("DELETE", "faults"):
-            self._faults.clear()
-            return JSONResponse([])
+            self._faults.clear(request.query_params.get("name"))
+            return JSONResponse(self._faults.shown())
         if route[0] == "POST":
             try:
                 body = json.loads(await request.body() or b"null")

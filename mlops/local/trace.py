@@ -24,6 +24,7 @@ class Entry:
     method: str
     host: str
     path: str
+    query: str
     agent: str
     status: int = 0
     elapsed_ms: float = 0.0
@@ -44,11 +45,11 @@ class Trace:
             self._numbers = itertools.count(1)
         self.recording = wanted
 
-    def arrived(self, method: str, host: str, path: str, agent: str) -> Entry | None:
+    def arrived(self, method: str, host: str, path: str, query: str, agent: str) -> Entry | None:
         """Note a request; None where nothing is recorded."""
         if not self.recording:
             return None
-        entry = Entry(next(self._numbers), time.time(), method, host, path, agent)
+        entry = Entry(next(self._numbers), time.time(), method, host, path, query, agent)
         self._entries.append(entry)
         return entry
 

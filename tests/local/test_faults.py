@@ -266,6 +266,20 @@ async def test_a_deployment_crashes_at_an_operation() -> None:
     assert crashed == ["e/blue"]
 
 
+def test_a_rule_waits_for_what_comes_before_and_goes_by_its_name() -> None:
+    faults = Faults()
+    rule = {"kind": "drop", "match": {"method": "GET"}, "since": {"method": "PUT"}, "since_count": 2, "skip": 1}
+    faults.add([{**rule, "name": "a"}, {"kind": "drop", "name": "b", "match": {"method": "HEAD"}}])
+
+    struck = [faults.hit(method=method) is not None for method in ("GET", "PUT", "GET", "PUT", "GET", "GET", "GET")]
+
+    assert struck == [False, False, False, False, False, True, False]
+    faults.clear("a")
+    assert [shown["name"] for shown in faults.shown()] == ["b"]
+    faults.clear()
+    assert faults.shown() == []
+
+
 async def test_operations_of_other_kinds_go_on() -> None:
     faults = Faults()
     faults.add([{"kind": "operation", "code": "X", "skip": 1, "match": {"operation": "deploy"}}])
