@@ -7,9 +7,12 @@ from one call into the next; it also has no timeout and takes only files.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from mlops.azure import endpoints
@@ -24,6 +27,7 @@ SLOT_HEADER = "azureml-model-deployment"
 RETRIED = frozenset({429, 503})
 """Answers that mean "not now"; every other one is final."""
 ATTEMPTS = 5
+LONGEST_PAUSE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class Answer:
         slot: the deployment that answered, by its header.
         error: what went wrong, for people.
         raw: the body as it came.
+        completion_tokens: output tokens, where the server counts them (`usage.completion_tokens`).
+        attempts: how often it was sent; more than 1 after "not now".
     """
 
     status: int
@@ -45,6 +51,8 @@ class Answer:
     slot: str | None = None
     error: str | None = None
     raw: str = ""
+    completion_tokens: int | None = None
+    attempts: int = 1
 
     @property
     def ok(self) -> bool:
@@ -54,11 +62,20 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
-    """An endpoint's address and key."""
+    """An endpoint's address and key.
+
+    Attributes:
+        key: never shown, not even by ``repr``.
+        timeout_s: longest wait for a whole answer, and for each byte of it.
+        connect_timeout_s: longest wait for a connection.
+        attempts: most times that one request is sent, when the answer is "not now"; 1 shows what a user would see.
+    """
 
     url: str
-    key: str
+    key: str = field(repr=False)
     timeout_s: float = 90.0
+    connect_timeout_s: float = 10.0
+    attempts: int = ATTEMPTS
 
     def ask(self, payload: Mapping[str, Any], *, slot: str | None = None) -> Answer:
         """One request, to the slot named or to live traffic."""
@@ -73,60 +90,98 @@ class Scorer:
         done: Callable[[], None] = lambda: None,
     ) -> list[Answer]:
         """Many requests, ``concurrency`` of them under way at a time; answers in the order of the payloads."""
-        return asyncio.run(self._ask_all(payloads, slots, concurrency, done))
 
-    async def _ask_all(
+        async def ask() -> list[Answer]:
+            async with self.line(concurrency) as line:
+                return await line.ask_all(payloads, slots=slots, seen=lambda _, __: done())
+
+        return asyncio.run(ask())
+
+    @contextlib.asynccontextmanager
+    async def line(self, concurrency: int) -> AsyncIterator[Line]:
+        """Connections that are kept over many calls, ``concurrency`` of them."""
+        import httpx
+
+        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        timeout = httpx.Timeout(self.timeout_s, connect=min(self.connect_timeout_s, self.timeout_s))
+        async with httpx.AsyncClient(timeout=timeout, limits=limits) as client:
+            yield Line(self, client, concurrency)
+
+
+class Line:
+    """A scorer with its connections open."""
+
+    def __init__(self, scorer: Scorer, client: httpx.AsyncClient, concurrency: int) -> None:
+        self._scorer = scorer
+        self._client = client
+        self._room = asyncio.Semaphore(concurrency)
+
+    async def ask_all(
         self,
         payloads: Sequence[Mapping[str, Any]],
+        *,
         slots: Sequence[str | None],
-        concurrency: int,
-        done: Callable[[], None],
+        seen: Callable[[int, Answer], None] = lambda _, __: None,
     ) -> list[Answer]:
+        """Many requests, sent in their order as room is made; ``seen`` is told of each answer and its position."""
+
+        async def one(at: int, payload: Mapping[str, Any], slot: str | None) -> Answer:
+            async with self._room:
+                answer = await self.ask(payload, slot=slot)
+            seen(at, answer)
+            return answer
+
+        pairs = zip(payloads, slots, strict=True)
+        return list(await asyncio.gather(*(one(at, payload, slot) for at, (payload, slot) in enumerate(pairs))))
+
+    async def ask(self, payload: Mapping[str, Any], *, slot: str | None = None) -> Answer:
+        """One request, sent again while the answer is "not now"."""
+        for attempt in range(1, self._scorer.attempts + 1):
+            answer, retry_after = await self._once(payload, slot)
+            if answer.status not in RETRIED or attempt == self._scorer.attempts:
+                break
+            await asyncio.sleep(pause_s(retry_after, attempt - 1))
+        return replace(answer, attempts=attempt)
+
+    async def _once(self, payload: Mapping[str, Any], slot: str | None) -> tuple[Answer, str | None]:
         import httpx
 
-        gate = asyncio.Semaphore(concurrency)
-        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-        async with httpx.AsyncClient(timeout=self.timeout_s, limits=limits) as client:
-
-            async def one(payload: Mapping[str, Any], slot: str | None) -> Answer:
-                async with gate:
-                    answer = await self._ask(client, payload, slot)
-                    done()
-                    return answer
-
-            pairs = zip(payloads, slots, strict=True)
-            return list(await asyncio.gather(*(one(payload, slot) for payload, slot in pairs)))
-
-    async def _ask(self, client: httpx.AsyncClient, payload: Mapping[str, Any], slot: str | None) -> Answer:
-        import httpx
-
-        headers = {"Authorization": f"Bearer {self.key}"}
+        scorer = self._scorer
+        headers = {"Authorization": f"Bearer {scorer.key}"}
         if slot is not None:
             headers[SLOT_HEADER] = slot
-        answer = Answer(status=0, latency_ms=0.0, error="not sent")
-        for attempt in range(ATTEMPTS):
-            begin = time.perf_counter()
-            try:
-                response = await client.post(self.url, json=dict(payload), headers=headers)
-            except httpx.TimeoutException:
-                waited_ms = (time.perf_counter() - begin) * 1000
-                return Answer(status=408, latency_ms=waited_ms, error=f"no answer within {self.timeout_s:g} s")
-            except httpx.HTTPError as error:
-                waited_ms = (time.perf_counter() - begin) * 1000
-                return Answer(status=0, latency_ms=waited_ms, error=f"{type(error).__name__}: {error}")
-            answer = read(response, (time.perf_counter() - begin) * 1000)
-            if answer.status not in RETRIED:
-                return answer
-            await asyncio.sleep(pause_s(response.headers.get("Retry-After"), attempt))
-        return answer
+        begin = time.perf_counter()
+        try:
+            # httpx limits the wait for each byte; a server that dribbles would never reach that.
+            async with asyncio.timeout(scorer.timeout_s):
+                response = await self._client.post(scorer.url, json=dict(payload), headers=headers)
+        except httpx.ConnectTimeout:
+            waited_ms = (time.perf_counter() - begin) * 1000
+            return Answer(status=0, latency_ms=waited_ms, error=f"no connection within {waited_ms / 1000:.3g} s"), None
+        except (httpx.TimeoutException, TimeoutError):
+            waited_ms = (time.perf_counter() - begin) * 1000
+            return Answer(status=408, latency_ms=waited_ms, error=f"no answer within {scorer.timeout_s:g} s"), None
+        except httpx.HTTPError as error:
+            waited_ms = (time.perf_counter() - begin) * 1000
+            return Answer(status=0, latency_ms=waited_ms, error=f"{type(error).__name__}: {error}"), None
+        return read(response, (time.perf_counter() - begin) * 1000), response.headers.get("Retry-After")
 
 
 def pause_s(retry_after: str | None, attempt: int) -> float:
-    """How long to wait before the next attempt: what the server says, else 0.2 s doubled each time."""
+    """How long to wait before the next attempt.
+
+    What the server says, in seconds or as a date (RFC 9110, section 10.2.3), at most :data:`LONGEST_PAUSE_S`; where it
+    says nothing that can be understood, 0.2 s doubled each time.
+    """
+    said = (retry_after or "").strip()
+    if said.isascii() and said.isdigit():
+        return min(float(said), LONGEST_PAUSE_S)
     try:
-        return min(float(retry_after or ""), 30.0)
+        until = parsedate_to_datetime(said)
     except ValueError:
-        return float(0.2 * 2**attempt)
+        return min(0.2 * 2.0**attempt, LONGEST_PAUSE_S)
+    until = until.replace(tzinfo=until.tzinfo or UTC)
+    return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_PAUSE_S)
 
 
 def read(response: httpx.Response, latency_ms: float) -> Answer:
@@ -137,17 +192,25 @@ def read(response: httpx.Response, latency_ms: float) -> Answer:
         error = f"HTTP {response.status_code}: {reason(response)}"
         return Answer(status=response.status_code, latency_ms=latency_ms, slot=slot, error=error, raw=raw)
     try:
-        texts = texts_of(response.json())
+        body = response.json()
+        texts = texts_of(body)
     except ValueError as problem:
         error = f"the answer is not of the agreed shape: {problem}"
         return Answer(status=200, latency_ms=latency_ms, slot=slot, error=error, raw=raw)
-    return Answer(status=200, latency_ms=latency_ms, slot=slot, texts=texts, raw=raw)
+    return Answer(
+        status=200, latency_ms=latency_ms, slot=slot, texts=texts, raw=raw, completion_tokens=completion_tokens(body)
+    )
+
+
+def completion_tokens(body: Any) -> int | None:
+    """The output tokens that an answer says it has; None where it does not say."""
+    usage = body.get("usage") if isinstance(body, dict) else None
+    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def reason(response: httpx.Response) -> str:
     """Why a request was not answered: the server's own sentence, else the gateway's."""
-    import contextlib
-
     with contextlib.suppress(ValueError, KeyError, TypeError):
         return str(response.json()["error"]["message"])[:500]
     model_says = response.headers.get("ms-azureml-model-error-reason")
@@ -184,4 +247,9 @@ def scorer(session: Session, name: str, *, timeout_s: float) -> Scorer:
         raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
     if not found.scoring_url:
         raise AzureError(f"the endpoint '{name}' has no scoring address yet (it is '{found.state}')", hint="try again")
-    return Scorer(url=found.scoring_url, key=endpoints.key(session, name), timeout_s=timeout_s)
+    return Scorer(
+        url=found.scoring_url,
+        key=endpoints.key(session, name),
+        timeout_s=timeout_s,
+        connect_timeout_s=session.settings.http.connect_timeout_s,
+    )

@@ -1,0 +1,197 @@
+"""Asking a candidate and the live slot the same questions at the same time, until the gate knows."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mlops.endpoint import Answer, Line, Scorer
+from mlops.errors import GateUndecided
+from mlops.gate.compare import compare
+from mlops.gate.contract import NOT_ASKED, TRANSPORT
+from mlops.gate.judge import judge_absolute, judge_latency, overall, validate
+from mlops.gate.measure import measure, text_of
+from mlops.gate.quality import Metric, metrics, score
+from mlops.gate.report import Report, worst
+from mlops.gate.samples import Sample, payload
+
+if TYPE_CHECKING:
+    from mlops.settings import Gate
+
+
+def evaluate(
+    scorer: Scorer,
+    settings: Gate,
+    samples: Sequence[Sample],
+    *,
+    endpoint: str,
+    model: str,
+    candidate: str,
+    live: str | None,
+    done: Callable[[], None] = lambda: None,
+    planned: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Ask the candidate, and the live slot in turn with it, and judge.
+
+    The first ``settings.conversations`` samples are asked; while the verdict is inconclusive, twice as many, up to
+    all of them. (Looking more than once makes the interval a little narrower than its confidence says.)
+
+    Args:
+        scorer: the endpoint.
+        settings: thresholds and how to ask.
+        samples: the conversations, as many as may be asked at most.
+        endpoint: its name, for the report.
+        model: the candidate's model and version, for the report.
+        candidate: the slot to judge.
+        live: the slot to compare it with, if any. One that answers nothing is reported and decides nothing: it must
+            be possible to deploy what repairs it.
+        done: called after each answer.
+        planned: called with the number of answers that will be asked for in all, before each round.
+
+    Raises:
+        GateUndecided: not one request reached the candidate, so that nothing is known of it.
+        UsageError: the settings name a metric or a check that there is not.
+    """
+    validate(settings)
+    slots = [slot for slot in (candidate, live) if slot]
+    gate = _Gate(settings, samples, slots, metrics(settings.quality), done)
+    return asyncio.run(_evaluate(gate, scorer, endpoint=endpoint, model=model, planned=planned))
+
+
+@dataclass
+class _Gate:
+    """One gate under way: what was answered so far, and the scores of it."""
+
+    settings: Gate
+    samples: Sequence[Sample]
+    slots: Sequence[str]
+    metrics: Mapping[str, Metric]
+    done: Callable[[], None]
+    seconds: float = 0.0
+    rounds: int = 0
+
+    def __post_init__(self) -> None:
+        self.answers: dict[str, list[Answer]] = {slot: [] for slot in self.slots}
+        self.scores: dict[str, dict[str, list[float | None]]] = {
+            slot: {name: [] for name in self.metrics} for slot in self.slots
+        }
+
+    @property
+    def asked(self) -> Sequence[Sample]:
+        """The samples that were asked so far."""
+        return self.samples[: len(self.answers[self.slots[0]])]
+
+    async def warm_up(self, line: Line) -> None:
+        """Requests that are not counted; they open the connections too."""
+        wanted = [
+            (self._request(self.samples[at % len(self.samples)]), slot)
+            for at in range(self.settings.warmup)
+            for slot in self.slots
+        ]
+        await line.ask_all([request for request, _ in wanted], slots=[slot for _, slot in wanted])
+
+    async def ask_more(self, line: Line, count: int) -> None:
+        """Ask the next ``count`` samples of all slots; score each answer while others are waited for.
+
+        The slots take turns in going first, so that neither gains by its place, and nothing waits for anything but
+        room: as many requests are under way as are allowed at any time.
+        """
+        new = self.samples[len(self.asked) :][:count]
+        turns = [(at, slot) for at in range(len(new)) for slot in (self.slots if at % 2 else self.slots[::-1])]
+        requests = [self._request(sample) for sample in new]
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="gate-scores") as pool:
+            loop = asyncio.get_running_loop()
+            scoring: dict[tuple[int, str], asyncio.Future[dict[str, float | None]]] = {}
+
+            def seen(index: int, answer: Answer) -> None:
+                at, slot = turns[index]
+                scoring[at, slot] = loop.run_in_executor(pool, self._score, answer, new[at])
+                self.done()
+
+            begin = time.perf_counter()
+            found = await line.ask_all([requests[at] for at, _ in turns], slots=[slot for _, slot in turns], seen=seen)
+            self.seconds += time.perf_counter() - begin
+            answers = dict(zip(turns, found, strict=True))
+            for at in range(len(new)):
+                for slot in self.slots:
+                    self.answers[slot].append(answers[at, slot])
+                    for name, value in (await scoring[at, slot]).items():
+                        self.scores[slot][name].append(value)
+        self.rounds += 1
+
+    def _request(self, sample: Sample) -> dict[str, Any]:
+        return payload(sample, self.settings.parameters)
+
+    def _score(self, answer: Answer, sample: Sample) -> dict[str, float | None]:
+        if answer.status in TRANSPORT:
+            return dict.fromkeys(self.metrics)
+        text = text_of(answer)
+        return {name: score(metric, text, sample.reference) for name, metric in self.metrics.items()}
+
+    def report(self, *, endpoint: str, model: str) -> Report:
+        """The report of what is known so far."""
+        measured = {
+            slot: measure(
+                slot, self.answers[slot], self.asked, self.settings, scores=self.scores[slot], seconds=self.seconds
+            )
+            for slot in self.slots
+        }
+        candidate = measured[self.slots[0]]
+        live = measured[self.slots[1]] if len(self.slots) > 1 else None
+        checks, comparisons, notes = judge_absolute(self.settings, candidate), [], []
+        if live is not None and live.success_rate > 0:
+            checks.append(judge_latency(self.settings, candidate, live))
+            comparisons = compare(self.settings, self.scores[candidate.slot], self.scores[live.slot])
+        elif live is not None:
+            notes.append(
+                f"the live slot '{live.slot}' answered none of {live.requests} requests; it decides nothing, "
+                "so that it can be replaced"
+            )
+        for name, value in candidate.scores.items():
+            if math.isnan(value) and candidate.reached:
+                notes.append(f"the metric '{name}' gave no number from 0 to 1 for some answers")
+        mine = self.answers[candidate.slot]
+        return Report(
+            endpoint=endpoint,
+            model=model,
+            verdict=overall(checks, comparisons),
+            candidate=candidate,
+            live=live,
+            checks=tuple(checks),
+            comparisons=tuple(comparisons),
+            worst=tuple(worst(self.asked, mine, self.scores[candidate.slot])),
+            errors=tuple(dict.fromkeys(answer.error for answer in mine if answer.error)),
+            notes=tuple(notes),
+            at=datetime.now(UTC),
+            seconds=self.seconds,
+            rounds=self.rounds,
+        )
+
+
+async def _evaluate(
+    gate: _Gate, scorer: Scorer, *, endpoint: str, model: str, planned: Callable[[int], None]
+) -> Report:
+    candidate = gate.slots[0]
+    more = gate.settings.conversations
+    async with scorer.line(gate.settings.concurrency) as line:
+        await gate.warm_up(line)
+        while True:
+            planned(min(len(gate.asked) + more, len(gate.samples)) * len(gate.slots))
+            await gate.ask_more(line, more)
+            mine = gate.answers[candidate]
+            if all(answer.status in NOT_ASKED for answer in mine):
+                raise GateUndecided(
+                    f"the gate could not decide: no request reached {model} in {candidate}",
+                    details=list(dict.fromkeys(answer.error for answer in mine if answer.error))[:5],
+                    hint="traffic is as it was; deploy again once the endpoint can be reached",
+                )
+            report = await asyncio.to_thread(gate.report, endpoint=endpoint, model=model)
+            more = len(gate.asked)
+            if report.verdict != "inconclusive" or len(gate.asked) == len(gate.samples):
+                return report
