@@ -43,10 +43,11 @@ DENIED = frozenset({"AuthorizationPermissionMismatch", "AuthorizationFailure", "
 
 @dataclass(frozen=True)
 class Content:
-    """What a log holds, and the ETag that changes with each line."""
+    """What a log holds, the ETag that changes with each line, and whether somebody holds the lease."""
 
     data: bytes
     etag: str
+    leased: bool
 
 
 class AppendLog:
@@ -91,7 +92,9 @@ class AppendLog:
 
         def download() -> Content:
             stream = self._blob.download_blob()
-            return Content(stream.readall(), str(stream.properties.etag))
+            found: Any = stream.properties
+            leased = text(found.lease.state) in ("leased", "breaking")
+            return Content(stream.readall(), str(found.etag), leased)
 
         try:
             return self._call("read", download)

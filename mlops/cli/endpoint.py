@@ -1,4 +1,4 @@
-"""mlops endpoint status, score, logs."""
+"""mlops endpoint status, score, logs, history."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from mlops.cli.options import Run, command, epilog
     epilog=epilog("""
 mlops endpoint status
 mlops endpoint score "What is the range of the Curlew?"
+mlops endpoint history
 """),
 )
 def endpoint() -> None:
-    """Status, a question, logs of the endpoint."""
+    """Status, a question, logs, history of the endpoint."""
 
 
 @command(group=endpoint, example="mlops endpoint status --json")
@@ -139,3 +140,30 @@ def logs(run: Run, slot: str | None, lines: int, container: str, name: str | Non
         raise PreconditionError(f"'{name}' has no slot '{slot}'", hint=f"there are: {there}")
     text = endpoints.logs(session, name, slot, container=container, lines=lines)
     run.console.result({"endpoint": name, "slot": slot, "container": container, "log": text}, Text(text))
+
+
+@command(group=endpoint, example="mlops endpoint history --limit 5")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many rollouts, newest first.")
+@click.option("--endpoint", "name", help="Another endpoint than the settings' one, also one that is gone.")
+def history(run: Run, limit: int, name: str | None) -> None:
+    """Who deployed what when, with verdicts and traffic.
+
+    Read from the records in the workspace's storage alone; they outlive the endpoint.
+    """
+    from mlops import ledger
+    from mlops.azure.session import connect
+    from mlops.cli import history as shown
+
+    session = connect(run.settings, run.console)
+    name = name or run.settings.endpoint.name
+    records, held = ledger.Ledger(session, name).look()
+    entries = ledger.history(records, held=held)
+    newest = entries[:limit]
+    title = f"{name}: {len(newest)} of {len(entries)} rollouts" if len(newest) < len(entries) else name
+    data = {"endpoint": name, "held": held, "total": len(entries), "rollouts": newest}
+    if not entries:
+        run.console.result(data, f"no rollout of '{name}' is on record")
+        return
+    run.console.result(
+        data, shown.table(newest, title=title), summary=shown.markdown(newest, title=f"History of {title}")
+    )  # fmt: skip

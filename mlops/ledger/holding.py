@@ -70,7 +70,12 @@ class Ledger:
 
     def read(self) -> list[Record]:
         """All records, oldest first; none where the endpoint has no ledger yet."""
-        return self._parsed(self.log.read())
+        return self.look()[0]
+
+    def look(self) -> tuple[list[Record], bool]:
+        """All records, and whether somebody holds the lease."""
+        content = self.log.read()
+        return self._parsed(content), content is not None and content.leased
 
     def _parsed(self, content: Content | None) -> list[Record]:
         records, bad = parse(content.data if content else b"")
@@ -106,15 +111,15 @@ class Ledger:
             yield hold
 
     def _take(self, lease: str, break_lease: bool, wait_s: float) -> bool:
-        """Acquire the lease; whether somebody's was broken for it."""
+        """Acquire the lease; whether that of somebody who may be at work was broken for it."""
         deadline = time.monotonic() + wait_s
         struck: set[str] = set()
         first: Holder | None = None
-        told = False
+        told = overruled = False
         while not self.log.acquire(lease):
             if break_lease:
                 self.log.break_()
-                struck.add("")
+                overruled = True
                 if time.monotonic() > deadline:
                     raise self._held(None)
                 continue
@@ -137,7 +142,7 @@ class Ledger:
                 self.session.console.say(f"'{self.endpoint}' is held by {who}; waiting for up to {wait_s:.0f} s")
                 told = True
             time.sleep(min(POLL_S, left_s))
-        return bool(struck)
+        return overruled
 
     def _held(self, holder: Holder | None) -> Held:
         run_url = holder.begin.text("run_url") if holder else ""
@@ -153,7 +158,7 @@ class Hold:
 
     Attributes:
         rollout: the id of this rollout.
-        broke: the rollout whose lease was broken for this one.
+        broke: the rollout that was stopped by ``break_lease``, if one was under way.
     """
 
     def __init__(

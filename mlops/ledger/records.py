@@ -16,16 +16,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from mlops.console import plain
 
-Kind = Literal["begin", "deployed", "verdict", "traffic", "moved", "end"]
+Kind = Literal["begin", "plan", "deployed", "verdict", "traffic", "moved", "end"]
 
 
 class Record(BaseModel):
     """One decision or deed of one rollout: a line of JSON.
 
-    ``begin`` has action, model, version, slot, before, reason, run_url, commit, machine, broke; ``deployed`` slot,
-    model, version, seconds; ``verdict`` what (gate, soak, skipped), slot, model, version, verdict, reason, scores,
-    share; ``traffic`` wanted, mirror, what: an intent, written before the call; ``moved`` traffic: seen after it;
-    ``end`` outcome, traffic, left (the slot that lost its traffic), error.
+    ``begin`` has action, model, version, reason, run_url, commit, machine, broke; ``plan`` slot, live, before (the
+    traffic to go back to), steps; ``deployed`` slot, model, version, seconds; ``verdict`` what (gate, soak, skipped),
+    slot, model, version, verdict, reason, scores, share; ``traffic`` wanted, mirror, what: an intent, written before
+    the call; ``moved`` traffic: seen after it; ``end`` outcome, traffic, left (the slot that lost its traffic), error.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -114,22 +114,28 @@ def unfinished(records: Sequence[Record]) -> list[Record]:
     return open_
 
 
-def history(records: Sequence[Record]) -> list[Entry]:
-    """One entry per rollout, newest first."""
+def history(records: Sequence[Record], *, held: bool = False) -> list[Entry]:
+    """One entry per rollout, newest first.
+
+    A rollout without an end was ``overruled`` if another one broke its lease, ``interrupted`` if another one came
+    after it; the newest one is ``running`` while somebody holds the lease, else ``unfinished``.
+    """
     grouped = rollouts(records)
     last = next(reversed(grouped), None)
     broken = {record.facts.get("broke") for record in records if record.kind == "begin"}
-    entries = []
-    for rollout, own in grouped.items():
-        cut_off = "overruled" if rollout in broken else "unfinished" if rollout == last else "interrupted"
-        entries.append(_entry(rollout, own, cut_off))
-    return entries[::-1]
+
+    def cut_off(rollout: str) -> str:
+        if rollout in broken:
+            return "overruled"
+        return "interrupted" if rollout != last else "running" if held else "unfinished"
+
+    return [_entry(rollout, own, cut_off(rollout)) for rollout, own in reversed(grouped.items())]
 
 
 def _entry(rollout: str, own: Sequence[Record], cut_off: str) -> Entry:
     begin = own[0]
     end = next((record for record in reversed(own) if record.kind == "end"), None)
-    before = begin.shares("before")
+    before = next((record.shares("before") for record in own if "before" in record.facts), {})
     after = before
     for record in own:
         if record.kind in ("moved", "end") and "traffic" in record.facts:
@@ -188,8 +194,8 @@ def idle_since(records: Iterable[Record], slot: str) -> datetime | None:
     for record in records:
         if record.kind == "deployed" and record.text("slot").lower() == slot and not busy:
             since = record.at
-        elif record.kind in ("begin", "moved", "end"):
-            name = "before" if record.kind == "begin" else "traffic"
+        elif record.kind in ("begin", "plan", "moved", "end"):
+            name = "before" if record.kind in ("begin", "plan") else "traffic"
             left = record.kind == "end" and record.text("left").lower() == slot
             if name not in record.facts and not left:
                 continue
