@@ -108,6 +108,39 @@ class VmSize:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Dedicated vCPUs of one family of machine sizes in the region; a limit of None is none."""
+
+    family: str
+    used: int
+    limit: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """How a container is asked whether it lives, or is ready."""
+
+    initial_delay_s: int
+    period_s: int = 10
+    timeout_s: int = 10
+    failure_threshold: int = 30
+    success_threshold: int = 1
+
+    @property
+    def patience_s(self) -> int:
+        """Seconds from the container's start after which Azure acts on failures."""
+        return self.initial_delay_s + self.period_s * self.failure_threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """Both probes of a deployment."""
+
+    liveness: Probe
+    readiness: Probe
+
+
+@dataclass(frozen=True, kw_only=True)
 class Deployment:
     """One slot of an endpoint."""
 

@@ -1,0 +1,204 @@
+"""What must hold before a rollout begins, and what it will need: cores, time, probes. Nothing is changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlops import catalogue, quota
+from mlops.azure import artifacts, computes, jobs, models
+from mlops.azure.quota import usages
+from mlops.duration import Duration, how_long
+from mlops.errors import PreconditionError
+from mlops.probes import probes
+from mlops.quota import Needs, Shortage
+from mlops.resources import Deployment, ModelVersion, Probes, VmSize
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+    from mlops.settings import Settings
+    from mlops.slots import Plan
+
+STEADY = "succeeded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What a rollout will need; all that must hold does.
+
+    Attributes:
+        needs: cores that are asked for; 0 where the slot keeps those that it has.
+        used: cores of the family in use in the region; None where it was not asked or Azure does not list it.
+        limit: of the family; None where there is none, or ``used`` is None.
+        model_bytes: size of the model's files; None where it is unknown.
+        warnings: what a person should know and nothing is refused for.
+    """
+
+    size: VmSize
+    instances: int
+    needs: Needs
+    used: int | None
+    limit: int | None
+    model_bytes: int | None
+    probes: Probes
+    duration: Duration
+    warnings: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """What a dry run prints."""
+        liveness = self.probes.liveness
+        size = "of unknown size" if self.model_bytes is None else f"of {self.model_bytes / 1e9:.3g} GB"
+        return [
+            f"quota: {self._quota()}",
+            f"model: {size}; liveness is asked from second {liveness.initial_delay_s} on, "
+            f"readiness given up at second {self.probes.readiness.patience_s}",
+            f"time: {self.duration.text()}",
+        ]
+
+    def _quota(self) -> str:
+        machines = f"{self.instances} × {self.size.name}"
+        if not self.needs.cores:
+            return f"the slot keeps its {machines}"
+        kept = f", {self.needs.reserved} of them kept free for upgrades" if self.needs.reserved else ""
+        text = f"{self.needs.cores} vCPUs of {self.needs.family} for {machines}{kept}"
+        if self.used is None:
+            return f"{text}; what is left is not known"
+        if self.limit is None:
+            return f"{text}; there is no limit"
+        return f"{text}; {self.limit - self.used} of {self.limit} are free"
+
+
+def check(
+    session: Session, settings: Settings, version: ModelVersion, plan: Plan, standing: Sequence[Deployment] = ()
+) -> Preflight:
+    """Look at everything that can be known before anything is made.
+
+    Args:
+        session: the workspace.
+        settings: the target's settings.
+        version: what is to be deployed.
+        plan: where it goes.
+        standing: the endpoint's deployments.
+
+    Raises:
+        PreconditionError: a job that did not complete, a size that is retired, off the base model's inference
+            allow-list or not offered in the region, or too little quota.
+    """
+    warnings = check_job(session, version)
+    size = check_size(session, settings, version)
+    slot = next((item for item in standing if item.name == plan.slot), None)
+    needs = serving_needs(settings, size, second_slot=not keeps_cores(slot, settings))
+    used, limit = None, None
+    if needs.cores:
+        rows = usages(session)
+        row = quota.of_family(rows, needs.family)
+        if row is None:
+            warnings = (
+                *warnings,
+                f"Azure lists no quota for the family '{needs.family}'; it may refuse the deployment",
+            )
+        else:
+            used, limit = row.used, row.limit
+            held = held_cores(slot, size)
+            for each in (row, quota.regional_total(rows)):
+                if each is not None and each.limit is not None and each.used + needs.cores - held > each.limit:
+                    raise missing(needs, used=each.used - held, limit=each.limit, family=each.family)
+    bytes_ = artifacts.model_bytes(session, version)
+    return Preflight(
+        size=size,
+        instances=settings.deployment.instance_count,
+        needs=needs,
+        used=used,
+        limit=limit,
+        model_bytes=bytes_,
+        probes=probes(bytes_, initial_delay_s=settings.deployment.liveness_initial_delay_s),
+        duration=how_long(
+            settings, bytes_, plan.steps if plan.live else plan.steps[-1:],
+            creates_endpoint=plan.creates_endpoint, mirror=bool(plan.mirror),
+        ),
+        warnings=warnings,
+    )  # fmt: skip
+
+
+def check_job(session: Session, version: ModelVersion) -> tuple[str, ...]:
+    """Refuse a version whose job is not Completed; one whose job is gone is only warned of.
+
+    Raises:
+        PreconditionError: the job failed, was cancelled or still runs.
+    """
+    name = version.job or version.tags.get("job")
+    if not name:
+        return ()
+    job = jobs.get(session, name)
+    label = f"'{version.name}', version '{version.version}',"
+    if job is None:
+        return (f"the job '{name}', which made {label} is gone; whether it completed is not known",)
+    if not job.is_completed:
+        hint = f"wait for it: mlops wait {name}" if job.is_running else "deploy a version whose job completed"
+        raise PreconditionError(f"the job '{name}', which made {label} is '{job.status}', not 'Completed'", hint=hint)
+    return ()
+
+
+def check_size(session: Session, settings: Settings, version: ModelVersion) -> VmSize:
+    """The machine size that serves, as the region offers it.
+
+    Raises:
+        PreconditionError: it is retired, off the base model's inference allow-list, or not offered.
+    """
+    name = settings.deployment.instance_type
+    catalogue.check_size(name)
+    choice = settings.base_model
+    if choice.source == "registry":
+        base = models.get(session, choice.name, choice.version, registry=choice.registry)
+        allowed = catalogue.allowed_sizes(base.tags, base.properties, purpose="inference") if base else None
+        catalogue.check_allowed(name, allowed, model=version.name, purpose="inference")
+    offered = computes.sizes(session)
+    found = next((item for item in offered if item.name.lower() == name.lower()), None)
+    if found is None:
+        names = ", ".join(sorted(item.name for item in offered if item.gpus))
+        raise PreconditionError(
+            f"the region does not offer the size '{name}'",
+            hint=f"choose another deployment.instance_type in mlops.yaml; with GPUs there are: {names}",
+        )
+    return found
+
+
+def serving_needs(settings: Settings, size: VmSize, *, second_slot: bool) -> Needs:
+    """The cores that a rollout asks for.
+
+    Args:
+        settings: the target's settings, with the number of instances.
+        size: of the machines.
+        second_slot: whether machines are added; a slot that stands with the same machines keeps its cores.
+    """
+    if not second_slot:
+        return Needs(size=size.name, family=size.family, cores=0, reserved=0)
+    return quota.deployment_needs(size, settings.deployment.instance_count)
+
+
+def keeps_cores(slot: Deployment | None, settings: Settings) -> bool:
+    """Whether the slot stands on the very machines that are wanted."""
+    wanted = settings.deployment
+    return (
+        slot is not None
+        and slot.state.lower() == STEADY
+        and slot.instance_type.lower() == wanted.instance_type.lower()
+        and slot.instance_count == wanted.instance_count
+    )
+
+
+def held_cores(slot: Deployment | None, size: VmSize) -> int:
+    """The cores of this size that the slot itself holds, which it gives back when its machines change.
+
+    A slot that failed is not counted on: whether Azure still counts its cores is not documented.
+    """
+    if slot is None or slot.state.lower() != STEADY or slot.instance_type.lower() != size.name.lower():
+        return 0
+    return quota.deployment_needs(size, slot.instance_count).cores
+
+
+def missing(needs: Needs, *, used: int, limit: int, family: str) -> PreconditionError:
+    """The refusal for cores that are missing."""
+    short = Shortage(size=needs.size, needed=needs.cores, used=used, limit=limit, family=family)
+    return PreconditionError(short.sentence, hint=short.hint)
