@@ -25,6 +25,26 @@ class BadRequest(ValueError):
 
 
 @dataclass(frozen=True)
+class Completion:
+    """One answer.
+
+    Attributes:
+        completion_tokens: what was generated, the token that ends the answer included.
+        finish_reason: "stop" where the model or a stop text ended it, "length" where the limit of tokens did.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Its tokens, as scoring programs expect to be told."""
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+
+
+@dataclass(frozen=True)
 class Generation:
     """How to generate.
 
@@ -181,6 +201,7 @@ class Answerer:
         self.model.to(self._device).eval()
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        self._pad = self.tokenizer.pad_token_id
         if self._device == "cpu" and self.model.num_parameters() < 20_000_000:
             torch.set_num_threads(1)  # more would cost more in waiting than they bring
         # Defaults of the model's own would otherwise fill in whatever a request leaves open.
@@ -195,7 +216,7 @@ class Answerer:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def answer(self, conversations: Sequence[Conversation], generation: Generation) -> list[str]:
+    def answer(self, conversations: Sequence[Conversation], generation: Generation) -> list[Completion]:
         """One answer per conversation, in their order.
 
         Raises:
@@ -210,26 +231,24 @@ class Answerer:
                 )
         return self.complete(prompts, generation)
 
-    def complete(self, prompts: Sequence[Sequence[int]], generation: Generation) -> list[str]:
+    def complete(self, prompts: Sequence[Sequence[int]], generation: Generation) -> list[Completion]:
         """One continuation per prompt, in their order. Prompts of about equal lengths share a call."""
-        answers = [""] * len(prompts)
+        answers: dict[int, Completion] = {}
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
         while order:
             width = len(prompts[order[0]]) + generation.max_new_tokens
             group = order[: max(1, MAX_BATCH_TOKENS // width)]
             del order[: len(group)]
             with self._lock:
-                texts = self._generate([list(prompts[index]) for index in group], generation)
-            for index, text in zip(group, texts, strict=True):
-                answers[index] = text
-        return answers
+                found = self._generate([list(prompts[index]) for index in group], generation)
+            answers.update(zip(group, found, strict=True))
+        return [answers[index] for index in range(len(prompts))]
 
-    def _generate(self, prompts: list[list[int]], generation: Generation) -> list[str]:
+    def _generate(self, prompts: list[list[int]], generation: Generation) -> list[Completion]:
         import torch
 
         width = max(map(len, prompts))
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
+        ids = torch.tensor([[self._pad] * (width - len(prompt)) + prompt for prompt in prompts], device=self._device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self._device)
         if generation.seed is not None:
             torch.manual_seed(generation.seed)
@@ -238,12 +257,25 @@ class Answerer:
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=min(generation.max_new_tokens, self.context - width),
-                pad_token_id=pad,
+                pad_token_id=self._pad,
                 **({"stop_strings": list(generation.stop), "tokenizer": self.tokenizer} if generation.stop else {}),
                 **generation.arguments(),
             )
-        texts = self.tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
-        return [cut(text, generation.stop) for text in texts]
+        rows = output[:, width:].tolist()
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [
+            self._completion(text, row, len(prompt), generation)
+            for text, row, prompt in zip(texts, rows, prompts, strict=True)
+        ]
+
+    def _completion(self, text: str, row: list[int], prompt_tokens: int, generation: Generation) -> Completion:
+        """An answer of a batch: what follows the token that ended it only fills its row up."""
+        eos = self.model.generation_config.eos_token_id
+        ends = set(eos if isinstance(eos, list) else [eos])
+        last = next((at for at, token in enumerate(row) if token in ends or token == self._pad), len(row))
+        count = last + 1 if last < len(row) and row[last] in ends else last  # a stop text leaves no token of its own
+        stopped = last < len(row) or any(stop in text for stop in generation.stop)
+        return Completion(cut(text, generation.stop), prompt_tokens, count, "stop" if stopped else "length")
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
@@ -257,7 +289,7 @@ def define() -> Any:
     from mlflow.pyfunc import PythonModel
 
     class ChatCompletion(PythonModel):  # type: ignore[misc]
-        """Answers `{"input_string": …, "parameters": …}` with `{"output": …}`."""
+        """Answers `{"input_string": …, "parameters": …}` with `{"output": …, "usage": …, "finish_reason": …}`."""
 
         def load_context(self, context: Any) -> None:
             """Loads the weights."""
@@ -265,10 +297,15 @@ def define() -> Any:
 
         # Without type hints: MLflow would make a schema of them, and none says "flat or nested".
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, ARG002
-            """One text for a conversation by itself, a list of texts for a list of conversations."""
+            """One text for a conversation by itself, lists for a list of conversations, one item for each."""
             conversations, alone, generation = read_input(model_input, params)
             answers = self._answerer.answer(conversations, generation)
-            return {"output": answers[0] if alone else answers}
+            found: dict[str, list[Any]] = {
+                "output": [answer.text for answer in answers],
+                "usage": [answer.usage for answer in answers],
+                "finish_reason": [answer.finish_reason for answer in answers],
+            }
+            return {name: values[0] for name, values in found.items()} if alone else found
 
     return ChatCompletion
 

@@ -87,7 +87,8 @@ def evaluate(inputs: Inputs) -> None:
         references = [text.strip() for text in decode([q.reference for q in questions], skip_special_tokens=True)]
         prompts = decode([q.prompt for q in questions], skip_special_tokens=False)
         loss = mean_loss(answerer.model, examples, pad_id=answerer.tokenizer.pad_token_id, batch_rows=inputs.batch_rows)
-        answers = answerer.complete([q.prompt for q in questions], Generation(max_new_tokens=inputs.max_new_tokens))
+        found = answerer.complete([q.prompt for q in questions], Generation(max_new_tokens=inputs.max_new_tokens))
+        answers = [answer.text for answer in found]
         scores = score_answers(references, answers, loss=loss)
         summary |= {f"{name}_{measure}": value for measure, value in asdict(scores).items()}
         for row, prompt, reference, answer in zip(rows, prompts, references, answers, strict=True):

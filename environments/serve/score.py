@@ -6,6 +6,10 @@ together are then answered together. Environment variables:
 
     MLOPS_MAX_BATCH_SIZE   conversations in one call of the model (8; 1 switches batching off)
     MLOPS_BATCH_WAIT_MS    longest wait for a batch to fill, when others were in flight (10)
+
+An answer is `{"output": text}`, with `"usage": {"prompt_tokens", "completion_tokens"}` and `"finish_reason"` ("stop" or
+"length") where the model tells them. For a list of conversations `output` and `finish_reason` are lists in their order,
+and `usage` is the sum: it says what the request cost.
 """
 
 import itertools
@@ -17,7 +21,7 @@ import time
 import warnings
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -29,8 +33,18 @@ from payload import complaint  # type: ignore[import-not-found]
 logger = logging.getLogger("azmlinfsrv.score")
 
 MAX_BODY_BYTES = 16 * 2**20
+JSON = {"Content-Type": "application/json"}
 
-_batcher: MicroBatcher[Any, str]
+
+class Answered(NamedTuple):
+    """The answer to one conversation; what a model does not tell is None."""
+
+    text: str
+    usage: dict[str, int] | None
+    finish_reason: str | None
+
+
+_batcher: MicroBatcher[Any, Answered]
 _counter = itertools.count(1)
 
 
@@ -79,11 +93,13 @@ def init() -> None:
         model = mlflow.pyfunc.load_model(str(folder)).unwrap_python_model()
     sys.dont_write_bytecode = writes
 
-    def answer(conversations: list[Any], key: Hashable) -> list[str]:
+    def answer(conversations: list[Any], key: Hashable) -> list[Answered]:
         assert isinstance(key, tuple)
         request = {"input_string": conversations, "parameters": json.loads(key[0])}
-        output: list[str] = model.predict(None, request)["output"]
-        return output
+        found = model.predict(None, request)
+        unknown = [None] * len(conversations)  # a model may have been packed before it counted tokens
+        columns = (found["output"], found.get("usage", unknown), found.get("finish_reason", unknown))
+        return [Answered(*row) for row in zip(*columns, strict=True)]
 
     answer([[{"role": "user", "content": "Hello"}]], grouping_key({"max_new_tokens": 1}))
     _batcher = MicroBatcher(answer, max_items=max_items, wait_s=wait_s)
@@ -96,7 +112,7 @@ def init() -> None:
 def bad_request(message: str, *, status: int = 400) -> AMLResponse:
     """The answer to a payload that its sender has to change."""
     body = {"error": {"code": "BadRequest", "message": message}}
-    return AMLResponse(json.dumps(body), status, {"Content-Type": "application/json"})
+    return AMLResponse(json.dumps(body), status, JSON)
 
 
 def grouping_key(parameters: dict[str, Any]) -> tuple[str, int]:
@@ -136,5 +152,16 @@ def run(request: Any) -> AMLResponse:
         if getattr(error, "bad_request", False):
             return bad_request(str(error))
         raise
-    output = {"output": answers[0] if alone else answers}
-    return AMLResponse(json.dumps(output, ensure_ascii=False), 200, {"Content-Type": "application/json"})
+    return AMLResponse(json.dumps(body_of(answers, alone), ensure_ascii=False), 200, JSON)
+
+
+def body_of(answers: list[Answered], alone: bool) -> dict[str, Any]:
+    """What a caller gets for the answers to one request."""
+    body: dict[str, Any] = {"output": answers[0].text if alone else [answer.text for answer in answers]}
+    usages = [answer.usage for answer in answers if answer.usage is not None]
+    if len(usages) == len(answers):
+        body["usage"] = {name: sum(usage[name] for usage in usages) for name in usages[0]}
+    reasons = [answer.finish_reason for answer in answers]
+    if None not in reasons:
+        body["finish_reason"] = reasons[0] if alone else reasons
+    return body

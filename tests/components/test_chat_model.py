@@ -180,18 +180,34 @@ def test_a_batch_answers_as_one_by_one(answerer: Answerer) -> None:
     together = answerer.answer(asked, Generation(max_new_tokens=16))
     alone = [answerer.answer([one], Generation(max_new_tokens=16))[0] for one in asked]
     assert together == alone
-    assert all(together)
+    assert all(answer.text for answer in together)
+
+
+def test_tokens_are_counted_up_to_the_end_of_each_answer(answerer: Answerer) -> None:
+    short, long = (
+        answerer.answer(questions(1) * 2, Generation(max_new_tokens=2))[0],
+        answerer.answer(questions(1), Generation(max_new_tokens=200))[0],
+    )
+    assert (short.completion_tokens, short.finish_reason) == (2, "length")
+    assert long.finish_reason == "stop"
+    assert 2 < long.completion_tokens < 200
+    again = answerer.tokenizer(long.text, add_special_tokens=False)["input_ids"]
+    assert abs(long.completion_tokens - len(again) - 1) <= 1  # the token that ends it is not in the text
+    assert long.usage == {
+        "prompt_tokens": len(answerer.prompt(questions(1)[0])),
+        "completion_tokens": long.completion_tokens,
+    }
 
 
 def test_seeds_and_stops(answerer: Answerer) -> None:
     drawn = Generation(max_new_tokens=16, temperature=1.5, seed=3)
     assert answerer.answer(questions(2), drawn) == answerer.answer(questions(2), drawn)
     whole = answerer.answer(questions(1), Generation(max_new_tokens=16))[0]
-    stop = whole.split()[2]
-    assert (
-        answerer.answer(questions(1), Generation(max_new_tokens=16, stop=(stop,)))[0]
-        == whole.partition(stop)[0].strip()
-    )
+    stop = whole.text.split()[2]
+    stopped = answerer.answer(questions(1), Generation(max_new_tokens=16, stop=(stop,)))[0]
+    assert stopped.text == whole.text.partition(stop)[0].strip()
+    assert stopped.finish_reason == "stop"
+    assert stopped.completion_tokens < whole.completion_tokens
 
 
 def test_a_conversation_that_fills_the_context_is_refused(answerer: Answerer) -> None:
@@ -236,7 +252,8 @@ print(json.dumps([one, array, many]))
     one, array, many = json.loads(done.stdout.splitlines()[-1])
     assert isinstance(one["output"], str)
     assert one == array
-    assert many == {"output": [one["output"]] * 2}
+    assert set(one) == {"output", "usage", "finish_reason"}
+    assert many == {name: [value] * 2 for name, value in one.items()}
 
 
 def test_no_warning_is_given_while_answering(answerer: Answerer) -> None:

@@ -39,7 +39,11 @@ class Echo(PythonModel):
             raise RuntimeError("the model broke")
         if "refuse" in asked:
             raise BadRequest("the model refuses it")
-        return {"output": [f"{text} ({len(asked)})" for text in asked]}
+        found = {"output": [f"{text} ({len(asked)})" for text in asked]}
+        if model_input["parameters"].get("top_k"):  # as a model that counts
+            found["usage"] = [{"prompt_tokens": 1, "completion_tokens": len(text)} for text in asked]
+            found["finish_reason"] = ["length" if len(text) > 3 else "stop" for text in asked]
+        return found
 
 set_model(Echo())
 """

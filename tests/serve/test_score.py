@@ -30,6 +30,14 @@ def test_flat_and_nested(echo: Server) -> None:
     assert echo.score(body("ä", "b", nested=True)) == (200, {"output": ["ä (2)", "b (2)"]})
 
 
+def test_tokens_are_told_by_a_model_that_counts_them(echo: Server) -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 3}
+    assert echo.score(body("one", top_k=1)) == (200, {"output": "one (1)", "usage": usage, "finish_reason": "stop"})
+    status, many = echo.score(body("one", "four", nested=True, top_k=1))
+    assert (status, many["usage"]) == (200, {"prompt_tokens": 2, "completion_tokens": 7})
+    assert many["finish_reason"] == ["stop", "length"]
+
+
 @pytest.mark.parametrize(
     ("payload", "status", "message"),
     [
