@@ -19,6 +19,9 @@ TIMEOUT_S = 10
 FAILURES = 30
 """Azure's default: with the period, five minutes for all that does not grow with the model, such as imports."""
 
+WORKER_TIMEOUT_S = 300
+"""Of azureml-inference-server-http, where nothing is set."""
+
 
 def load_s(model_bytes: int) -> float:
     """Seconds for reading a model into memory: its size over :data:`LOAD_BYTES_PER_S`."""
@@ -50,3 +53,12 @@ def probes(model_bytes: int | None, *, initial_delay_s: int | None = None) -> Pr
         failure_threshold=max(1, math.ceil((patience_s - LEAST_S) / PERIOD_S)),
     )
     return Probes(liveness=liveness, readiness=readiness)
+
+
+def server_variables(made: Probes) -> dict[str, str]:
+    """The environment of a server that may load for so long: its workers are ended after 300 s unless it says more.
+
+    ``WORKER_TIMEOUT`` is read by azureml-inference-server-http, for which loading counts as not answering.
+    """
+    patience_s = made.readiness.patience_s
+    return {"WORKER_TIMEOUT": str(patience_s)} if patience_s > WORKER_TIMEOUT_S else {}

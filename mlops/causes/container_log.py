@@ -1,0 +1,93 @@
+"""A container's log as Azure hands it out, and what a person needs of it.
+
+``getLogs`` answers three blocks: the state of the instance, the pod's events, and the last lines of one container.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+BEGIN = "Traceback (most recent call last):"
+CHAINED = re.compile(r"^(The above exception was the direct cause|During handling of the above exception)")
+FRAME = re.compile(r'^\s+File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?$')
+LIBRARY = re.compile(r"site-packages|dist-packages|^<|/lib/python\d")
+TITLES = ("Instance status:", "Container events:", "Container logs:")
+EVENT = re.compile(r"Name: (?P<name>[^,]+), Type: Warning\b.*?Message: (?P<message>.*)$")
+LINE_CHARACTERS = 400
+
+
+def plain(text: str) -> str:
+    """The text without colours, cursor movements and other control characters."""
+    return UNPRINTABLE.sub("", ESCAPES.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+
+
+def blocks(log: str) -> tuple[str, str]:
+    """The events and the container's own lines; a log without titles is all the container's."""
+    text = plain(log)
+    head, found, own = text.partition(TITLES[2] + "\n") if TITLES[2] + "\n" in text else ("", "", text)
+    if not found:
+        return "", own
+    return head.partition(TITLES[1] + "\n")[2], own
+
+
+def warnings(log: str) -> list[str]:
+    """The events that warn, each message once, in the order of their first time."""
+    found = (EVENT.search(line) for line in blocks(log)[0].splitlines())
+    return list(dict.fromkeys(f"{event['name']}: {event['message']}" for event in found if event))
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The exception at the root of a log's last traceback, and where it was raised outside the libraries."""
+
+    exception: str
+    place: str
+    begin: int
+    end: int
+    """Lines of the log: the traceback's first and the exception's own."""
+
+
+def raised(log: str) -> Raised | None:
+    """The root of the last chain of tracebacks in a log."""
+    lines = blocks(log)[1].splitlines()
+    begins = [index for index, line in enumerate(lines) if line.rstrip().endswith(BEGIN)]
+    root: Raised | None = None
+    for begin in reversed(begins):
+        if root is not None and not _leads_to(lines, begin, root.begin):
+            break
+        root = _read(lines, begin) or root
+    return root
+
+
+def _leads_to(lines: list[str], begin: int, after: int) -> bool:
+    """Whether the traceback that begins here caused the one that begins after it."""
+    return any(CHAINED.match(line) for line in lines[begin + 1 : after])
+
+
+def _read(lines: list[str], begin: int) -> Raised | None:
+    places: list[tuple[str, str]] = []
+    for index in range(begin + 1, len(lines)):
+        line = lines[index]
+        frame = FRAME.match(line)
+        if frame:
+            name = re.sub(r"^.*/(?:azureml-app|azureml-models|structure)/", "", frame["file"])
+            inside = f", in {frame['function']}" if frame["function"] else ""
+            places.append((frame["file"], f"{name}, line {frame['line']}{inside}"))
+        elif line.strip() and not line[0].isspace():
+            ours = [place for file, place in places if not LIBRARY.search(file)]
+            nearest = ours[-1] if ours else (places[-1][1] if places else "")
+            return Raised(line.strip()[:LINE_CHARACTERS], nearest, begin, index)
+    return None
+
+
+def excerpt(log: str, *, lines: int = 30) -> list[str]:
+    """The lines that matter: around the exception where there is one, else the last ones."""
+    own = blocks(log)[1].rstrip().splitlines()
+    found = raised(log)
+    end = len(own)
+    if found is not None and found.end < len(own) - lines:
+        end = min(len(own), found.end + 1 + lines // 5)
+    return [line.rstrip()[:LINE_CHARACTERS] for line in own[max(0, end - lines) : end]]
