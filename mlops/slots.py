@@ -30,6 +30,7 @@ class Plan:
         why: the reason for the choice, for people.
         before: the traffic map to go back to.
         steps: shares of traffic for the new slot, in turn.
+        mirror: per cent of live requests that the new slot gets copies of before the first step; 0 is none.
     """
 
     endpoint: str
@@ -39,6 +40,7 @@ class Plan:
     why: str
     before: Mapping[str, int]
     steps: tuple[int, ...]
+    mirror: int = 0
 
 
 def choose_slot(endpoint: Endpoint | None, deployments: Sequence[Deployment]) -> tuple[str, str | None, str]:
@@ -92,6 +94,7 @@ def make_plan(settings: Settings, name: str, endpoint: Endpoint | None, deployme
         why=why,
         before={key: share for key, share in (endpoint.traffic if endpoint else {}).items() if share},
         steps=tuple(settings.rollout.steps) if live else (100,),
+        mirror=settings.rollout.mirror_percent if live else 0,
     )
 
 

@@ -1,22 +1,28 @@
 """Endpoints and deployments.
 
 Azure replaces an endpoint whole at every PUT, and a freshly built one carries an empty traffic map. So an endpoint is
-created only where there is none, and changed only as a copy of what Azure holds.
+created only where there is none, and changed only as a copy of what Azure holds. Every change is asked for until it
+holds (:mod:`mlops.azure.converge`); its caller has the endpoint's lease.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlops.azure.converge import PASSING, converge, patiently, settled
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
 from mlops.errors import AzureError
-from mlops.resources import Deployment, Endpoint
+from mlops.resources import Deployment, Endpoint, Probe, Probes
 
 CONTAINERS = {"storage": "storage-initializer", "server": "inference-server"}
+SPEC_TAG = "mlops-spec"
+"""A digest of all that makes up a deployment: one that stands with the same digest need not be made again."""
+FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +39,21 @@ class DeploymentSpec:
     scoring_script: str
     max_concurrent_requests: int
     request_timeout_ms: int
-    liveness_initial_delay_s: int
+    probes: Probes
     variables: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """What the deployment is made of, files included, as 16 hexadecimal digits; the same on every machine."""
+        values = asdict(self)
+        for name in ("environment", "code", "tags"):
+            del values[name]
+        made = hashlib.sha256(repr(sorted(values.items())).encode())
+        files = sorted(path for path in self.code.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        for name, file in [("", self.environment), *((file.relative_to(self.code).as_posix(), file) for file in files)]:
+            made.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
+        return made.hexdigest()[:16]
 
 
 def get(session: Session, name: str) -> Endpoint | None:
@@ -53,6 +71,11 @@ def listed(session: Session) -> list[Endpoint]:
         return [_endpoint(item) for item in session.ml.online_endpoints.list()]
 
 
+def settle(session: Session, name: str) -> Endpoint | None:
+    """An endpoint once nothing changes it any more; None where there is none."""
+    return settled(session, f"the endpoint '{name}'", lambda: get(session, name), lambda found: found.state)
+
+
 def create(
     session: Session, name: str, *, description: str, tags: Mapping[str, str], identity: str | None = None
 ) -> Endpoint:
@@ -62,37 +85,84 @@ def create(
     user = IdentityConfiguration(
         type="user_assigned", user_assigned_identities=[ManagedIdentityConfiguration(resource_id=identity)]
     )
-    endpoint = ManagedOnlineEndpoint(
-        name=name, description=description, auth_mode="key", tags=dict(tags), identity=user if identity else None
-    )
-    with translated(f"create the endpoint '{name}'"):
-        return _endpoint(finished(session.ml.online_endpoints.begin_create_or_update(endpoint)))
+
+    def make() -> None:
+        if patiently(lambda: get(session, name)) is not None:  # an attempt of ours got that far
+            mend(session, name)
+            return
+        endpoint = ManagedOnlineEndpoint(
+            name=name, description=description, auth_mode="key", tags=dict(tags), identity=user if identity else None
+        )
+        with translated(f"create the endpoint '{name}'"):
+            finished(session.ml.online_endpoints.begin_create_or_update(endpoint))
+
+    return converge(make, lambda: _sound(settle(session, name)), again=(*PASSING, AzureError))
 
 
-def set_traffic(session: Session, name: str, traffic: Mapping[str, int]) -> Endpoint:
+def mend(session: Session, name: str) -> Endpoint:
+    """Bring an endpoint whose last operation failed back to a sound state: what it holds, put once more."""
+
+    def put() -> None:
+        with translated(f"mend the endpoint '{name}'"):
+            endpoint = session.ml.online_endpoints.get(name)
+            finished(session.ml.online_endpoints.begin_create_or_update(endpoint))
+
+    return converge(put, lambda: _sound(settle(session, name)), again=(*PASSING, AzureError))
+
+
+def set_traffic(
+    session: Session,
+    name: str,
+    traffic: Mapping[str, int],
+    *,
+    mirror: Mapping[str, int] | None = None,
+    fence: Callable[[], object] = lambda: None,
+) -> Endpoint:
     """Give an endpoint a traffic map, everything else as Azure holds it, and read it back.
+
+    Args:
+        session: the workspace.
+        name: the endpoint.
+        traffic: per cent per deployment; they sum to 0 or 100.
+        mirror: per cent of copies for one deployment; none by default.
+        fence: called right before each PUT; raises where the caller may not change the endpoint any more.
 
     Raises:
         AzureError: Azure says that it is done, and the map is another one.
     """
-    with translated(f"set the traffic of the endpoint '{name}'"):
-        endpoint = session.ml.online_endpoints.get(name)
-        endpoint.traffic = dict(traffic)
-        finished(session.ml.online_endpoints.begin_create_or_update(endpoint))
-        seen = _endpoint(session.ml.online_endpoints.get(name))
-    wanted = {key.lower(): share for key, share in traffic.items() if share}
-    if {key.lower(): share for key, share in seen.traffic.items() if share} != wanted:
-        raise AzureError(
-            f"the traffic of '{name}' is {dict(seen.traffic)} after it was set to {dict(traffic)}",
-            hint="somebody else may be changing the endpoint; look with `mlops endpoint status`",
-        )
-    return seen
+    wanted, copies = shares(traffic), shares(mirror or {})
+
+    def holds() -> Endpoint | None:
+        found = _sound(settle(session, name))
+        return found if found and (shares(found.traffic), shares(found.mirror)) == (wanted, copies) else None
+
+    def put() -> None:
+        with translated(f"set the traffic of the endpoint '{name}'"):
+            endpoint = session.ml.online_endpoints.get(name)
+            endpoint.traffic, endpoint.mirror_traffic = dict(traffic), dict(mirror or {})
+            fence()
+            finished(session.ml.online_endpoints.begin_create_or_update(endpoint))
+
+    return converge(put, holds, again=(*PASSING, AzureError))
+
+
+def shares(traffic: Mapping[str, int]) -> dict[str, int]:
+    """A traffic map without its zeros, names in lower case, as two are compared."""
+    return {name.lower(): share for name, share in traffic.items() if share}
+
+
+def _sound(found: Endpoint | None) -> Endpoint | None:
+    return found if found is not None and found.state.lower() == "succeeded" else None
 
 
 def delete(session: Session, name: str) -> None:
-    """Delete an endpoint with its deployments."""
-    with translated(f"delete the endpoint '{name}'"):
-        finished(session.ml.online_endpoints.begin_delete(name=name))
+    """Delete an endpoint with its deployments; one that is gone is no error."""
+
+    def remove() -> None:
+        with translated(f"delete the endpoint '{name}'"):
+            finished(session.ml.online_endpoints.begin_delete(name=name))
+
+    converge(remove, lambda: True if settle(session, name) is None else None, again=(*PASSING, NotFoundError))
 
 
 def deployments(session: Session, endpoint: str) -> list[Deployment]:
@@ -101,53 +171,113 @@ def deployments(session: Session, endpoint: str) -> list[Deployment]:
         return [_deployment(item, endpoint) for item in session.ml.online_deployments.list(endpoint_name=endpoint)]
 
 
-def deploy(session: Session, spec: DeploymentSpec) -> Deployment:
-    """Create a deployment, or put another model into it; returns when Azure says that it is ready."""
+def deployment(session: Session, endpoint: str, name: str) -> Deployment | None:
+    """One deployment once nothing changes it any more; None where there is none."""
+
+    def look() -> Deployment | None:
+        try:
+            with translated(f"look up the deployment '{name}' of '{endpoint}'"):
+                return _deployment(session.ml.online_deployments.get(name=name, endpoint_name=endpoint), endpoint)
+        except NotFoundError:
+            return None
+
+    return settled(session, f"the deployment '{name}' of '{endpoint}'", look, lambda found: found.state)
+
+
+def deploy(session: Session, spec: DeploymentSpec, *, anew: bool = False) -> Deployment:
+    """Create a deployment, or put another model into it; returns when Azure says that it is ready.
+
+    One that stands and is made of the same is left as it is. One that has failed is deleted first.
+
+    Args:
+        session: the workspace.
+        spec: the deployment.
+        anew: make it also where the same stands.
+    """
+    digest, made = spec.digest, False
+
+    def holds() -> Deployment | None:
+        found = deployment(session, spec.endpoint, spec.name)
+        if found is None or found.state.lower() != "succeeded" or found.tags.get(SPEC_TAG) != digest:
+            return None
+        return found if made or not anew else None
+
+    def put() -> None:
+        nonlocal made
+        standing = patiently(lambda: deployment(session, spec.endpoint, spec.name))
+        if standing is not None and standing.state.lower() == FAILED:
+            delete_deployment(session, spec.endpoint, spec.name)
+        made = True
+        with translated(f"deploy to the slot '{spec.name}'"):
+            finished(session.ml.online_deployments.begin_create_or_update(_entity(spec, digest)))
+
+    return converge(put, holds)
+
+
+def _entity(spec: DeploymentSpec, digest: str) -> Any:
     from azure.ai.ml import load_environment
     from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineDeployment, OnlineRequestSettings, ProbeSettings
 
-    with translated(f"deploy to the slot '{spec.name}'"):
-        deployment = ManagedOnlineDeployment(
-            name=spec.name,
-            endpoint_name=spec.endpoint,
-            model=spec.model_id,
-            environment=load_environment(spec.environment),
-            code_configuration=CodeConfiguration(code=str(spec.code), scoring_script=spec.scoring_script),
-            instance_type=spec.instance_type,
-            instance_count=spec.instance_count,
-            request_settings=OnlineRequestSettings(
-                request_timeout_ms=spec.request_timeout_ms,
-                max_concurrent_requests_per_instance=spec.max_concurrent_requests,
-            ),
-            liveness_probe=ProbeSettings(initial_delay=spec.liveness_initial_delay_s),
-            readiness_probe=ProbeSettings(initial_delay=10),
-            environment_variables=dict(spec.variables),
-            tags=dict(spec.tags),
-        )
-        finished(session.ml.online_deployments.begin_create_or_update(deployment))
-        found = session.ml.online_deployments.get(name=spec.name, endpoint_name=spec.endpoint)
-    return _deployment(found, spec.endpoint)
+    def probe(found: Probe) -> Any:
+        return ProbeSettings(
+            initial_delay=found.initial_delay_s, period=found.period_s, timeout=found.timeout_s,
+            failure_threshold=found.failure_threshold, success_threshold=found.success_threshold,
+        )  # fmt: skip
+
+    return ManagedOnlineDeployment(
+        name=spec.name,
+        endpoint_name=spec.endpoint,
+        model=spec.model_id,
+        environment=load_environment(spec.environment),
+        code_configuration=CodeConfiguration(code=str(spec.code), scoring_script=spec.scoring_script),
+        instance_type=spec.instance_type,
+        instance_count=spec.instance_count,
+        request_settings=OnlineRequestSettings(
+            request_timeout_ms=spec.request_timeout_ms,
+            max_concurrent_requests_per_instance=spec.max_concurrent_requests,
+        ),
+        liveness_probe=probe(spec.probes.liveness),
+        readiness_probe=probe(spec.probes.readiness),
+        environment_variables=dict(spec.variables),
+        tags={**spec.tags, SPEC_TAG: digest},
+    )
 
 
 def delete_deployment(session: Session, endpoint: str, name: str) -> None:
-    """Delete one deployment."""
-    with translated(f"delete the deployment '{name}' of '{endpoint}'"):
-        finished(session.ml.online_deployments.begin_delete(name=name, endpoint_name=endpoint))
+    """Delete one deployment; one that is gone is no error."""
+
+    def remove() -> None:
+        with translated(f"delete the deployment '{name}' of '{endpoint}'"):
+            finished(session.ml.online_deployments.begin_delete(name=name, endpoint_name=endpoint))
+
+    def gone() -> bool | None:
+        return True if deployment(session, endpoint, name) is None else None
+
+    converge(remove, gone, again=(*PASSING, NotFoundError))
 
 
 def logs(session: Session, endpoint: str, deployment: str, *, container: str = "server", lines: int = 50) -> str:
     """The tail of a deployment's container log; ``container`` is ``server`` or ``storage``."""
-    with translated(f"read the logs of '{deployment}'"):
-        log: str = session.ml.online_deployments.get_logs(
-            name=deployment, endpoint_name=endpoint, lines=lines, container_type=CONTAINERS[container]
-        )
-    return log
+
+    def read() -> str:
+        with translated(f"read the logs of '{deployment}'"):
+            log: str = session.ml.online_deployments.get_logs(
+                name=deployment, endpoint_name=endpoint, lines=lines, container_type=CONTAINERS[container]
+            )
+        return log
+
+    return patiently(read)
 
 
 def key(session: Session, endpoint: str) -> str:
     """The primary key of an endpoint."""
-    with translated(f"read the key of the endpoint '{endpoint}'"):
-        found: str = session.ml.online_endpoints.get_keys(endpoint).primary_key
+
+    def read() -> str:
+        with translated(f"read the key of the endpoint '{endpoint}'"):
+            primary: str = session.ml.online_endpoints.get_keys(endpoint).primary_key
+        return primary
+
+    found = patiently(read)
     session.console.mask(found)
     return found
 

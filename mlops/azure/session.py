@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 SCOPE = "https://management.azure.com/.default"
 QUIET: dict[str, Any] = {"show_progress": False, "enable_telemetry": False}
 """Progress is ours to show, and what users do is theirs."""
+
+
+def patience(settings: Settings) -> dict[str, Any]:
+    """How long the SDK's clients wait for an answer; without these they wait for five minutes."""
+    return {
+        "connection_timeout": settings.http.connect_timeout_s,
+        "read_timeout": settings.http.read_timeout_s,
+    }
+
+
 VARIABLES = ("AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", "AZUREML_WORKSPACE_NAME")
 
 
@@ -45,7 +55,9 @@ class Session:
 
         if name not in self.registries:
             with translated(f"open the registry '{name}'"):
-                self.registries[name] = MLClient(self.credential, registry_name=name, **QUIET)
+                self.registries[name] = MLClient(
+                    self.credential, registry_name=name, **QUIET, **patience(self.settings)
+                )
         return self.registries[name]
 
 
@@ -64,7 +76,7 @@ def connect(settings: Settings, console: Console) -> Session:
     named = workspace_of(settings)
     credential = _credential(console)
     with translated("open the workspace"):
-        ml = MLClient(credential, *named, **QUIET)
+        ml = MLClient(credential, *named, **QUIET, **patience(settings))
     return Session(settings=settings, console=console, ml=ml, credential=credential)
 
 

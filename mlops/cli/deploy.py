@@ -10,8 +10,8 @@ import click
 from mlops.cli.options import Run, command
 
 if TYPE_CHECKING:
-    from mlops.rollout import Outcome
-    from mlops.slots import Plan
+    from mlops.rollout import Look, Outcome
+    from mlops.settings import Settings
     from mlops.training import TrainingData
 
 
@@ -28,39 +28,73 @@ mlops deploy --dry-run
 @click.option("--preview", is_flag=True, help="Deploy to an endpoint of its own, named with a timestamp.")
 @click.option("--force", is_flag=True, help="Deploy even if this version is live.")
 @click.option("--skip-gate", metavar="REASON", help="Let the version pass without the gate; the reason is recorded.")
+@click.option("--steps", metavar="10,50,100", help="Shares of the traffic, in turn, instead of the settings'.")
+@click.option("--soak", metavar="TIME", help="How long each step is watched (60s, 5m) instead of the settings'.")
 @click.option("--dry-run", is_flag=True, help="Show the plan; change nothing.")
 def deploy(
-    run: Run, version: str | None, folder: Path | None, preview: bool, force: bool, skip_gate: str | None, dry_run: bool
+    run: Run,
+    version: str | None,
+    folder: Path | None,
+    preview: bool,
+    force: bool,
+    skip_gate: str | None,
+    steps: str | None,
+    soak: str | None,
+    dry_run: bool,
 ) -> None:
     """Deploy a model version into the idle slot, through the gate, into traffic.
 
     A failed gate leaves the traffic as it was (exit code 6).
     """
-    from mlops import models, rollout, slots
-    from mlops.azure import endpoints
+    from mlops import models, rollout
     from mlops.azure.session import connect
     from mlops.cli.data import prepared
     from mlops.errors import UsageError
 
     if skip_gate is not None and not skip_gate.strip():
         raise UsageError("--skip-gate needs a reason", hint="it is recorded with the deployment")
-    settings = run.settings
+    settings = with_steps(run.settings, steps, soak)
     session = connect(settings, run.console)
     model = models.find(session, settings, version)
     if dry_run:
-        found = None if preview else endpoints.get(session, settings.endpoint.name)
-        standing = endpoints.deployments(session, found.name) if found else []
-        rollout.check_serving(session, settings, model)
-        name = f"{settings.endpoint.preview_prefix}TIMESTAMP" if preview else settings.endpoint.name
-        plan = slots.make_plan(settings, name, found, standing)
-        data = {"plan": plan, "model": model.name, "version": model.version, "dry_run": True}
-        run.console.result(data, plan_text(plan, f"{model.name}:{model.version}", settings.deployment.instance_type))
+        look = rollout.look(session, settings, model, preview=preview, skip_gate=skip_gate is not None)
+        data = {"plan": look.plan, "preflight": look.preflight, "notes": look.notes, "model": model.name,
+                "version": model.version, "dry_run": True}  # fmt: skip
+        label = f"{model.name}:{model.version}"
+        run.console.result(
+            data, plan_text(look, label), summary=f"### Plan for {label}\n\n```text\n{plan_text(look, label)}\n```"
+        )
         return
     rows = gate_rows(run, prepared(run, folder))
     outcome = rollout.deploy(
         session, settings, model, test_rows=rows, preview=preview, force=force, skip_gate=skip_gate
     )  # fmt: skip
     show(run, outcome)
+
+
+def with_steps(settings: Settings, steps: str | None, soak: str | None) -> Settings:
+    """The settings with the rollout that the command line asks for.
+
+    Raises:
+        UsageError: the steps are no rising percentages that end at 100, or the soak is no duration.
+    """
+    from pydantic import ValidationError
+
+    from mlops.cleanup import age_of
+    from mlops.errors import UsageError
+    from mlops.settings import Rollout
+
+    change: dict[str, Any] = {}
+    if steps is not None:
+        change["steps"] = [part.strip().rstrip("%") for part in steps.split(",")]
+    if soak is not None:
+        change["soak_s"] = age_of(soak).total_seconds()
+    try:
+        rollout = Rollout.model_validate({**settings.rollout.model_dump(), **change})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"--steps is '{steps}': {reason}", hint="for example --steps 10,50,100") from None
+    return settings.model_copy(update={"rollout": rollout})
 
 
 @command(
@@ -71,10 +105,13 @@ mlops rollback 1763628000     # to that version, redeployed if no slot holds it
 )
 @click.argument("version", required=False)
 @click.option("--skip-gate", metavar="REASON", help="Let a version through that has not passed the gate here.")
-def rollback(run: Run, version: str | None, skip_gate: str | None) -> None:
+@click.option("--reason", default="", help="Why, for the history.")
+@click.option("--endpoint", "name", help="Another endpoint than the settings' one.")
+def rollback(run: Run, version: str | None, skip_gate: str | None, reason: str, name: str | None) -> None:
     """Put the version before, or a named one, back into traffic.
 
-    The gate is not asked again: what it has refused, or never seen, needs a name and a reason.
+    In seconds where a slot still holds it. A deploy that is under way is stopped and undone; it is not waited for. The
+    gate is not asked again: what it has refused, or never seen, needs a name and a reason.
     """
     from mlops import models, rollout
     from mlops.azure.session import connect
@@ -84,7 +121,9 @@ def rollback(run: Run, version: str | None, skip_gate: str | None) -> None:
         raise UsageError("--skip-gate needs a version and a reason", hint='mlops rollback VERSION --skip-gate "REASON"')
     session = connect(run.settings, run.console)
     model = models.find(session, run.settings, version) if version else None
-    show(run, rollout.rollback(session, run.settings, version=model, skip_gate=skip_gate))
+    show(run, rollout.rollback(
+        session, run.settings, version=model, name=name, skip_gate=skip_gate, reason=reason
+    ))  # fmt: skip
 
 
 def gate_rows(run: Run, data: TrainingData) -> Path:
@@ -128,16 +167,18 @@ def show(run: Run, outcome: Outcome) -> None:
     run.console.result(outcome, "\n".join(lines), outputs=outputs, summary=summary)
 
 
-def plan_text(plan: Plan, model: str, size: str) -> str:
+def plan_text(look: Look, model: str) -> str:
     """A plan for people."""
+    plan = look.plan
     before = ", ".join(f"{name} {share} %" for name, share in plan.before.items()) or "none"
-    steps = " → ".join(f"{share} %" for share in plan.steps)
-    return "\n".join(
-        [
-            f"endpoint: {plan.endpoint}" + (" (is created)" if plan.creates_endpoint else ""),
-            f"model:    {model}",
-            f"slot:     {plan.slot} ({plan.why})",
-            f"machine:  {size}",
-            f"traffic:  {before} → gate → {steps} on {plan.slot}",
-        ]
-    )
+    mirror = [f"mirror {plan.mirror} %"] if plan.mirror else []
+    way = " → ".join([before, *([] if look.skips_gate else ["gate", *mirror]), *(f"{share} %" for share in plan.steps)])
+    lines = [
+        f"endpoint: {plan.endpoint}" + (" (is created)" if plan.creates_endpoint else ""),
+        f"model:    {model}",
+        f"slot:     {plan.slot} ({plan.why})",
+        f"traffic:  {way} on {plan.slot}",
+        *look.preflight.lines(),
+        *(f"note:     {note}" for note in look.notes),
+    ]
+    return "\n".join(lines)

@@ -110,5 +110,9 @@ def workbench(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     settings = load("local", ROOT / "mlops.yaml")
     deployment = settings.deployment.model_copy(update={"code": folder / "serve"})
     gate = settings.gate.model_copy(update={"conversations": 12, "max_latency_ratio": None})
-    settings = settings.model_copy(update={"deployment": deployment, "gate": gate})
+    rollout = settings.rollout.model_copy(update={"soak_s": 0.2, "probes": 3, "probes_per_s": 40})
+    training = settings.training.model_copy(update={"poll_s": 0.1})
+    settings = settings.model_copy(
+        update={"deployment": deployment, "gate": gate, "rollout": rollout, "training": training}
+    )
     return Bench(connect(settings, Console(quiet=True)), settings, rows, folder)

@@ -1,0 +1,114 @@
+"""What becomes of a rollout whose runner died: undone, or finished, by its record in the endpoint's history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlops.azure import endpoints
+from mlops.azure.endpoints import shares
+from mlops.ledger import unfinished
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+    from mlops.ledger import Hold, Record
+    from mlops.resources import Deployment, Endpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """What is to be done.
+
+    Attributes:
+        traffic: the map to set; None leaves it as it is.
+        why: for people.
+        outcome: how the rollout ends in the history.
+    """
+
+    traffic: Mapping[str, int] | None
+    why: str
+    outcome: str
+
+
+def repair(dead: Sequence[Record], endpoint: Endpoint | None, standing: Sequence[Deployment]) -> Repair:
+    """Decide by the records of what has not ended and by what Azure holds, both looked at under the lease.
+
+    A rollout that has passed its last soak is finished, and so is a rollback, since a person wished it. Any other one
+    is undone. Traffic that the records do not explain is somebody else's work and stays.
+
+    Args:
+        dead: the records; where one who came to help died too, his are among them.
+        endpoint: as Azure holds it; None where there is none.
+        standing: its deployments.
+    """
+    begun = [index for index, record in enumerate(dead) if record.kind == "plan"]
+    if not begun or endpoint is None:
+        return Repair(traffic=None, why="it had changed nothing", outcome="abandoned")
+    own = dead[begun[-1] :]
+    plan = own[0].facts
+    before, slot = shares(plan.get("before") or {}), str(plan["slot"]).lower()
+    wished = [shares(record.facts.get("wanted") or {}) for record in own if record.kind == "traffic"]
+    now, mirrored = shares(endpoint.traffic), bool(shares(endpoint.mirror))
+    sound = {item.name.lower() for item in standing if item.state.lower() == "succeeded"}
+    if not wished or now not in (before, *wished):
+        why = "the traffic is as it had found it" if now == before else "the traffic is somebody else's, and stays"
+        return Repair(traffic=None, why=why, outcome="abandoned")
+    if plan.get("action") == "rollback" and sound.issuperset(wished[-1]):
+        return Repair(traffic=wished[-1], why="a person wished it, so it is finished", outcome="rolled_back")
+    if now == wished[-1] == {slot: 100} and through(own):
+        return Repair(traffic=None, why="all its steps had passed", outcome="released")
+    if sound.issuperset(before):
+        undo = before if mirrored or now != before else None
+        return Repair(traffic=undo, why="it had stopped half way, so it is undone", outcome="restored")
+    if passed(own) and slot in sound:
+        why = "what was live before is gone, and this has passed the gate"
+        return Repair(traffic={slot: 100}, why=why, outcome="released")
+    why = "neither what was live before nor what has passed the gate stands"
+    return Repair(traffic={}, why=why, outcome="restored")
+
+
+def passed(records: Sequence[Record]) -> bool:
+    """Whether the gate let this rollout's version through, or a person did."""
+    return any(
+        record.kind == "verdict" and record.facts.get("what") in ("gate", "skipped")
+        and record.facts.get("verdict") in ("pass", "skipped")
+        for record in records
+    )  # fmt: skip
+
+
+def through(records: Sequence[Record]) -> bool:
+    """Whether the last step's soak was passed, or no gate was asked at all."""
+    verdicts = [record.facts for record in records if record.kind == "verdict"]
+    return passed(records) and any(
+        facts.get("what") == "skipped"
+        or (facts.get("what") == "soak" and facts.get("share") == 100 and facts.get("verdict") == "pass")
+        for facts in verdicts
+    )
+
+
+def recover(session: Session, hold: Hold, name: str) -> Repair | None:
+    """Bring an endpoint into a known state before anything else is done to it.
+
+    Returns:
+        What was done; None where the last rollout has ended.
+    """
+    dead = unfinished([record for record in hold.records() if record.rollout != hold.rollout])
+    if not dead:
+        return None
+    found = endpoints.settle(session, name)
+    standing = endpoints.deployments(session, name) if found else []
+    wanted = repair(dead, found, standing)
+    begun = dead[0]
+    how = "was broken off" if hold.broke else "was left by a runner that is gone"
+    session.console.warn(f"the rollout of {begun.at:%Y-%m-%d %H:%M} by {begun.by} {how}: {wanted.why}")
+    now = shares(found.traffic) if found else {}
+    if wanted.traffic is not None:
+        now = dict(wanted.traffic)
+        endpoints.set_traffic(session, name, now, fence=lambda: hold.write("traffic", wanted=now, what="recover"))
+        hold.write("moved", traffic=now)
+        session.console.say(f"the traffic of {name} is {now or 'none'}")
+    for rollout in dict.fromkeys(record.rollout for record in dead):
+        outcome = "overruled" if hold.broke == rollout and wanted.outcome != "released" else wanted.outcome
+        hold.write("end", rollout=rollout, outcome=outcome, traffic=now, error=wanted.why)
+    return wanted

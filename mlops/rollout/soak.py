@@ -1,0 +1,163 @@
+"""The soak: after each step, requests through the endpoint as its users send them, and what each slot made of them.
+
+A probe carries no header, so traffic decides which slot answers it; the answer's header says which it was. The new slot
+has to hold the gate's absolute limits; quality has been judged by the gate and is reported here. A slot that was live
+before and fails now is told of, but is no reason to go back to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mlops import gate
+from mlops.gate.contract import TRANSPORT
+from mlops.gate.judge import check
+from mlops.interrupts import stay_interruptible
+from mlops.settings import Quality
+
+if TYPE_CHECKING:
+    from mlops.endpoint import Answer, Scorer
+    from mlops.settings import Gate, Rollout, Settings
+
+BATCH_S = 0.5
+"""Probes are sent in bursts this far apart, or one by one where that is slower."""
+HOPELESS = 3
+"""Failures of the new slot after which a soak need not go on to its end."""
+
+
+@dataclass
+class Tally:
+    """The answers of one slot, each with the conversation that was asked."""
+
+    answers: list[Answer] = field(default_factory=list)
+    samples: list[gate.Sample] = field(default_factory=list)
+
+    def add(self, answer: Answer, sample: gate.Sample) -> None:
+        """Count an answer."""
+        self.answers.append(answer)
+        self.samples.append(sample)
+
+    @property
+    def failures(self) -> int:
+        """Answers that are of no use."""
+        return sum(not answer.ok for answer in self.answers)
+
+
+@dataclass
+class Watch:
+    """What the probes of one step have shown."""
+
+    scorer: Scorer
+    settings: Settings
+    candidate: str
+    live: str | None
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    unreached: list[Answer] = field(default_factory=list)
+
+    def probe(self, samples: Sequence[gate.Sample]) -> None:
+        """Send probes at once and count each for the slot that answered."""
+        parameters = self.settings.gate.parameters
+        payloads = [gate.payload(sample, parameters) for sample in samples]
+        answers = self.scorer.ask_all(payloads, slots=[None] * len(payloads), concurrency=len(payloads))
+        for answer, sample in zip(answers, samples, strict=True):
+            if answer.slot is not None:
+                self.tally(answer.slot).add(answer, sample)
+            elif answer.status in TRANSPORT:
+                self.unreached.append(answer)
+            else:
+                self.tally(self._whose(sample)).add(answer, sample)
+
+    def tally(self, slot: str) -> Tally:
+        """The tally of a slot."""
+        return self.tallies.setdefault(slot.lower(), Tally())
+
+    def _whose(self, sample: gate.Sample) -> str:
+        """Whose a failure without a name is: the old slot's, if that fails when named and the new one does not."""
+        if self.live is None:
+            return self.candidate
+        payload = gate.payload(sample, self.settings.gate.parameters)
+        new, old = self.scorer.ask_all([payload, payload], slots=[self.candidate, self.live], concurrency=2)
+        return self.live if new.ok and not old.ok else self.candidate
+
+    def enough(self, share: int) -> bool:
+        """Whether each slot with traffic has answered its number of probes."""
+        awaited = [self.candidate, *([self.live] if self.live and share < 100 else [])]
+        return all(len(self.tally(slot).answers) >= self.settings.rollout.probes for slot in awaited)
+
+    def hopeless(self) -> bool:
+        """Whether the new slot has failed so often that waiting changes nothing."""
+        mine = self.tally(self.candidate)
+        limit = self.settings.gate.min_success_rate
+        return limit is not None and mine.failures >= HOPELESS and 1 - mine.failures / len(mine.answers) < limit
+
+
+def soak(
+    scorer: Scorer,
+    settings: Settings,
+    samples: Sequence[gate.Sample],
+    *,
+    candidate: str,
+    live: str | None,
+    share: int,
+    seen: Callable[[str], object] = lambda _: None,
+) -> gate.Soak:
+    """Watch a step for ``rollout.soak_s``, longer where a slot has not answered ``rollout.probes`` probes by then.
+
+    Args:
+        scorer: the endpoint.
+        settings: the target's settings.
+        samples: conversations to send, in turn.
+        candidate: the new slot.
+        live: the one that was live before, if any.
+        share: per cent of traffic on the new slot.
+        seen: called with a few words after each burst.
+    """
+    rollout = settings.rollout
+    as_users = dataclasses.replace(scorer, attempts=1)
+    watch = Watch(as_users, settings, candidate, live)
+    size = max(1, round(rollout.probes_per_s * BATCH_S))
+    begin, sent = time.monotonic(), 0
+    limit_s = max(rollout.soak_s, rollout.max_soak_s)
+    stay_interruptible()
+    while True:
+        batch = [samples[(sent + index) % len(samples)] for index in range(size)]
+        watch.probe(batch)
+        sent += size
+        elapsed = time.monotonic() - begin
+        seen(", ".join(f"{slot} {len(tally.answers)}" for slot, tally in sorted(watch.tallies.items())))
+        if watch.hopeless() or elapsed >= limit_s or (elapsed >= rollout.soak_s and watch.enough(share)):
+            break
+        time.sleep(max(0.0, sent / rollout.probes_per_s - elapsed))
+    return judged(watch, settings.gate, rollout, share=share, seconds=time.monotonic() - begin)
+
+
+def judged(watch: Watch, settings: Gate, rollout: Rollout, *, share: int, seconds: float) -> gate.Soak:
+    """The verdict on what a step has shown."""
+    reported = {name: Quality(min=None, max_loss=None) for name in settings.quality}
+    limits = settings.model_copy(update={"quality": reported})
+    measured = {
+        slot: gate.measure(slot, tally.answers, tally.samples, settings)
+        for slot, tally in sorted(watch.tallies.items())
+    }
+    checks: list[gate.Check] = []
+    mine = measured.get(watch.candidate.lower())
+    if mine is not None and mine.requests:
+        checks += gate.judge_absolute(limits, mine)
+    total = sum(len(tally.answers) for tally in watch.tallies.values()) + len(watch.unreached)
+    few = len(watch.tally(watch.candidate).answers)
+    unreached = len(watch.unreached) / total if total else 1.0
+    checks += [
+        check(settings, "probes", "probes that the new slot answered", few, "≥", rollout.probes),
+        check(
+            settings, "unreached_rate", "probes that reached no slot", unreached, "≤", settings.max_transport_error_rate
+        ),
+    ]  # fmt: skip
+    failed = any(not check.passed for check in checks)
+    return gate.Soak(
+        share=share, seconds=seconds, slots=tuple(measured.values()), checks=tuple(checks),
+        verdict="fail" if failed else "pass",
+    )  # fmt: skip

@@ -1,0 +1,181 @@
+"""A rollout that is under way: the endpoint's lease, the plan, what has happened so far, and the way back."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlops import gate
+from mlops.azure import endpoints
+from mlops.azure.endpoints import shares
+from mlops.endpoint import Scorer, scorer
+from mlops.errors import MlopsError, PreconditionError
+from mlops.ledger import Overruled
+from mlops.resources import Endpoint, ModelVersion
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+    from mlops.ledger import Hold
+    from mlops.settings import Settings
+    from mlops.slots import Plan
+
+LOG_LINES = 500
+
+
+@dataclass
+class UnderWay:
+    """One rollout, from its plan to its end.
+
+    Every change of Azure goes through it: an intent is written under the lease right before the call, so that one who
+    has lost the lease changes nothing more, and one who comes after a crash knows what may have happened.
+    """
+
+    session: Session
+    settings: Settings
+    hold: Hold
+    plan: Plan
+    version: ModelVersion
+    samples: Sequence[gate.Sample]
+    report: gate.Report | None = None
+    folder: Path | None = None
+    soaks: list[gate.Soak] = field(default_factory=list)
+    timeline: list[gate.Moment] = field(default_factory=list)
+    traffic: dict[str, int] = field(default_factory=dict)
+    """What was last seen in Azure."""
+    _scorer: Scorer | None = None
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name."""
+        return self.plan.endpoint
+
+    @property
+    def label(self) -> str:
+        """The model and its version."""
+        return f"{self.version.name}:{self.version.version}"
+
+    @property
+    def scorer(self) -> Scorer:
+        """The endpoint's scorer; its key is fetched once."""
+        if self._scorer is None:
+            self._scorer = scorer(self.session, self.name, timeout_s=self.settings.gate.timeout_s)
+        return self._scorer
+
+    # -- forward ---------------------------------------------------------------------------------------------------
+
+    def mark(self, what: str, verdict: str | None = None) -> None:
+        """A moment of the timeline that the report draws."""
+        self.timeline.append(gate.Moment(at=datetime.now(UTC), traffic=dict(self.traffic), what=what, verdict=verdict))
+
+    def move(self, traffic: Mapping[str, int], *, what: str, mirror: Mapping[str, int] | None = None) -> Endpoint:
+        """Set the traffic map and read it back; the intent stands in the history before the call."""
+        wanted, copies = dict(traffic), dict(mirror or {})
+
+        def intent() -> None:
+            self.hold.write("traffic", wanted=wanted, mirror=copies, what=what)
+
+        self.mark(what)
+        seen = endpoints.set_traffic(self.session, self.name, wanted, mirror=copies, fence=intent)
+        self.traffic = shares(seen.traffic)
+        self.hold.write("moved", traffic=self.traffic, mirror=shares(seen.mirror))
+        self.mark(what)
+        return seen
+
+    def verdict(self, what: str, verdict: str, **facts: Any) -> None:
+        """Put a verdict on record."""
+        self.hold.write(
+            "verdict", what=what, verdict=verdict, slot=self.plan.slot, model=self.version.name,
+            version=self.version.version, **facts,
+        )  # fmt: skip
+        self.mark(f"{what}: {verdict}", verdict)
+
+    def check_unchanged(self) -> None:
+        """Traffic moves only to what was judged, from where it was: somebody may have changed either by hand.
+
+        Raises:
+            PreconditionError: somebody did.
+        """
+        found = endpoints.settle(self.session, self.name)
+        now = shares(found.traffic if found else {})
+        hint = "look with mlops endpoint status, then deploy again"
+        if now != self.traffic:
+            raise PreconditionError(
+                f"somebody else changed the traffic of '{self.name}' to {now or 'none'}", hint=hint
+            )  # fmt: skip
+        if not self.holds_version():
+            raise PreconditionError(
+                f"somebody else deployed to the slot '{self.plan.slot}' of '{self.name}'", hint=hint
+            )  # fmt: skip
+
+    def holds_version(self) -> bool:
+        """Whether the plan's slot stands and holds the version."""
+        slot = endpoints.deployment(self.session, self.name, self.plan.slot)
+        return slot is not None and (slot.model, slot.model_version, slot.state.lower()) == (
+            self.version.name, self.version.version, "succeeded",
+        )  # fmt: skip
+
+    # -- back ------------------------------------------------------------------------------------------------------
+
+    def restore(self) -> bool:
+        """Put the recorded traffic map back, read it back, and ask the endpoint; the failure that led here stays.
+
+        What somebody else released meanwhile by hand is left alone.
+
+        Returns:
+            Whether the traffic is known to be as it was.
+        """
+        console, before = self.session.console, shares(self.plan.before)
+        try:
+            found = endpoints.settle(self.session, self.name)
+            if found is None:
+                return True
+            now = shares(found.traffic)
+            self.traffic = now
+            if now == before and not shares(found.mirror):
+                return True
+            if self.plan.slot not in now and not shares(found.mirror):
+                console.warn(f"somebody else set the traffic of {self.name} to {now or 'none'}; it stays")
+                return True
+            self.move(before, what="restore")
+            console.warn(f"the traffic of {self.name} is back at {before or 'none'}")
+            self._ask_once(before)
+        except Overruled as error:
+            console.warn(error.message)
+            return False
+        except MlopsError as error:
+            console.warn(f"the traffic of {self.name} could not be put back: {error.message}; mlops deploy tries again")
+            return False
+        return True
+
+    def _ask_once(self, before: Mapping[str, int]) -> None:
+        """One request without a header: who answers now?"""
+        if not before or not self.samples:
+            return
+        answer = self.scorer.ask(gate.payload(self.samples[0], self.settings.gate.parameters))
+        if not answer.ok:
+            self.session.console.warn(f"{self.name} does not answer a request: {answer.error}")
+        elif answer.slot is not None and answer.slot.lower() not in before:
+            self.session.console.warn(f"{self.name} still answers from {answer.slot}")
+
+    # -- on paper --------------------------------------------------------------------------------------------------
+
+    def write_report(self, *, logs: bool) -> Path | None:
+        """Write the report, as far as the rollout has come; with the failed slot's logs."""
+        if self.report is None:
+            return None
+        self.report = dataclasses.replace(self.report, soaks=tuple(self.soaks), timeline=tuple(self.timeline))
+        if self.folder is None:
+            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+            self.folder = self.settings.home / "reports" / f"{self.name}-{self.plan.slot}-{stamp}"
+        found: dict[str, str] = {}
+        for container in endpoints.CONTAINERS if logs else ():
+            with contextlib.suppress(MlopsError):  # a report without logs is better than none
+                found[container] = endpoints.logs(
+                    self.session, self.name, self.plan.slot, container=container, lines=LOG_LINES
+                )
+        return gate.write(self.report, self.folder, logs=found)
