@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlops.azure.converge import converge
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
 from mlops.errors import AzureError, PreconditionError
-from mlops.resources import Cluster, VmSize
+from mlops.resources import MANAGED_BY, MANAGED_TAG, Cluster, VmSize
 from mlops.settings import Compute
+
+ACTIVE = frozenset({"running", "preparing", "leaving"})
+"""States of a node that is at work for somebody."""
 
 
 def get(session: Session, name: str) -> Cluster | None:
@@ -18,6 +22,39 @@ def get(session: Session, name: str) -> Cluster | None:
             return _cluster(session.ml.compute.get(name))
     except NotFoundError:
         return None
+
+
+def listed(session: Session) -> list[Cluster]:
+    """Every cluster of the workspace."""
+    with translated("list the clusters"):
+        return [_cluster(item) for item in session.ml.compute.list(compute_type="amlcompute")]
+
+
+def busy(session: Session, name: str) -> str | None:
+    """Why a cluster is not idle: a node of it works for somebody, or comes or goes; None where it is idle."""
+    try:
+        with translated(f"list the nodes of the cluster '{name}'"):
+            states = [text(node.node_state).lower() for node in session.ml.compute.list_nodes(name)]
+    except NotFoundError:
+        return None
+    active = [state for state in states if state in ACTIVE]
+    return f"{len(active)} of its nodes {'is' if len(active) == 1 else 'are'} {active[0]}" if active else None
+
+
+def scale_down(session: Session, name: str, min_nodes: int = 0) -> None:
+    """Let a cluster shrink to so few nodes; all else about it stays. One that is gone is no error."""
+
+    def change() -> None:
+        with translated(f"scale down the cluster '{name}'"):
+            cluster = session.ml.compute.get(name)
+            cluster.min_instances = min_nodes
+            finished(session.ml.compute.begin_create_or_update(cluster))
+
+    def holds() -> bool | None:
+        found = get(session, name)
+        return True if found is None or found.min_nodes <= min_nodes else None
+
+    converge(change, holds)
 
 
 def create(session: Session, wanted: Compute) -> Cluster:
@@ -52,6 +89,7 @@ def _create(session: Session, wanted: Compute, tier: str) -> Cluster:
         min_instances=wanted.min_nodes,
         max_instances=nodes,
         idle_time_before_scale_down=wanted.idle_s,
+        tags={MANAGED_TAG: MANAGED_BY},
     )
     with translated(f"create the cluster '{wanted.name}' ({wanted.size}, {tier})"):
         return _cluster(finished(session.ml.compute.begin_create_or_update(cluster)))
@@ -71,6 +109,7 @@ def _cluster(found: Any) -> Cluster:
         tier=text(getattr(found, "tier", None)),
         min_nodes=int(getattr(found, "min_instances", 0) or 0),
         max_nodes=int(getattr(found, "max_instances", 0) or 0),
+        tags=dict(getattr(found, "tags", None) or {}),
     )
 
 

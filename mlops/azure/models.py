@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlops.azure.converge import converge
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session
 from mlops.resources import ModelVersion
@@ -22,7 +23,7 @@ def get(session: Session, name: str, version: str, *, registry: str | None = Non
 
 
 def versions(session: Session, name: str) -> list[ModelVersion]:
-    """Every version of a model of the workspace, newest first (versions are timestamps)."""
+    """Every version of a model of the workspace but archived ones, newest first (versions are timestamps)."""
     try:
         with translated(f"list the versions of the model '{name}'"):
             found = [_version(item) for item in session.ml.models.list(name=name)]
@@ -56,6 +57,23 @@ def tag(session: Session, found: ModelVersion, tags: Mapping[str, str]) -> None:
         model = session.ml.models.get(found.name, version=found.version)
         model.tags = {**(model.tags or {}), **tags}
         session.ml.models.create_or_update(model)
+
+
+def archive(session: Session, name: str, version: str) -> None:
+    """Take a version out of lists and of ``latest``; it can still be deployed by its number, and be restored.
+
+    Azure ML's SDK archives models and deletes none. That suits a version: its lineage stays, nothing is billed for it
+    but the storage of its files, and what was archived in error is back with ``az ml model restore``.
+    """
+
+    def change() -> None:
+        with translated(f"archive the model '{name}', version '{version}'"):
+            session.ml.models.archive(name, version=version)
+
+    def holds() -> bool | None:
+        return None if any(item.version == version for item in versions(session, name)) else True
+
+    converge(change, holds)
 
 
 def _version(found: Any) -> ModelVersion:

@@ -2,57 +2,161 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from mlops.cli.options import Run, command
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mlops.cleanup import Decision, Found, Result, Saving
+
+HEADER = ["what", "why", "age", "per month"]
+VERBS = {"delete": "delete", "archive": "archive", "scale_down": "scale down", "keep": "keep"}
+KINDS = {"endpoint": "endpoints", "slot": "slots", "version": "model versions", "cluster": "clusters"}
+
 
 @command(
     example="""
 mlops cleanup --older-than 7d            # what would go; asks before it deletes
-mlops cleanup --older-than 7d --yes
+mlops cleanup --older-than 7d --yes --keep-versions 10 --scale-down-clusters
 """
 )
-@click.option("--older-than", metavar="AGE", help="7d, 12h, 30m; the settings' cleanup.older_than_days by default.")
-@click.option("--dry-run", is_flag=True, help="Show what would be deleted and why.")
+@click.option(
+    "--older-than", metavar="AGE", help="Of previews: 7d, 12h, 30m; the settings' cleanup.older_than_days by default."
+)
+@click.option(
+    "--keep-versions", type=click.IntRange(1), metavar="K",
+    help="Archive model versions beyond the newest K that nothing serves and no rollback wants.",
+)  # fmt: skip
+@click.option("--scale-down-clusters", is_flag=True, help="Set idle clusters' minimum of nodes back to 0.")
+@click.option("--dry-run", is_flag=True, help="Show what would go and why; the default unless on a terminal.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
-def cleanup(run: Run, older_than: str | None, dry_run: bool, yes: bool) -> None:
-    """Delete stale preview endpoints; what is live, tagged keep or not ours is never touched.
+def cleanup(
+    run: Run, older_than: str | None, keep_versions: int | None, scale_down_clusters: bool, dry_run: bool, yes: bool
+) -> None:
+    """Delete what is stale: old previews, slots without traffic past their grace, failed deployments.
 
-    Without --yes it asks on a terminal, and is a dry run anywhere else.
+    Never touched: the lasting endpoint, a slot with traffic, what is tagged keep, what this repository did not make,
+    and what a rollout is under way on. A preview has traffic by nature, so its age decides; the tag keep protects it.
+
+    Without --yes it asks on a terminal, and is a dry run anywhere else. Exit code 8: some could not be deleted, the
+    others are.
     """
-    from rich.table import Table
-
     from mlops import cleanup as steps
     from mlops.azure.session import connect
-    from mlops.console import markdown_table
 
-    age = steps.age_of(older_than or f"{run.settings.cleanup.older_than_days:g}d")
+    given = run.settings.cleanup
+    age = steps.age_of(older_than or f"{given.older_than_days:g}d")
     session = connect(run.settings, run.console)
-    with run.console.step("Look at the endpoints"):
-        decisions = steps.plan(session, older_than=age)
-    doomed = [item.endpoint for item in decisions if item.delete]
-    table = Table(box=None, pad_edge=False)
-    for title in ("endpoint", "", "why"):
-        table.add_column(title)
-    rows = [[item.endpoint, "delete" if item.delete else "keep", item.why] for item in decisions]
-    for row in rows:
-        table.add_row(*row)
-    deleted: list[str] = []
-    wet = not dry_run and bool(doomed)
+    with run.console.step("Look at the workspace") as step:
+        found = steps.plan(
+            session,
+            older_than=age,
+            keep_versions=keep_versions or given.keep_versions,
+            scale_down=scale_down_clusters or given.scale_down_clusters,
+        )
+        step.note = f"{len(found.decisions)} looked at, {len(found.stale)} stale"
+    results: list[Result] = []
+    wet = bool(found.stale) and not dry_run
     if wet and not yes:
-        run.console.err.print(table)
-        wet = sys.stdin.isatty() and click.confirm(f"Delete {len(doomed)} endpoints with their deployments?", err=True)
+        run.console.err.print(_table(found, given.currency))
+        wet = sys.stdin.isatty() and click.confirm(f"Go on with {_count(found.stale)}?", err=True)
     if wet:
-        with run.console.step(f"Delete {len(doomed)} endpoints"):
-            deleted = steps.delete(session, decisions)
-    elif doomed and not dry_run:
+        with run.console.step(f"Clean up {_count(found.stale)}") as step:
+            results = steps.carry_out(session, found.decisions, steps.rules(run.settings, older_than=age))
+            if any(result.outcome == "failed" for result in results):
+                step.outcome = "failed"
+    elif found.stale and not dry_run:
         run.console.say("nothing was deleted; --yes deletes")
+    _show(run, found, results, wet=wet)
+    error = steps.failure(results, found.problems)
+    if error is not None:
+        dataclasses.replace(run.console, as_json=False).failure(error)  # stdout has its document already
+        raise click.exceptions.Exit(error.exit_code)
+
+
+def _show(run: Run, found: Found, results: list[Result], *, wet: bool) -> None:
+    from mlops.cleanup import Saving
+    from mlops.console import markdown_table, plain
+
+    currency = run.settings.cleanup.currency
+    done = [result.decision for result in results if result.outcome == "done"]
+    counted = done if wet else found.stale
+    total = sum((item.saving for item in counted), Saving())
+    line = f"{_count(counted)} {'cleaned up' if wet else 'would go'}{_saving_in_words(total, currency)}"
+    table = _table(found, currency, results)
+    table.caption = line
+    rows = [_row(item, currency, _outcomes(results)) for item in _sorted(found)]
+    outcomes = [result.outcome for result in results]
+    data = {
+        "dry_run": not wet,
+        "decisions": [{**plain(item), "title": item.title} for item in found.decisions],
+        "results": results,
+        "problems": found.problems,
+        "totals": {
+            "stale": len(found.stale),
+            "kept": len(found.decisions) - len(found.stale),
+            **{outcome: outcomes.count(outcome) for outcome in ("done", "spared", "failed")},
+            "saving_per_month": round(total.per_month, 2),
+            "currency": currency,
+            "unpriced": total.unpriced,
+        },
+    }
+    shown = markdown_table(["", *HEADER], rows) if rows else "There is nothing to clean up."
     run.console.result(
-        {"decisions": decisions, "deleted": deleted, "dry_run": not wet},
-        table if decisions else "no endpoints",
-        outputs={"deleted": len(deleted), "stale": len(doomed)},
-        summary=f"### Cleanup: {len(deleted)} deleted\n\n{markdown_table(['endpoint', '', 'why'], rows)}",
+        data,
+        table if rows else "there is nothing to clean up",
+        outputs={"deleted": len(done), "stale": len(found.stale), "saving-per-month": round(total.per_month, 2)},
+        summary=f"### Cleanup{'' if wet else ' (dry run)'}\n\n{line}\n\n{shown}",
     )
+
+
+def _saving_in_words(total: Saving, currency: str) -> str:
+    parts = [f"about {total.per_month:,.0f} {currency} a month"] if total.per_month else []
+    if total.unpriced:
+        parts.append(f"what has no price in the settings ({', '.join(total.unpriced)})")
+    return f"; saves {' and '.join(parts)}, an estimate by cleanup.prices_per_hour" if parts else ""
+
+
+def _count(items: Sequence[Decision]) -> str:
+    counts = {words: sum(item.kind == kind for item in items) for kind, words in KINDS.items()}
+    parts = [f"{count} {words.removesuffix('s') if count == 1 else words}" for words, count in counts.items() if count]
+    return ", ".join(parts) or "nothing"
+
+
+def _outcomes(results: Sequence[Result]) -> dict[tuple[str, str], Result]:
+    return {(result.decision.kind, result.decision.title): result for result in results}
+
+
+def _sorted(found: Found) -> list[Decision]:
+    """What goes first, then what stays."""
+    return [*found.stale, *(item for item in found.decisions if not item.stale)]
+
+
+def _row(item: Decision, currency: str, outcomes: Mapping[tuple[str, str], Result]) -> list[str]:
+    from datetime import timedelta
+
+    from mlops.inventory import in_words
+
+    result = outcomes.get((item.kind, item.title))
+    why = item.why if result is None or result.outcome == "done" else f"{result.outcome}: {result.why}"
+    age = in_words(timedelta(seconds=item.age_s)) if item.age_s is not None else ""
+    return [VERBS[item.action], item.title, why, age, item.saving.in_words(currency) if item.stale else ""]
+
+
+def _table(found: Found, currency: str, results: Sequence[Result] = ()) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="bold")
+    for title in ("", *HEADER):
+        table.add_column(title, overflow="fold", justify="right" if title == "per month" else "left")
+    outcomes = _outcomes(results)
+    for item in _sorted(found):
+        table.add_row(*_row(item, currency, outcomes), style=None if item.stale else "dim")
+    return table

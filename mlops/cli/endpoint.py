@@ -62,6 +62,48 @@ def status(run: Run, name: str | None) -> None:
     )  # fmt: skip
 
 
+@command(group=endpoint, name="list", example="mlops endpoint list --json")
+def list_(run: Run) -> None:
+    """Every endpoint of the workspace: kind, state, age, slots with traffic and version."""
+    from datetime import UTC, datetime, timedelta
+
+    from rich.table import Table
+
+    from mlops import inventory
+    from mlops.azure.session import connect
+    from mlops.console import markdown_table
+    from mlops.errors import AzureError
+
+    session = connect(run.settings, run.console)
+    found = inventory.survey(session)
+    named = run.settings.endpoint
+    rows = inventory.outline(found, lasting=named.name, prefix=named.preview_prefix, now=datetime.now(UTC))
+    header = ["endpoint", "kind", "state", "age", "slots"]
+    table = Table(box=None, pad_edge=False)
+    for title in header:
+        table.add_column(title, overflow="fold")
+    shown = [
+        [
+            str(row["endpoint"]), str(row["kind"]), str(row["state"]),
+            inventory.in_words(timedelta(seconds=row["age_s"])) if isinstance(row["age_s"], float) else "",
+            inventory.slots_in_words(standing),
+        ]
+        for row, standing in zip(rows, found, strict=True)
+    ]  # fmt: skip
+    for line in shown:
+        table.add_row(*line)
+    run.console.result(
+        {"endpoints": rows}, table if rows else "there is no endpoint; mlops deploy makes one",
+        outputs={"endpoints": [row["endpoint"] for row in rows]},
+        summary=f"### {len(rows)} endpoints\n\n{markdown_table(header, shown)}",
+    )  # fmt: skip
+    problems = [f"{standing.endpoint.name}: {standing.problem}" for standing in found if standing.problem]
+    if problems:
+        for problem in problems:
+            run.console.warn(problem)
+        raise click.exceptions.Exit(AzureError.exit_code)
+
+
 @command(
     group=endpoint,
     example="""
@@ -159,6 +201,8 @@ def history(run: Run, limit: int, name: str | None) -> None:
     records, held = ledger.Ledger(session, name).look()
     entries = ledger.history(records, held=held)
     newest = entries[:limit]
+    if entries and entries[0].outcome == "unfinished":
+        run.console.say("the newest rollout was cut off: mlops deploy brings it to its end")
     title = f"{name}: {len(newest)} of {len(entries)} rollouts" if len(newest) < len(entries) else name
     data = {"endpoint": name, "held": held, "total": len(entries), "rollouts": newest}
     if not entries:
