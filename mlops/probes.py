@@ -61,4 +61,4 @@ def server_variables(made: Probes) -> dict[str, str]:
     ``WORKER_TIMEOUT`` is read by azureml-inference-server-http, for which loading counts as not answering.
     """
     patience_s = made.readiness.patience_s
-    return {"WORKER_TIMEOUT": str(patience_s)} if patience_s > WORKER_TIMEOUT_S else {}
+    return {"WORKER_TIMEOUT": str(patience_s)} if patience_s > WORKER_TIMEOUT_S + LEAST_S else {}

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlops.errors import AzureError, MlopsError, PreconditionError
+from mlops.quota import PAGE as QUOTA_PAGE
+from mlops.quota import shortage_in
 
 
 class NotFoundError(AzureError):
@@ -28,7 +30,7 @@ BUSY = re.compile(r"is in state '?(Creating|Updating|Deleting)|another operation
 KNOWN: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"not enough quota|OutOfQuota|Quota reached|QuotaExceeded", re.IGNORECASE),
-        "ask for quota of this family in the Azure portal (Quotas > Machine learning), or choose another size",
+        f"ask for quota at {QUOTA_PAGE}, or choose another size; mlops cleanup frees what nobody uses",
     ),
     (
         re.compile(r"already an endpoint with this name|name needs to be unique", re.IGNORECASE),
@@ -77,6 +79,9 @@ def classified(action: str, message: str) -> MlopsError:
     if BUSY.search(message):
         hint = "somebody else is changing it: look with mlops endpoint status, and try again"
         return BusyError(f"{action}: {message}", hint=hint)
+    short = shortage_in(message)
+    if short is not None:
+        return PreconditionError(f"{action}: {short.sentence}", hint=short.hint)
     for pattern, hint in KNOWN:
         if pattern.search(message):
             return PreconditionError(f"{action}: {message}", hint=hint)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlops import quota
 from mlops.azure import computes, endpoints
+from mlops.azure.errors import explain as azures_sentence
 from mlops.causes import container_log
 from mlops.causes.known import Cause, explain
 from mlops.errors import MlopsError
@@ -57,13 +58,22 @@ def failure(session: Session, settings: Settings, endpoint: str, slot: str, erro
     logs: dict[str, str] = {}
     if _has_failed(session, endpoint, slot):
         logs = container_logs(session, endpoint, slot)
-    text = f"{error.message} {getattr(error.__cause__, 'message', '')}"
+    text = _azures_words(error)
     family = _family(session, settings) if quota.shortage_in(text) else ""
     cause = explain(text, logs, settings.deployment, family=family)
     if cause is not None:
         error.hint = cause.hint
     error.details = (*error.details, *told(cause, logs))
     return Failure(error=error, cause=cause, logs=logs)
+
+
+def _azures_words(error: MlopsError) -> str:
+    """What Azure said, its code included, which a translated error leaves out."""
+    azures = error.__cause__
+    if azures is None:
+        return error.message
+    code = getattr(getattr(azures, "error", None), "code", None) or ""
+    return f"{code} {error.message} {azures_sentence(azures)}"
 
 
 def told(cause: Cause | None, logs: Mapping[str, str], *, lines: int = SHOWN_LINES) -> list[str]:

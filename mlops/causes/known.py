@@ -74,7 +74,7 @@ def _image_build(facts: Facts) -> Cause | None:
     ):
         return None
     where = facts.found(r"https?://[^\s'\"]+?\.(?:log|txt)\b[^\s'\"]*", "error") or facts.found(
-        r"under the (?:storage account|path).*?log['\"]?", "error"
+        r"under the (?:storage account|path).*?\.log", "error"
     )
     text = where[0].rstrip(".,;)'\"") if where else "in the workspace's default storage, under azureml/ImageLogs"
     return Cause(
@@ -104,7 +104,8 @@ def _download(facts: Facts) -> Cause | None:
         "error",
     )
     denied = facts.found(
-        r"AuthorizationPermissionMismatch|AuthorizationFailure|not authorized to perform|\b403\b", "storage"
+        r"AuthorizationPermissionMismatch|AuthorizationFailure|not authorized to perform|status\W*(code)?\W*403|Forbidden",
+        "storage",
     ) or facts.found(r"authorization", "error")
     if not (failed or (denied and not facts.server.strip())):
         return None
