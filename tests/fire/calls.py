@@ -1,0 +1,157 @@
+"""The calls of one clean rollout, as places where a fault can strike: each is named so that it is found again.
+
+A place is a kind of call (method, service, path with its names taken out) and when it comes: the n-th since the k-th
+call of another kind that changed something. So the number of polls in between, which differs from run to run, does not
+matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+WORKSPACE = re.compile(r"^/subscriptions/.*?/workspaces/local", re.IGNORECASE)
+GUID = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+PARTS = {
+    "{slot}": "(?:blue|green)",
+    "{number}": "[0-9]+",
+    "{hash}": "[0-9a-f]{32,64}",
+    "{id}": GUID,
+}
+"""What stands for a name, and the pattern that finds any such name."""
+HOSTS = {
+    "login": r"^login\.microsoftonline\.com$",
+    "arm": r"^management\.azure\.com$",
+    "api": r"\.api\.azureml\.ms$|^ml\.azure\.com$",
+    "blob": r"\.blob\.core\.windows\.net$",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of call; ``path`` holds ``{e}`` for the endpoint and the keys of PARTS."""
+
+    method: str
+    service: str
+    path: str
+    query: str = ""
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any], endpoint: str) -> Kind:
+        """From an entry of the trace."""
+        host, path = entry["host"], entry["path"]
+        if host.startswith(f"{endpoint}."):
+            return cls(entry["method"], "score", "/score")
+        service = next((name for name, pattern in HOSTS.items() if re.search(pattern, host)), host)
+        path = WORKSPACE.sub("", path)
+        path = re.sub(r"^/subscriptions/.*/mfeOperationsStatus/(o[ed]).*$", r"/operation/\1", path)
+        path = re.sub(GUID, "{id}", path.replace(endpoint, "{e}"))
+        path = re.sub(r"(?<=[/-])[0-9a-f]{32,64}(?=/|$)", "{hash}", path)
+        path = re.sub(r"(?<=/deployments/)(blue|green)\b", "{slot}", path)
+        path = re.sub(r"(?<=/versions/)\d+$", "{number}", path)
+        comp = re.search(r"\bcomp=(\w+)", entry["query"])
+        return cls(entry["method"], service, path, comp[1] if comp and service == "blob" else "")
+
+    @property
+    def polls(self) -> bool:
+        """Whether it only asks how far an operation is."""
+        return self.path.startswith("/operation/")
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes something; a lease does not, as its renewals come with time."""
+        quiet = self.service in ("login", "score") or self.query == "lease"
+        reads = self.path.endswith(("/listKeys", "/listSecrets", "/getLogs", "/startPendingUpload"))
+        return self.method not in ("GET", "HEAD") and not quiet and not reads
+
+    @property
+    def operation(self) -> str:
+        """The kind of long-running operation that it starts."""
+        if self.service != "arm" or self.method != "PUT":
+            return ""
+        return {
+            "onlineEndpoints/{e}": "endpoint.write",
+            "onlineEndpoints/{e}/deployments/{slot}": "deployment.write",
+        }.get(self.path.strip("/"), "")
+
+    def match(self, endpoint: str, agent: str) -> dict[str, str]:
+        """The pattern that a rule needs to find it, of one command on one endpoint."""
+        found = {"method": f"^{self.method}$"}
+        if self.service == "score":
+            return {**found, "host": f"^{re.escape(endpoint)}\\."}
+        if self.polls:
+            path = f"/mfeOperationsStatus/{self.path[-2:]}"
+        else:
+            path = re.escape(self.path)
+            for name, pattern in {**PARTS, "{e}": re.escape(endpoint)}.items():
+                path = path.replace(re.escape(name), pattern)
+            path = f"(?:^|/workspaces/local){path}$"
+        return {
+            **found, "host": HOSTS[self.service], "path": path, "agent": re.escape(agent),
+            **({"query": f"\\bcomp={self.query}\\b"} if self.query else {}),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        where = self.path.removeprefix("/onlineEndpoints/").removeprefix("/")
+        where = re.sub(r"^azureml-blobstore-\{id\}/", "", where)
+        shown = {"score": "score", "login": "login"}.get(self.service, where or "workspace")
+        return f"{self.method} {shown}" + (f"?{self.query}" if self.query else "")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One call of a rollout: the ``nth`` of its kind since the ``since_nth`` of another."""
+
+    kind: Kind
+    nth: int
+    since: Kind | None
+    since_nth: int
+    total: int
+    """Which of all of its kind it is."""
+
+    def __str__(self) -> str:
+        which = f" ({self.nth})" if self.nth > 1 else ""
+        since = f"{self.since} ({self.since_nth})" if self.since_nth > 1 else f"{self.since}"
+        return f"{self.kind}{which}" + (f" after {since}" if self.since else "")
+
+    def rule(self, endpoint: str, agent: str) -> dict[str, Any]:
+        """The part of a fault rule that says where."""
+        rule: dict[str, Any] = {"match": self.kind.match(endpoint, agent), "skip": self.nth - 1}
+        if self.since is not None:
+            rule |= {"since": self.since.match(endpoint, agent), "since_count": self.since_nth}
+        return rule
+
+
+def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str) -> list[Place]:
+    """Every call of the command that bears the agent's name, and of its requests to the endpoint.
+
+    Of polls only the first after each change is a place, of requests to the model the first and the middle one.
+    """
+    ours = [entry for entry in trace if agent in entry["agent"] or entry["host"].startswith(f"{endpoint}.")]
+    kinds = [Kind.of(entry, endpoint) for entry in ours]
+    total: Counter[Kind] = Counter()
+    here: Counter[Kind] = Counter()
+    found: list[Place] = []
+    since: Kind | None = None
+    for kind in kinds:
+        here[kind] += 1
+        total[kind] += 1
+        if not kind.polls or here[kind] == 1:
+            before = total[since] - (since == kind) if since else 0
+            found.append(Place(kind, here[kind], since, before, total[kind]))
+        if kind.changes:
+            since, here = kind, Counter()
+    return _thinned(found)
+
+
+def _thinned(found: list[Place]) -> list[Place]:
+    """Of a run of requests to the model the first and the middle one."""
+    kept, scores = [], Counter((place.since, place.since_nth) for place in found if place.kind.service == "score")
+    for place in found:
+        count = scores[(place.since, place.since_nth)]
+        if place.kind.service != "score" or place.nth in (1, count // 2 + 1):
+            kept.append(place)
+    return kept

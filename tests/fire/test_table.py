@@ -1,0 +1,49 @@
+"""Every call of a rollout fails once in every way, or the process dies there; then one more deploy ends well."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fire import fire, report
+from tests.fire.cases import FAULTS, sample
+from tests.fire.workspace import ROOT, Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fire")]
+SEED = 7
+SAMPLE = 20
+LANES = 4
+LANES_FULL = 8
+
+
+def run(workspace: Workspace, count: int | None) -> None:
+    place = Path(
+        os.environ.get("MLOPS_FIRE_REPORT") or ROOT / "build" / ("fire.md" if count is None else "fire-sample.md")
+    )
+    begin = time.monotonic()
+    cases = fire.cases_of(workspace)
+    chosen = cases if count is None else sample(cases, count, seed=SEED)
+    results = fire.run(workspace, chosen, lanes=LANES_FULL if count is None else LANES)
+    order = {(each.story, each.fault, str(each.place)): number for number, each in enumerate(cases)}
+    results.sort(key=lambda each: order[(each.story, each.fault, each.place)])
+    report.write(results, place, seconds=time.monotonic() - begin)
+    fire.keep(results, place.with_suffix(""))
+    wrong = [f"{each.story}: {each.fault}: {each.place}: {each.breaches}" for each in results if each.breaches]
+    assert not wrong, f"{len(wrong)} of {len(results)}, see {place}:\n" + "\n".join(wrong)
+    struck = sum(each.struck for each in results)
+    assert struck >= 0.9 * len(results), f"only {struck} of {len(results)} faults struck"
+    assert {each.fault for each in results} == set(FAULTS)
+
+
+def test_a_sample_of_the_table(fire_workspace: Workspace) -> None:
+    run(fire_workspace, SAMPLE)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not os.environ.get("MLOPS_FULL"), reason="make test-full")
+def test_the_whole_table(fire_workspace: Workspace) -> None:
+    run(fire_workspace, None)
