@@ -48,7 +48,7 @@ class Preflight:
     def lines(self) -> list[str]:
         """What a dry run prints."""
         liveness = self.probes.liveness
-        size = "of unknown size" if self.model_bytes is None else f"of {self.model_bytes / 1e9:.3g} GB"
+        size = "size not known" if self.model_bytes is None else _spoken(self.model_bytes)
         return [
             f"quota: {self._quota()}",
             f"model: {size}; liveness is asked from second {liveness.initial_delay_s} on, "
@@ -67,6 +67,10 @@ class Preflight:
         if self.limit is None:
             return f"{text}; there is no limit"
         return f"{text}; {self.limit - self.used} of {self.limit} are free"
+
+
+def _spoken(bytes_: int) -> str:
+    return f"{bytes_ / 1e9:.3g} GB" if bytes_ >= 1e9 else f"{bytes_ / 1e6:.3g} MB"
 
 
 def check(

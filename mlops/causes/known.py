@@ -104,7 +104,7 @@ def _download(facts: Facts) -> Cause | None:
         "error",
     )
     denied = facts.found(
-        r"AuthorizationPermissionMismatch|AuthorizationFailure|not authorized to perform|status\W*(code)?\W*403|Forbidden",
+        r"AuthorizationPermissionMismatch|AuthorizationFailure|not authorized to perform|status\W*(code)?\W*403",
         "storage",
     ) or facts.found(r"authorization", "error")
     if not (failed or (denied and not facts.server.strip())):
