@@ -43,10 +43,9 @@ DENIED = frozenset({"AuthorizationPermissionMismatch", "AuthorizationFailure", "
 
 @dataclass(frozen=True)
 class Content:
-    """What a log holds, the ETag that changes with each line, and whether somebody holds the lease."""
+    """What a log holds, and whether somebody holds the lease."""
 
     data: bytes
-    etag: str
     leased: bool
 
 
@@ -92,9 +91,8 @@ class AppendLog:
 
         def download() -> Content:
             stream = self._blob.download_blob()
-            found: Any = stream.properties
-            leased = text(found.lease.state) in ("leased", "breaking")
-            return Content(stream.readall(), str(found.etag), leased)
+            leased = text(stream.properties.lease.state) in ("leased", "breaking")
+            return Content(stream.readall(), leased)
 
         try:
             return self._call("read", download)
@@ -145,27 +143,23 @@ class AppendLog:
 
         return self._call("write to", append, otherwise=dict.fromkeys(LOST, False))
 
-    def release(self, lease: str) -> None:
-        """Give the lease back; one that is gone already is fine."""
+    def release(self, lease: str, *, attempts: int = ATTEMPTS) -> None:
+        """Give that lease back; one that is gone already, or another one now, is fine."""
 
         def release() -> bool:
             self._lease(lease).release()
             return True
 
-        self._call("release the lease of", release, otherwise=dict.fromkeys(LOST, False))
+        self._call("release the lease of", release, attempts=attempts, otherwise=dict.fromkeys(LOST, False))
 
-    def break_(self, *, etag: str | None = None) -> bool:
-        """End somebody's lease at once; with an ETag only if nothing was written since (else False)."""
-        from azure.core import MatchConditions
-
-        condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
+    def break_(self) -> None:
+        """End the lease at once, whoever holds it."""
 
         def end() -> bool:
-            self._lease().break_lease(lease_break_period=0, **condition)
+            self._lease().break_lease(lease_break_period=0)
             return True
 
-        gone = dict.fromkeys(LOST, True)
-        return self._call("break the lease of", end, otherwise={**gone, "ConditionNotMet": False})
+        self._call("break the lease of", end, otherwise=dict.fromkeys(LOST, False))
 
     def _call(
         self,

@@ -78,18 +78,17 @@ def list_(run: Run) -> None:
     found = inventory.survey(session)
     named = run.settings.endpoint
     rows = inventory.outline(found, lasting=named.name, prefix=named.preview_prefix, now=datetime.now(UTC))
-    header = ["endpoint", "kind", "state", "age", "slots"]
+    header = ["endpoint", "kind", "age", "slots"]
     table = Table(box=None, pad_edge=False)
     for title in header:
         table.add_column(title, overflow="fold")
-    shown = [
-        [
-            str(row["endpoint"]), str(row["kind"]), str(row["state"]),
-            inventory.in_words(timedelta(seconds=row["age_s"])) if isinstance(row["age_s"], float) else "",
-            inventory.slots_in_words(standing),
-        ]
-        for row, standing in zip(rows, found, strict=True)
-    ]  # fmt: skip
+    shown = []
+    for row, standing in zip(rows, found, strict=True):
+        state = "" if standing.endpoint.state.lower() == "succeeded" else f", {standing.endpoint.state}"
+        age = inventory.in_words(timedelta(seconds=row["age_s"])) if isinstance(row["age_s"], float) else ""
+        shown.append(
+            [standing.endpoint.name, f"{row['kind']}{state}", age, "\n".join(inventory.slots_in_words(standing))]
+        )
     for line in shown:
         table.add_row(*line)
     run.console.result(

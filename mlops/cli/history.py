@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 MARKS = {"pass": "✓", "fail": "✕", "inconclusive": "?", "skipped": "–"}
 COLOURS = {"released": "green", "rolled_back": "green", "recovered": "green", "running": "cyan", "unfinished": "yellow"}
-WHO = 14
+WHO = 12
 
 
 def table(entries: Sequence[Entry], *, title: str) -> Table:

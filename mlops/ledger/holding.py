@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlops.azure.storage import AppendLog, Content
+from mlops.console import plain
 from mlops.errors import MlopsError, PreconditionError
 from mlops.ledger import machine
 from mlops.ledger.records import Kind, Record, parse, unfinished
@@ -36,16 +37,17 @@ class Holder:
     """Who seems to hold a lease: the rollout that has begun and not ended."""
 
     begin: Record
-    newest: str
 
     @classmethod
-    def of(cls, records: list[Record]) -> Holder | None:
+    def of(cls, records: Sequence[Record]) -> Holder | None:
         """None where nobody has begun: the holder is about to, or about to release."""
         found = unfinished(records)
-        if not found:
-            return None
-        own = [record for record in found if record.rollout == found[-1].rollout]
-        return cls(own[0], own[-1].id)
+        return cls(next(record for record in found if record.rollout == found[-1].rollout)) if found else None
+
+    @property
+    def lease(self) -> str:
+        """The id of its lease."""
+        return _lease(self.begin.rollout)
 
     @property
     def lives(self) -> bool | None:
@@ -57,6 +59,11 @@ class Holder:
         named = ":".join(part for part in (begin.text("model"), begin.text("version")) if part)
         what = begin.text("action") or "rollout"
         return f"{begin.by} ({what}{f' of {named}' if named else ''}, since {begin.at.astimezone(UTC):%F %T} UTC)"
+
+
+def _lease(rollout: str) -> str:
+    """A rollout's lease has the rollout's id, so that one can give back the lease of a dead one, and no other."""
+    return str(uuid.UUID(rollout))
 
 
 class Ledger:
@@ -99,13 +106,15 @@ class Ledger:
             Held: somebody else has it.
         """
         rollout = uuid.uuid4().hex
-        lease = str(uuid.UUID(rollout))
-        broken = self._take(lease, break_lease, self.lease_s + 5 if wait_s is None else wait_s)
+        lease = _lease(rollout)
         try:
+            broken = self._take(lease, break_lease, self.lease_s + 5 if wait_s is None else wait_s)
             hold = Hold(self, rollout, action, self.read(), broken=broken)
+        except Held:
+            raise
         except BaseException:
             with suppress(MlopsError):
-                self.log.release(lease)
+                self.log.release(lease, attempts=1)
             raise
         with hold.renewed():
             yield hold
@@ -113,29 +122,25 @@ class Ledger:
     def _take(self, lease: str, break_lease: bool, wait_s: float) -> bool:
         """Acquire the lease; whether that of somebody who may be at work was broken for it."""
         deadline = time.monotonic() + wait_s
-        struck: set[str] = set()
-        first: Holder | None = None
+        buried: set[str] = set()
+        first: list[Record] | None = None
         told = overruled = False
         while not self.log.acquire(lease):
-            if break_lease:
+            left_s = deadline - time.monotonic()
+            if break_lease and left_s > 0:
                 self.log.break_()
                 overruled = True
-                if time.monotonic() > deadline:
-                    raise self._held(None)
                 continue
-            content = self.log.read()
-            etag = content.etag if content else ""
-            holder = Holder.of(self._parsed(content))
+            records = self.read()
+            holder = Holder.of(records)
             lives = holder.lives if holder else None
-            if lives is False and etag not in struck:
-                # The ETag changes with the first record of whoever was quicker than we are.
-                struck.add(etag)
-                self.log.break_(etag=etag)
+            if holder and lives is False and holder.lease not in buried:
+                buried.add(holder.lease)  # once: the lease may be another's by now, who has not yet begun
+                self.log.release(holder.lease)
                 continue
-            first = first or holder
-            writes = holder is not None and first is not None and holder.newest != first.newest
-            left_s = deadline - time.monotonic()
-            if lives or writes or left_s <= 0:
+            first = records if first is None else first
+            writes = len(records) > len(first)
+            if (holder and (lives or writes)) or left_s <= 0:
                 raise self._held(holder)
             if not told:
                 who = holder or "somebody who has just begun"
@@ -171,7 +176,7 @@ class Hold:
         self.broke = open_[-1].rollout if broken and open_ else None
         self._ledger = ledger
         self._log = ledger.log
-        self._lease = str(uuid.UUID(rollout))
+        self._lease = _lease(rollout)
         self._records = records
         self._lost = threading.Event()
         self._done = threading.Event()
@@ -194,8 +199,13 @@ class Hold:
         if self.lost:
             raise self._overruled()
 
-    def write(self, kind: Kind, **facts: Any) -> Record:
+    def write(self, kind: Kind, *, rollout: str | None = None, **facts: Any) -> Record:
         """Append a record. A ``begin`` gets action, machine, broke, commit and run_url by itself.
+
+        Args:
+            kind: of the record.
+            rollout: whose it is, this one's by default; who comes after a dead runner writes its ``end`` as well.
+            facts: what is to be known.
 
         Raises:
             Overruled: the lease is lost; nothing is written.
@@ -203,7 +213,9 @@ class Hold:
         self.check()
         if kind == "begin":
             facts = {**self._origin(), **facts}
-        record = Record(at=datetime.now(UTC), rollout=self.rollout, kind=kind, by=self.by, facts=facts)
+        record = Record(
+            at=datetime.now(UTC), rollout=rollout or self.rollout, kind=kind, by=self.by, facts=plain(facts)
+        )
         # A lease that merely ran out (a suspended laptop) is still ours until somebody takes it.
         written = self._log.append(self._lease, record.line) or (
             self._log.renew(self._lease) and self._log.append(self._lease, record.line)
@@ -231,7 +243,7 @@ class Hold:
         with suppress(MlopsError):  # only to name it
             others = [record for record in self._ledger.read() if record.kind == "begin"]
             if others and others[-1].rollout != self.rollout and others[-1] not in self._records:
-                who = Holder(others[-1], others[-1].id)
+                who = Holder(others[-1])
         return Overruled(
             f"this {self.action} of '{self._ledger.endpoint}' was stopped: the endpoint was taken over by "
             f"{who or 'somebody who has just begun'}",
@@ -268,4 +280,5 @@ class Hold:
         try:
             self._log.release(self._lease)
         except MlopsError as error:
-            self._ledger.session.console.warn(f"{error.message}; it ends by itself in {self._ledger.lease_s} s")
+            why = error.message.rstrip(".")
+            self._ledger.session.console.warn(f"{why}; the lease ends by itself in {self._ledger.lease_s} s")
