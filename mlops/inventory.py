@@ -109,12 +109,12 @@ def in_words(age: timedelta) -> str:
     return f"{seconds:.0f} s"
 
 
-def slots_in_words(standing: Standing) -> str:
-    """Slots with traffic and version, on one line."""
+def slots_in_words(standing: Standing) -> list[str]:
+    """Each slot with its traffic and version, for people."""
     if standing.problem:
-        return standing.problem
+        return [standing.problem]
     traffic, mirror = standing.endpoint.traffic, standing.endpoint.mirror
-    return " · ".join(_slot_in_words(slot, traffic, mirror) for slot in standing.slots) or "no slots"
+    return [_slot_in_words(slot, traffic, mirror) for slot in standing.slots] or ["none"]
 
 
 def _slot_in_words(slot: Deployment, traffic: Mapping[str, int], mirror: Mapping[str, int]) -> str:
@@ -124,7 +124,7 @@ def _slot_in_words(slot: Deployment, traffic: Mapping[str, int], mirror: Mapping
     parts.append(slot.model_version or slot.model)
     if slot.state.lower() != "succeeded":
         parts.append(slot.state)
-    return " ".join(part for part in parts if part)
+    return " ".join(filter(None, parts))
 
 
 def outline(found: Sequence[Standing], *, lasting: str, prefix: str, now: datetime) -> list[dict[str, object]]:

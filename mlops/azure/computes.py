@@ -48,6 +48,8 @@ def scale_down(session: Session, name: str, min_nodes: int = 0) -> None:
         with translated(f"scale down the cluster '{name}'"):
             cluster = session.ml.compute.get(name)
             cluster.min_instances = min_nodes
+            if cluster.network_settings and not cluster.network_settings.subnet:
+                cluster.network_settings = None  # what the SDK makes of a public address, it cannot send back
             finished(session.ml.compute.begin_create_or_update(cluster))
 
     def holds() -> bool | None:
