@@ -14,12 +14,14 @@ from mlops.ledger import Hold, Ledger, Record, approved, history
 from mlops.resources import Deployment, Endpoint, ModelVersion
 from mlops.rollout.outcome import Outcome
 from mlops.rollout.recovery import recover
-from mlops.rollout.release import leftovers, release
+from mlops.rollout.release import leftovers, named, release
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.settings import Settings
 
+BROUGHT = ("released", "rolled_back")
+"""Outcomes after which a rollout's version has all the traffic."""
 LATE_S = 2.0
 """A deploy whose lease was broken may have one call under way; so long after our own we look once more."""
 
@@ -112,7 +114,7 @@ def _switch(
     before, goal = shares(found.traffic), {slot.name.lower(): 100}
     hold.write(
         "plan", action="rollback", slot=slot.name, live=live.name if live else None, before=before, steps=[100],
-        model=slot.model, version=slot.model_version, replaced=live.model_version if live else None,
+        model=slot.model, version=slot.model_version, replaced=named(live),
     )  # fmt: skip
     if skip_gate is not None:
         hold.write("verdict", what="skipped", verdict="skipped", slot=slot.name, model=slot.model,
@@ -137,7 +139,7 @@ def the_one_before(session: Session, records: Sequence[Record], live: Deployment
     Raises:
         PreconditionError: the history knows none, or the model has it no more.
     """
-    for model, version in were_live(records):
+    for model, version in (*replaced_by(records, live), *were_live(records)):
         if live is not None and (model, version) == (live.model, live.model_version):
             continue
         found = models.get(session, model, version)
@@ -150,12 +152,26 @@ def the_one_before(session: Session, records: Sequence[Record], live: Deployment
     )
 
 
+def replaced_by(records: Sequence[Record], live: Deployment | None) -> list[tuple[str, str]]:
+    """What was live when the version that is live now came, by the newest rollout that brought it."""
+    ended = {
+        record.rollout for record in records if record.kind == "end" and record.text("outcome") in BROUGHT
+    }  # fmt: skip
+    for record in reversed(records):
+        found = record.facts.get("replaced")
+        if record.kind != "plan" or record.rollout not in ended or live is None:
+            continue
+        if (record.text("model"), record.text("version")) == (live.model, live.model_version):
+            return [(str(found["model"]), str(found["version"]))] if isinstance(found, dict) else []
+    return []
+
+
 def were_live(records: Sequence[Record]) -> list[tuple[str, str]]:
     """The versions that have had all the traffic, newest first, each once."""
     found = [
         (entry.model, entry.version)
         for entry in history(records)
-        if entry.outcome in ("released", "rolled_back") and entry.version and 100 in entry.after.values()
+        if entry.outcome in BROUGHT and entry.version and 100 in entry.after.values()
     ]
     return list(dict.fromkeys(found))
 

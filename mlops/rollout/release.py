@@ -109,7 +109,7 @@ def release(
     steps = plan.steps if skip_gate is None else (100,)
     hold.write(
         "plan", action="deploy", slot=plan.slot, live=plan.live, before=dict(plan.before), steps=steps,
-        model=version.name, version=version.version, replaced=live.model_version if live else None,
+        model=version.name, version=version.version, replaced=named(live),
     )  # fmt: skip
     work = UnderWay(session, settings, hold, plan, version, samples, traffic=shares(plan.before))
     work.mark("begin")
@@ -137,6 +137,11 @@ def release(
         replaced=f"{live.model}:{live.model_version}" if live else None, report=work.report,
         report_folder=str(folder) if folder else None, skipped_gate=skip_gate, note=plan.why,
     )  # fmt: skip
+
+
+def named(live: Deployment | None) -> dict[str, str] | None:
+    """A slot's model and version, for the record."""
+    return {"model": live.model, "version": live.model_version} if live is not None else None
 
 
 def leftovers(hold: Hold) -> bool:

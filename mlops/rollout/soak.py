@@ -62,7 +62,9 @@ class Watch:
         """Send probes at once and count each for the slot that answered."""
         parameters = self.settings.gate.parameters
         payloads = [gate.payload(sample, parameters) for sample in samples]
-        answers = self.scorer.ask_all(payloads, slots=[None] * len(payloads), concurrency=len(payloads))
+        # no more at once than the gate has asked, or the probes themselves would fill the slot's queue
+        concurrency = min(len(payloads), self.settings.gate.concurrency)
+        answers = self.scorer.ask_all(payloads, slots=[None] * len(payloads), concurrency=concurrency)
         for answer, sample in zip(answers, samples, strict=True):
             if answer.slot is not None:
                 self.tally(answer.slot).add(answer, sample)

@@ -10,6 +10,8 @@ from mlops import cleanup, gate, rollout, slots
 from mlops.azure import endpoints
 from mlops.endpoint import scorer
 from mlops.errors import GateFailed, GateUndecided, Interrupted, MlopsError, PreconditionError, UsageError
+from mlops.ledger import Ledger, history
+from mlops.probes import probes
 from mlops.resources import ModelVersion
 
 from .conftest import QUESTIONS, Bench
@@ -42,13 +44,16 @@ def test_a_release_its_successor_its_failures_and_the_way_back(bench: Bench) -> 
     first = deploy(bench, "1", QUESTIONS)
     assert (first.slot, first.traffic, first.before) == ("blue", {"blue": 100}, {})
     assert first.report is not None
-    assert first.report.candidate.exact_match == 1.0
+    assert first.report.candidate.scores["exact_match"] == 1.0
 
     second = deploy(bench, "2", {**QUESTIONS, "extra": "2"})
     assert (second.slot, second.traffic, second.before) == ("green", {"green": 100}, {"blue": 100})
     assert second.report is not None
     assert second.report.live is not None
     assert second.report.live.slot == "blue"
+    assert [(soak.share, soak.verdict) for soak in second.report.soaks] == [(50, "pass"), (100, "pass")]
+    assert {slot.slot for slot in second.report.soaks[0].slots} == {"blue", "green"}
+    assert second.replaced == f"{bench.settings.model.name}:1"
 
     same = rollout.deploy(bench.session, bench.settings, bench_model(bench, "2"), test_rows=bench.rows)
     assert same.changed is False
@@ -67,9 +72,31 @@ def test_a_release_its_successor_its_failures_and_the_way_back(bench: Bench) -> 
     again = rollout.rollback(bench.session, bench.settings, version=bench_model(bench, "1"))
     assert (again.slot, again.skipped_gate is not None) == ("blue", True)  # no slot held it any more
     assert traffic(bench) == {"blue": 100}
-    assert rollout.rollback(bench.session, bench.settings, version=None).slot == "green"
+    before = rollout.rollback(bench.session, bench.settings, version=None)
+    assert (before.slot, before.version, traffic(bench)) == ("green", "2", {"green": 100})
+    the_history_tells_it_all(bench)
 
     a_preview_is_deleted_and_the_lasting_endpoint_is_not(bench)
+
+
+def the_history_tells_it_all(bench: Bench) -> None:
+    found = history(Ledger(bench.session, bench.settings.endpoint.name).read())[::-1]
+
+    assert [(entry.action, entry.version, entry.outcome) for entry in found] == [
+        ("deploy", "1", "released"),
+        ("deploy", "2", "released"),
+        ("deploy", "2", "unchanged"),
+        ("deploy", "3", "refused"),
+        ("rollback", "3", "failed"),
+        ("deploy", "4", "refused"),
+        ("deploy", "5", "failed"),
+        ("deploy", "6", "released"),
+        ("rollback", "2", "unchanged"),
+        ("rollback", "1", "released"),
+        ("rollback", "2", "rolled_back"),
+    ]
+    assert found[1].verdicts == ("gate pass", "soak 50 % pass", "soak 100 % pass")
+    assert (found[1].before, found[1].after) == ({"blue": 100}, {"green": 100})
 
 
 def bench_model(bench: Bench, version: str) -> ModelVersion:
@@ -85,16 +112,14 @@ def wrong_answers(bench: Bench) -> None:
         deploy(bench, "3", WRONG)
 
     assert traffic(bench) == {"green": 100}
-    with pytest.raises(PreconditionError, match="has not passed the gate"):  # the refused version stands in blue
-        rollout.rollback(bench.session, bench.settings, version=None)
     with pytest.raises(PreconditionError, match="has not passed the gate"):
         rollout.rollback(bench.session, bench.settings, version=bench_model(bench, "3"))
     assert traffic(bench) == {"green": 100}
     report = Path(next(line for line in caught.value.details if "report" in line).rpartition(" ")[2])
     document = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    assert document["candidate"]["exact_match"] == 0.0
-    assert document["live"]["exact_match"] == 1.0
-    assert {check["name"]: check["passed"] for check in document["checks"]}["exact match − live"] is False
+    assert document["candidate"]["scores"]["exact_match"] == 0.0
+    assert document["live"]["scores"]["exact_match"] == 1.0
+    assert {item["name"]: item["verdict"] for item in document["comparisons"]}["exact_match_difference"] == "fail"
     assert (report / "server.log").stat().st_size > 0
     assert (report / "storage.log").stat().st_size > 0
 
@@ -104,7 +129,7 @@ def a_model_that_raises(bench: Bench) -> None:
         deploy(bench, "4", {"raise": "yes"})
 
     assert traffic(bench) == {"green": 100}
-    assert any("success rate is 0" in line for line in caught.value.details)
+    assert any("answered (HTTP 200) is 0" in line for line in caught.value.details), caught.value.details
 
 
 def a_model_that_does_not_load(bench: Bench) -> None:
@@ -165,7 +190,8 @@ def test_what_was_judged_and_not_what_came_after_gets_the_traffic(
             made = slots.Plan(
                 endpoint=name, creates_endpoint=False, slot=options["candidate"], live=None, why="", before={}, steps=()
             )  # fmt: skip
-            endpoints.deploy(bench.session, rollout.deployment_spec(bench.settings, made, theirs))
+            spec = rollout.deployment_spec(bench.settings, made, theirs, probes=probes(1000))
+            endpoints.deploy(bench.session, spec)
         return report
 
     monkeypatch.setattr(gate, "evaluate", slow)
@@ -182,9 +208,9 @@ def test_an_interrupt_while_traffic_moves_puts_it_back(bench: Bench, monkeypatch
     move = endpoints.set_traffic
     calls: list[dict[str, int]] = []
 
-    def interrupted(session: Any, name: str, shares: dict[str, int]) -> Any:
+    def interrupted(session: Any, name: str, shares: dict[str, int], **options: Any) -> Any:
         calls.append(dict(shares))
-        found = move(session, name, shares)
+        found = move(session, name, shares, **options)
         if len(calls) == 1:
             raise KeyboardInterrupt
         return found
