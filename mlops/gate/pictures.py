@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops.gate.measure import Measured
 from mlops.gate.quality import title
-from mlops.gate.words import LIVE_COLOUR, NEW_COLOUR
+from mlops.gate.words import LIVE_COLOUR, NEW_COLOUR, span
 
 if TYPE_CHECKING:
     from mlops.gate.report import Report
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 GREY = "#595959"
 VERDICT_COLOURS = {"pass": "#009E73", "fail": "#D55E00", "inconclusive": "#8A6FB3"}
 """Green and vermilion of Okabe and Ito's palette; the verdict's word and its sign's shape say the same."""
+MARKERS = {"pass": "o", "fail": "X", "inconclusive": "D"}
 SLOT_COLOURS = {"blue": "#56B4E9", "green": "#009E73"}
 OTHER_COLOURS = ("#CC79A7", "#F0E442", "#999999")
 
@@ -88,14 +89,15 @@ def scores(figure: Any, report: Report) -> None:
         y = len(shown) - 1 - at
         ticks.append((y, title(item.metric)))
         colour = VERDICT_COLOURS[item.verdict] if item.decisive else GREY
-        marker = {"pass": "o", "fail": "X", "inconclusive": "D"}[item.verdict]
+        marker = MARKERS[item.verdict]
         axes.plot([item.low, item.high], [y, y], color=colour, linewidth=3, solid_capstyle="butt")
         for end in (item.low, item.high):
             axes.plot([end, end], [y - 0.09, y + 0.09], color=colour, linewidth=2)
         axes.plot([item.difference], [y], marker=marker, markersize=10, color=colour, markeredgecolor="white", zorder=3)
         word = item.verdict if item.decisive else "reported only"
-        axes.text(item.difference, y + 0.16, f"{item.difference:+.3f} [{item.low:+.3f}, {item.high:+.3f}]: {word}",
-                  ha="center", va="bottom", fontsize=9, color=colour)  # fmt: skip
+        label = f"{span(item)}: {word}"
+        axes.text(item.difference, y + 0.17, label, color=colour, ha="center", va="bottom", fontsize=9,
+                  bbox={"color": "white", "pad": 1})  # fmt: skip
         if item.max_loss is not None:
             axes.plot([-item.max_loss] * 2, [y - 0.4, y + 0.14], color=GREY, linestyle="--", linewidth=1.5,
                       label="allowed loss" if at == 0 else None)  # fmt: skip
@@ -108,7 +110,7 @@ def scores(figure: Any, report: Report) -> None:
     axes.set_ylim(-0.6, len(shown) - 0.35)
     axes.set_yticks([y for y, _ in ticks], [name for _, name in ticks])
     confidence = f"{shown[0].confidence:.0%}"
-    axes.set_xlabel(f"new − live (score from 0 to 1), mean and {confidence} interval")
+    axes.set_xlabel(f"worse  ←  new − live, mean and {confidence} interval (scores from 0 to 1)  →  better")
     head = f"Score difference on {shown[0].pairs} prompts: {report.model}"
     axes.set_title(head, loc="left", fontsize=11)
     axes.grid(visible=True, axis="x", alpha=0.3)
@@ -125,7 +127,7 @@ def traffic(figure: Any, report: Report) -> None:
     end = seconds[-1] + max(0.06 * (seconds[-1] or 1.0), 0.5)
     scale, unit = (60.0, "minutes") if end >= 300 else (1.0, "seconds")
     times = [value / scale for value in (*seconds, end)]
-    slots = sorted({slot for moment in moments for slot in moment.traffic})
+    slots = sorted({slot for moment in moments for slot, share in moment.traffic.items() if share})
     axes = figure.add_subplot()
     levels = [[moment.traffic.get(slot, 0) for moment in (*moments, moments[-1])] for slot in slots]
     spare = iter(OTHER_COLOURS * len(slots))
@@ -135,21 +137,36 @@ def traffic(figure: Any, report: Report) -> None:
         areas = axes.stackplot(times, *levels, step="post", colors=colours, alpha=0.75, labels=slots)
         for area, hatch in zip(areas, hatches * len(areas), strict=False):
             area.set(hatch=hatch, edgecolor="white", linewidth=0.4)
-    marks = [moment for moment in moments if moment.verdict]
-    for at, moment in enumerate(marks):
-        x = (moment.at - begin).total_seconds() / scale
-        colour = VERDICT_COLOURS.get(moment.verdict or "", GREY)
-        sign = {"pass": "✓", "fail": "✕", "inconclusive": "?"}.get(moment.verdict or "", "•")
-        axes.axvline(x, color=colour, linewidth=1.4, linestyle="-" if moment.verdict == "pass" else "--")
-        del at
-        axes.annotate(f"{sign} {moment.what}", (x, 101.5), rotation=35, ha="left", va="bottom", fontsize=8,
-                      color=colour, annotation_clip=False)  # fmt: skip
+    verdicts = [(at, moment) for at, moment in zip(times, moments, strict=False) if moment.verdict]
+    for (at, moment), label_at in zip(verdicts, apart([at for at, _ in verdicts], times[-1]), strict=True):
+        marker = MARKERS.get(moment.verdict or "", ".")
+        axes.axvline(at, color="#333333", linewidth=1, linestyle=":")
+        axes.plot([at], [100], marker=marker, markersize=9, color=VERDICT_COLOURS.get(moment.verdict or "", GREY),
+                  markeredgecolor="white", clip_on=False, zorder=4)  # fmt: skip
+        axes.annotate(f"{moment.what}: {moment.verdict}", (at, 101.5), (label_at, 107), rotation=30, ha="left",
+                      va="bottom", rotation_mode="anchor", fontsize=8, annotation_clip=False,
+                      arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7})  # fmt: skip
     axes.set(xlim=(0, times[-1]), ylim=(0, 100), ylabel="live traffic (%)")
     axes.set_xlabel(f"{unit} since {begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
     figure.suptitle(f"Traffic of {report.endpoint}: {report.model}", x=0.02, ha="left", fontsize=11)
     if slots:
         figure.legend(loc="outside lower center", ncols=len(slots), frameon=False)
     _bare(axes)
+
+
+def apart(places: Sequence[float], width: float) -> list[float]:
+    """Where labels go that belong to these places, none closer to the next than slanted text is high."""
+    gap = 0.05 * width
+    found: list[float] = []
+    for place in places:
+        found.append(max(place, found[-1] + gap) if found else place)
+    over = found[-1] - width if found else 0.0
+    for at in range(len(found) - 1, -1, -1):  # those that ran off the right end press the ones before them back
+        if over <= 0:
+            break
+        least = found[at + 1] - gap if at + 1 < len(found) else width
+        found[at] = min(found[at], least)
+    return found
 
 
 def _bare(axes: Any) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -93,7 +94,7 @@ class Report:
     errors: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     at: datetime | None = None
-    seconds: Number = field(default=float("nan"))
+    seconds: Number = math.nan
     rounds: int = 1
     soaks: tuple[Soak, ...] = ()
     timeline: tuple[Moment, ...] = ()
@@ -113,8 +114,14 @@ def adapter() -> TypeAdapter[Report]:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of ``report.json``."""
-    found = adapter().json_schema(mode="serialization")
+    """The JSON Schema (2020-12) of ``report.json``. All fields are there, so no default is told (JSON has no NaN)."""
+    from pydantic.json_schema import GenerateJsonSchema
+
+    class WithoutDefaults(GenerateJsonSchema):
+        def default_schema(self, schema: Any) -> Any:
+            return self.generate_inner(schema["schema"])
+
+    found = adapter().json_schema(mode="serialization", schema_generator=WithoutDefaults)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 

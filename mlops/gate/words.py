@@ -206,7 +206,7 @@ def span(item: Comparison) -> str:
     """A difference with its interval."""
     if math.isnan(item.difference):
         return "none"
-    return f"{item.difference:+.3f} [{item.low:+.3f}, {item.high:+.3f}]"
+    return f"{item.difference:+.3f} [{item.low:+.3f}, {item.high:+.3f}]".replace("-", "−")
 
 
 def loss(item: Comparison) -> str:
