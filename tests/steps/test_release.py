@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlops import cleanup, gate, rollout, slots
+from mlops import gate, rollout, slots
 from mlops.azure import endpoints
 from mlops.endpoint import scorer
 from mlops.errors import GateFailed, GateUndecided, Interrupted, MlopsError, PreconditionError, UsageError
@@ -76,7 +76,7 @@ def test_a_release_its_successor_its_failures_and_the_way_back(bench: Bench) -> 
     assert (before.slot, before.version, traffic(bench)) == ("green", "2", {"green": 100})
     the_history_tells_it_all(bench)
 
-    a_preview_is_deleted_and_the_lasting_endpoint_is_not(bench)
+    a_preview_has_an_endpoint_of_its_own(bench)
 
 
 def the_history_tells_it_all(bench: Bench) -> None:
@@ -159,13 +159,12 @@ def the_header_stays_with_its_request(bench: Bench) -> None:
     assert missing.status == 404
 
 
-def a_preview_is_deleted_and_the_lasting_endpoint_is_not(bench: Bench) -> None:
+def a_preview_has_an_endpoint_of_its_own(bench: Bench) -> None:
     made = rollout.deploy(bench.session, bench.settings, bench_model(bench, "2"), test_rows=bench.rows, preview=True)
-    decisions = cleanup.plan(bench.session, older_than=cleanup.age_of("0s"))
-    found = {item.endpoint: item.delete for item in decisions}
-    assert (found[made.endpoint], found[bench.settings.endpoint.name]) == (True, False)
 
-    assert made.endpoint in cleanup.delete(bench.session, decisions)
+    assert made.endpoint.startswith(bench.settings.endpoint.preview_prefix)
+    assert traffic(bench) == {"green": 100}
+    endpoints.delete(bench.session, made.endpoint)
     assert endpoints.get(bench.session, made.endpoint) is None
 
 
