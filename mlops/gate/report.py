@@ -114,14 +114,17 @@ def adapter() -> TypeAdapter[Report]:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of ``report.json``. All fields are there, so no default is told (JSON has no NaN)."""
+    """The JSON Schema (2020-12) of ``report.json``. Every field is always there."""
     from pydantic.json_schema import GenerateJsonSchema
 
-    class WithoutDefaults(GenerateJsonSchema):
+    class Whole(GenerateJsonSchema):
         def default_schema(self, schema: Any) -> Any:
             return self.generate_inner(schema["schema"])
 
-    found = adapter().json_schema(mode="serialization", schema_generator=WithoutDefaults)
+        def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: ARG002
+            return True
+
+    found = adapter().json_schema(mode="serialization", schema_generator=Whole)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
