@@ -69,8 +69,11 @@ def log(own: str, *events: str) -> str:
     return f"Instance status:\nSystemSetup: Succeeded\n\nContainer events:\n{shown}\n\nContainer logs:\n{own}\n"
 
 
+BANNER = "Azure ML Inferencing HTTP server\n\nWorker Timeout (seconds): None\nLiveness Probe: GET   127.0.0.1:31311/\n"
+
+
 def crash(own: str, *events: str) -> dict[str, str]:
-    return {"storage": log("Storage initialized.", *events), "server": log(own, *events)}
+    return {"storage": log("Storage initialized.", *events), "server": log(BANNER + own, *events)}
 
 
 TABLE: list[tuple[str, str, dict[str, str], str, str, str]] = [

@@ -171,7 +171,7 @@ def _memory(facts: Facts) -> Cause | None:
 
 
 def _worker_timeout(facts: Facts) -> Cause | None:
-    if not facts.found(r"WORKER TIMEOUT", "server") or READY.search(facts.server):
+    if not facts.found(r"WORKER TIMEOUT \(pid", "server") or READY.search(facts.server):
         return None
     return Cause(
         kind="worker timeout",
