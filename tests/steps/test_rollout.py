@@ -1,0 +1,174 @@
+"""Rollouts that meet each other, and slots that fail while they are watched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlops import gate, rollout
+from mlops.azure import endpoints
+from mlops.azure.endpoints import shares
+from mlops.errors import GateFailed, GateUndecided
+from mlops.ledger import Entry, Held, Ledger, Overruled, history
+from mlops.rollout import steps as rollout_steps
+from mlops.settings import Settings
+
+from .conftest import QUESTIONS, Bench
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("release"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the SDK's own, at each load of an environment
+]
+
+
+def deploy(bench: Bench, version: str, answers: dict[str, Any] | None = None, **change: Any) -> rollout.Outcome:
+    model = bench.model(version, answers or {**QUESTIONS, "version": version})
+    return rollout.deploy(bench.session, with_rollout(bench, **change), model, test_rows=bench.rows)
+
+
+def with_rollout(bench: Bench, **change: Any) -> Settings:
+    return bench.settings.model_copy(update={"rollout": bench.settings.rollout.model_copy(update=change)})
+
+
+def traffic(bench: Bench) -> dict[str, int]:
+    found = endpoints.get(bench.session, bench.settings.endpoint.name)
+    assert found is not None
+    return shares(found.traffic)
+
+
+def newest(bench: Bench) -> Entry:
+    return history(Ledger(bench.session, bench.settings.endpoint.name).read())[0]
+
+
+def until(condition: Callable[[], bool], *, limit_s: float = 30) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.1)
+
+
+def test_a_rollback_does_not_wait_for_a_deploy_and_has_the_last_word(bench: Bench) -> None:
+    deploy(bench, "1")
+    with ThreadPoolExecutor(1) as pool:
+        under_way = pool.submit(deploy, bench, "2", soak_s=60, steps=[50, 100])
+        until(lambda: traffic(bench) == {"blue": 50, "green": 50})
+        begin = time.monotonic()
+        back = rollout.rollback(bench.session, bench.settings, version=None, reason="too many complaints")
+        seconds = time.monotonic() - begin
+        assert (back.slot, back.version, traffic(bench)) == ("blue", "1", {"blue": 100})
+        assert seconds < 15
+        pool_error = under_way.exception(timeout=100)
+
+    assert isinstance(pool_error, Overruled)
+    assert traffic(bench) == {"blue": 100}
+    found = history(Ledger(bench.session, bench.settings.endpoint.name).read())
+    assert [(entry.action, entry.outcome) for entry in found[:2]] == [
+        ("rollback", "rolled_back"),
+        ("deploy", "overruled"),
+    ]
+    assert found[0].reason == "too many complaints"
+    assert deploy(bench, "3").traffic == {"green": 100}
+
+
+def test_of_two_deploys_at_once_one_wins_and_the_other_says_who(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    deploy(bench, "1")
+    inside, go_on = threading.Event(), threading.Event()
+    evaluate = gate.evaluate
+
+    def held(*arguments: Any, **options: Any) -> gate.Report:
+        inside.set()
+        assert go_on.wait(60)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(gate, "evaluate", held)
+    late = bench.model("3", QUESTIONS)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(deploy, bench, "2")
+        assert inside.wait(60)
+        with pytest.raises(Held, match=r"is being changed by .* \(deploy of model-.*:2, since 20") as caught:
+            rollout.deploy(bench.session, bench.settings, late, test_rows=bench.rows)
+        go_on.set()
+        assert first.result(timeout=100).traffic == {"green": 100}
+
+    assert caught.value.exit_code == 3
+
+
+def test_a_slot_that_fails_under_traffic_loses_it_and_its_logs_are_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(bench, "1")
+    soak = rollout_steps.soak
+
+    def shaken(scorer: Any, settings: Settings, samples: list[gate.Sample], **options: Any) -> gate.Soak:
+        odd = [gate.Sample(messages=({"role": "user", "content": "nobody knows"},), reference="") for _ in samples]
+        return soak(scorer, settings, odd, **options)
+
+    monkeypatch.setattr(rollout_steps, "soak", shaken)
+    with pytest.raises(GateFailed, match="did not hold 50 %") as caught:
+        deploy(bench, "2")
+
+    assert traffic(bench) == {"blue": 100}
+    folder = next(line.rpartition(" ")[2] for line in caught.value.details if "report" in line)
+    report = gate.read(Path(folder))
+    assert [soak.verdict for soak in report.soaks] == ["fail"]
+    assert report.timeline[-1].traffic == {"blue": 100}
+    assert newest(bench).outcome == "restored"
+    assert newest(bench).verdicts == ("gate pass", "soak 50 % fail")
+
+
+def test_an_old_slot_that_fails_while_the_new_one_holds_is_no_reason_to_go_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(bench, "1")
+    soak = rollout_steps.soak
+    unknown = gate.Sample(messages=({"role": "user", "content": "only the new one knows"},), reference="yes")
+
+    def shaken(scorer: Any, settings: Settings, samples: list[gate.Sample], **options: Any) -> gate.Soak:
+        return soak(scorer, settings, [unknown], **options)
+
+    monkeypatch.setattr(rollout_steps, "soak", shaken)
+    outcome = deploy(bench, "2", {**QUESTIONS, "only the new one knows": "yes"})
+
+    assert outcome.traffic == traffic(bench) == {"green": 100}
+    assert outcome.report is not None
+    old = next(slot for slot in outcome.report.soaks[0].slots if slot.slot == "blue")
+    assert (old.success_rate, outcome.report.soaks[0].verdict) == (0.0, "pass")
+
+
+def test_the_new_slot_may_get_copies_first(bench: Bench) -> None:
+    deploy(bench, "1")
+
+    outcome = deploy(bench, "2", mirror_percent=50, mirror_s=0.2)
+
+    assert outcome.traffic == {"green": 100}
+    ledger = Ledger(bench.session, bench.settings.endpoint.name)
+    mirrored = [record.facts.get("mirror") for record in ledger.read() if record.kind == "moved"]
+    assert {"green": 50} in mirrored
+    found = endpoints.get(bench.session, bench.settings.endpoint.name)
+    assert found is not None
+    assert shares(found.mirror) == {}
+
+
+def test_a_gate_that_cannot_decide_leaves_it_to_a_person(bench: Bench) -> None:
+    deploy(bench, "1")
+    some = dict(list(QUESTIONS.items())[:-1])
+    some[list(QUESTIONS)[-1]] = "this one is wrong"
+    quality = {
+        "exact_match": bench.settings.gate.quality["exact_match"].model_copy(update={"min": 0.5, "max_loss": 0.1})
+    }
+    careful = bench.settings.gate.model_copy(update={"quality": quality, "max_conversations": 12})
+    settings = bench.settings.model_copy(update={"gate": careful})
+
+    with pytest.raises(GateUndecided) as caught:
+        rollout.deploy(bench.session, settings, bench.model("2", some), test_rows=bench.rows)
+
+    assert caught.value.exit_code == 7
+    assert traffic(bench) == {"blue": 100}
+    assert newest(bench).outcome == "undecided"
