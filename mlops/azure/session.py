@@ -48,6 +48,8 @@ class Session:
     ml: Any
     credential: Any
     registries: dict[str, Any] = field(default_factory=dict)
+    containers: dict[float, Any] = field(default_factory=dict)
+    """The default datastore's container, by the read timeout of its client: one look-up and one pool of connections."""
 
     def registry(self, name: str) -> Any:
         """The client of a registry."""
