@@ -179,8 +179,10 @@ async def _evaluate(
 ) -> Report:
     candidate = gate.slots[0]
     more = gate.settings.conversations
+    loading = asyncio.create_task(asyncio.to_thread(_load, gate.metrics))
     async with scorer.line(gate.settings.concurrency) as line:
         await gate.warm_up(line)
+        await loading
         while True:
             planned(min(len(gate.asked) + more, len(gate.samples)) * len(gate.slots))
             await gate.ask_more(line, more)
@@ -195,3 +197,11 @@ async def _evaluate(
             more = len(gate.asked)
             if report.verdict != "inconclusive" or len(gate.asked) == len(gate.samples):
                 return report
+
+
+def _load(metrics: Mapping[str, Metric]) -> None:
+    """Import what scoring and judging need while the slots warm up, so that no answer is waited for meanwhile."""
+    import scipy.stats  # noqa: F401
+
+    for metric in metrics.values():
+        score(metric, "a", "a")
