@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,9 @@ class Command:
 class Workspace:
     """The daemon, the processes that run commands against it, and its owner's eyes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, rollout: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
+        self._rollout = rollout or {}
         self.data = folder / "data"
         self._socket = folder / "z"
         base = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -138,11 +140,11 @@ class Workspace:
         self._zygote = subprocess.Popen(
             [sys.executable, "tests/fire/zygote.py", str(self._socket)], cwd=ROOT, env=self.env
         )
-        context = ssl.create_default_context(cafile=self.env["SSL_CERT_FILE"])
+        self.trust = ssl.create_default_context(cafile=self.env["SSL_CERT_FILE"])
+        limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
         self.http = httpx.Client(
-            proxy=self.env["HTTPS_PROXY"], verify=context, timeout=20, trust_env=False,
-            limits=httpx.Limits(max_connections=64, max_keepalive_connections=16),
-        )  # fmt: skip
+            proxy=self.env["HTTPS_PROXY"], verify=self.trust, timeout=20, trust_env=False, limits=limits
+        )
         self._token = self._login()
         self._admin = json.loads((self.folder / "home" / "local" / "credentials.json").read_text())["admin_token"]
         self._lay_out()
@@ -196,7 +198,11 @@ class Workspace:
         place = self.folder / "settings" / folder / "mlops.yaml"
         place.parent.mkdir(parents=True)
         target = {"endpoint": {"name": endpoint}}
-        defaults = {**SETTINGS, "deployment": {**SETTINGS["deployment"], "code": str(self.folder / "serve")}}
+        defaults = {
+            **SETTINGS,
+            "deployment": {**SETTINGS["deployment"], "code": str(self.folder / "serve")},
+            "rollout": {**SETTINGS["rollout"], **self._rollout},
+        }
         place.write_text(yaml.safe_dump({"defaults": defaults, "targets": {"local": target}}), encoding="utf-8")
         return place
 
@@ -286,6 +292,12 @@ class Workspace:
         return answer
 
 
+def asked(number: int) -> dict[str, Any]:
+    """A request to the model."""
+    question = f"question {number % len(QUESTIONS)}"
+    return {"input_data": {"input_string": [{"role": "user", "content": question}], "parameters": {}}, "params": {}}
+
+
 @dataclass
 class Seen:
     """What answered a request that named no slot."""
@@ -294,6 +306,14 @@ class Seen:
     slot: str
     version: str
     right: bool
+
+    @classmethod
+    def of(cls, answer: httpx.Response, number: int) -> Seen:
+        """From the answer to the request of that number."""
+        found = answer.json() if answer.status_code == 200 else {}
+        slot = answer.headers.get("azureml-model-deployment", "")
+        right = found.get("output") == QUESTIONS[f"question {number % len(QUESTIONS)}"]
+        return cls(answer.status_code, slot, str(found.get("model", "")), right)
 
 
 @dataclass
@@ -352,16 +372,11 @@ class Endpoint:
     def ask(self, count: int) -> list[Seen]:
         """Requests that name no slot."""
         headers = {"Authorization": f"Bearer {self.key()}"}
-        seen = []
-        for number in range(count):
-            asked = f"question {number % len(QUESTIONS)}"
-            body = {"input_data": {"input_string": [{"role": "user", "content": asked}], "parameters": {}}}
-            answer = self.workspace.http.post(f"https://{self.host}/score", json=body, headers=headers)
-            found = answer.json() if answer.status_code == 200 else {}
-            slot = answer.headers.get("azureml-model-deployment", "")
-            right = found.get("output") == QUESTIONS[asked]
-            seen.append(Seen(answer.status_code, slot, str(found.get("model", "")), right))
-        return seen
+        url = f"https://{self.host}/score"
+        return [
+            Seen.of(self.workspace.http.post(url, json=asked(number), headers=headers), number)
+            for number in range(count)
+        ]
 
     def ledger(self) -> list[dict[str, Any]]:
         """The records as they stand in Azure."""
