@@ -10,7 +10,7 @@ from mlops import catalogue, quota
 from mlops.azure import artifacts, computes, jobs, models
 from mlops.azure.quota import usages
 from mlops.duration import Duration, how_long
-from mlops.errors import PreconditionError
+from mlops.errors import AzureError, PreconditionError
 from mlops.probes import probes
 from mlops.quota import Needs, Shortage
 from mlops.resources import Deployment, ModelVersion, Probes, VmSize
@@ -28,16 +28,16 @@ class Preflight:
     """What a rollout will need; all that must hold does.
 
     Attributes:
-        needs: cores that are asked for; 0 where the slot keeps those that it has.
-        used: cores of the family in use in the region; None where it was not asked or Azure does not list it.
+        needs: cores that are asked for; 0 where the slot keeps those that it has; None where the size is not known.
+        used: cores of the family in use in the region, without the slot's own; None where not asked, or not known.
         limit: of the family; None where there is none, or ``used`` is None.
         model_bytes: size of the model's files; None where it is unknown.
         warnings: what a person should know and nothing is refused for.
     """
 
-    size: VmSize
+    size: str
     instances: int
-    needs: Needs
+    needs: Needs | None
     used: int | None
     limit: int | None
     model_bytes: int | None
@@ -57,7 +57,9 @@ class Preflight:
         ]
 
     def _quota(self) -> str:
-        machines = f"{self.instances} × {self.size.name}"
+        machines = f"{self.instances} × {self.size}"
+        if self.needs is None:
+            return f"what {machines} need is not known"
         if not self.needs.cores:
             return f"the slot keeps its {machines}"
         kept = f", {self.needs.reserved} of them kept free for upgrades" if self.needs.reserved else ""
@@ -90,27 +92,18 @@ def check(
             allow-list or not offered in the region, or too little quota.
     """
     warnings = check_job(session, version)
-    size = check_size(session, settings, version)
+    size, offered = check_size(session, settings, version)
     slot = next((item for item in standing if item.name == plan.slot), None)
-    needs = serving_needs(settings, size, second_slot=not keeps_cores(slot, settings))
-    used, limit = None, None
-    if needs.cores:
-        rows = usages(session)
-        row = quota.of_family(rows, needs.family)
-        if row is None:
-            warnings = (
-                *warnings,
-                f"Azure lists no quota for the family '{needs.family}'; it may refuse the deployment",
-            )
-        else:
-            used, limit = row.used, row.limit
-            held = held_cores(slot, size)
-            for each in (row, quota.regional_total(rows)):
-                if each is not None and each.limit is not None and each.used + needs.cores - held > each.limit:
-                    raise missing(needs, used=each.used - held, limit=each.limit, family=each.family)
+    needs, used, limit = None, None, None
+    if size is None:
+        warnings += ("the region's machine sizes and its quota are not known to this login; Azure will check them",)
+    else:
+        needs = serving_needs(settings, size, second_slot=not keeps_cores(slot, settings))
+        used, limit, more = check_quota(session, needs, held=held_cores(slot, needs.family, offered))
+        warnings += more
     bytes_ = artifacts.model_bytes(session, version)
     return Preflight(
-        size=size,
+        size=settings.deployment.instance_type,
         instances=settings.deployment.instance_count,
         needs=needs,
         used=used,
@@ -144,8 +137,44 @@ def check_job(session: Session, version: ModelVersion) -> tuple[str, ...]:
     return ()
 
 
-def check_size(session: Session, settings: Settings, version: ModelVersion) -> VmSize:
-    """The machine size that serves, as the region offers it.
+def check_quota(session: Session, needs: Needs, *, held: int) -> tuple[int | None, int | None, tuple[str, ...]]:
+    """Refuse a need that exceeds what its family, or all of the region, has left.
+
+    A login that may deploy but not read the subscription's quota is only warned: Azure checks again.
+
+    Args:
+        session: the workspace.
+        needs: cores asked for; nothing is looked up where they are 0.
+        held: cores that are given back before.
+
+    Returns:
+        Cores in use and limit of the family, where known, and warnings.
+
+    Raises:
+        PreconditionError: with the family, the shortage and where to ask.
+    """
+    if not needs.cores:
+        return None, None, ()
+    try:
+        rows = usages(session)
+    except AzureError as error:
+        return None, None, (f"the quota is not known: {error.message}; Azure will check it",)
+    row = quota.of_family(rows, needs.family)
+    if row is None:
+        return None, None, (f"Azure lists no quota for the family '{needs.family}'; it may refuse the deployment",)
+    for each in (row, quota.regional_total(rows)):
+        if each is not None and each.limit is not None and each.used - held + needs.cores > each.limit:
+            short = Shortage(
+                size=needs.size, needed=needs.cores, used=each.used - held, limit=each.limit, family=each.family
+            )
+            raise PreconditionError(short.sentence, hint=short.hint)
+    return row.used - held, row.limit, ()
+
+
+def check_size(session: Session, settings: Settings, version: ModelVersion) -> tuple[VmSize | None, Sequence[VmSize]]:
+    """The machine size that serves, as the region offers it, and all that it offers.
+
+    None where this login may not list what the region offers, which a login of the workspace alone may not.
 
     Raises:
         PreconditionError: it is retired, off the base model's inference allow-list, or not offered.
@@ -157,7 +186,10 @@ def check_size(session: Session, settings: Settings, version: ModelVersion) -> V
         base = models.get(session, choice.name, choice.version, registry=choice.registry)
         allowed = catalogue.allowed_sizes(base.tags, base.properties, purpose="inference") if base else None
         catalogue.check_allowed(name, allowed, model=version.name, purpose="inference")
-    offered = computes.sizes(session)
+    try:
+        offered = computes.sizes(session)
+    except AzureError:
+        return None, ()
     found = next((item for item in offered if item.name.lower() == name.lower()), None)
     if found is None:
         names = ", ".join(sorted(item.name for item in offered if item.gpus))
@@ -165,7 +197,7 @@ def check_size(session: Session, settings: Settings, version: ModelVersion) -> V
             f"the region does not offer the size '{name}'",
             hint=f"choose another deployment.instance_type in mlops.yaml; with GPUs there are: {names}",
         )
-    return found
+    return found, offered
 
 
 def serving_needs(settings: Settings, size: VmSize, *, second_slot: bool) -> Needs:
@@ -192,17 +224,14 @@ def keeps_cores(slot: Deployment | None, settings: Settings) -> bool:
     )
 
 
-def held_cores(slot: Deployment | None, size: VmSize) -> int:
-    """The cores of this size that the slot itself holds, which it gives back when its machines change.
+def held_cores(slot: Deployment | None, family: str, offered: Sequence[VmSize]) -> int:
+    """The cores of a family that the slot itself holds: they are free again when it gets other machines.
 
-    A slot that failed is not counted on: whether Azure still counts its cores is not documented.
+    That goes for a slot that failed, too, since it is deleted before it is made again.
     """
-    if slot is None or slot.state.lower() != STEADY or slot.instance_type.lower() != size.name.lower():
+    if slot is None:
+        return 0
+    size = next((item for item in offered if item.name.lower() == slot.instance_type.lower()), None)
+    if size is None or size.family != family:
         return 0
     return quota.deployment_needs(size, slot.instance_count).cores
-
-
-def missing(needs: Needs, *, used: int, limit: int, family: str) -> PreconditionError:
-    """The refusal for cores that are missing."""
-    short = Shortage(size=needs.size, needed=needs.cores, used=used, limit=limit, family=family)
-    return PreconditionError(short.sentence, hint=short.hint)

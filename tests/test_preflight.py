@@ -80,9 +80,13 @@ def test_a_slot_keeps_its_cores_only_on_the_same_machines() -> None:
     assert not preflight.keeps_cores(replace(slot, state="Failed"), SETTINGS)
     assert not preflight.keeps_cores(slot, with_deployment(instance_count=2))
     assert not preflight.keeps_cores(slot, with_deployment(instance_type="Standard_DS3_v2"))
-    assert preflight.held_cores(slot, A100) == 24
-    assert preflight.held_cores(slot, PLAIN) == 0
-    assert preflight.held_cores(replace(slot, state="Failed"), A100) == 0
+
+    offered = (A100, PLAIN)
+    assert preflight.held_cores(slot, A100.family, offered) == 24
+    assert preflight.held_cores(replace(slot, state="Failed", instance_count=2), A100.family, offered) == 48
+    assert preflight.held_cores(slot, PLAIN.family, offered) == 0
+    assert preflight.held_cores(replace(slot, instance_type="gone"), A100.family, offered) == 0
+    assert preflight.held_cores(None, A100.family, offered) == 0
 
 
 def test_probes_by_size() -> None:
@@ -134,7 +138,7 @@ def test_how_long_is_the_sum_of_parts_that_are_shown() -> None:
 
 def test_what_a_dry_run_prints() -> None:
     found = Preflight(
-        size=PLAIN,
+        size="Standard_DS3_v2",
         instances=2,
         needs=quota.deployment_needs(PLAIN, 2),
         used=60,
@@ -150,8 +154,10 @@ def test_what_a_dry_run_prints() -> None:
     )
     assert lines[1] == "model: 7.64 GB; liveness is asked from second 153 on, readiness given up at second 460"
     assert lines[2].startswith("time: about ")
+    assert found.needs is not None
     kept = replace(found, needs=replace(found.needs, cores=0), model_bytes=None)
     assert kept.lines()[0] == "quota: the slot keeps its 2 × Standard_DS3_v2"
     assert "size not known" in kept.lines()[1]
     assert "not known" in replace(found, used=None, limit=None).lines()[0]
+    assert "need is not known" in replace(found, needs=None).lines()[0]
     assert "no limit" in replace(found, limit=None).lines()[0]

@@ -206,8 +206,26 @@ def test_too_few_cores_are_refused_and_none_are_asked_for_by_a_slot_that_has_the
         instance_count=2,
     )  # fmt: skip
     found = check(bench, version, settings, slot)
+    assert found.needs is not None
     assert (found.needs.cores, found.used) == (0, None)
     assert found.lines()[0] == f"quota: the slot keeps its 2 × {SIZE}"
+
+
+@pytest.mark.parametrize(
+    ("path", "needs", "said"),
+    [("/usages$", 24, "the quota is not known"), ("/vmSizes$", None, "not known to this login")],
+)
+def test_a_login_that_may_not_read_the_quota_is_only_warned(
+    bench: Bench, path: str, needs: int | None, said: str
+) -> None:
+    rule = {"kind": "status", "status": 403, "match": {"path": path}}
+    client.request("faults", method="POST", body=rule)
+
+    found = check(bench, bench.model("1", QUESTIONS), with_size(bench.settings, SIZE))
+
+    assert (found.needs.cores if found.needs else None) == needs
+    assert found.used is None
+    assert said in found.warnings[0]
 
 
 @pytest.mark.parametrize(
