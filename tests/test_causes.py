@@ -94,6 +94,11 @@ TABLE: list[tuple[str, str, dict[str, str], str, str, str]] = [
      "download", "may not read the model", "Storage Blob Data Reader"),
     ("storage, gone", "BadArgument", {"storage": log("BlobNotFound", "DownloadFailed")}, "download",
      "could not download", "still in the workspace's storage"),
+    ("startup", "BadArgument Startup task failed due to authorization error", {}, "identity",
+     "the endpoint's own identity may not read", "AcrPull"),
+    ("rights", "AuthorizationFailed The client 'c' does not have authorization to perform action "
+     "'Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments/write' over scope", {}, "rights",
+     "deployments/write'", "AzureML Data Scientist"),
     ("disk", "BadArgument", {"storage": log("OSError: No space left on device", "DownloadFailed")}, "disk",
      "disk of 'Standard_NC24ads_A100_v4'", "larger disk"),
     ("gpu", CRASHED, crash(TRACEBACK.replace("OSError: no file named model.safetensors",

@@ -99,14 +99,13 @@ def _image_pull(facts: Facts) -> Cause | None:
 
 
 def _download(facts: Facts) -> Cause | None:
-    failed = facts.found(r"^DownloadFailed", "events") or facts.found(
-        r"model.* could not be downloaded|unable to download user model|Startup task failed due to (an )?authorization",
-        "error",
-    )
     denied = facts.found(
         r"AuthorizationPermissionMismatch|AuthorizationFailure|not authorized to perform|status\W*(code)?\W*403",
         "storage",
-    ) or facts.found(r"authorization", "error")
+    )
+    failed = facts.found(r"^DownloadFailed", "events") or facts.found(
+        r"model.* could not be downloaded|unable to download user model", "error"
+    )
     if not (failed or (denied and not facts.server.strip())):
         return None
     if denied:
@@ -121,6 +120,28 @@ def _download(facts: Facts) -> Cause | None:
         kind="download",
         what="the storage initializer could not download the model or the code",
         hint="look whether the model version's files are still in the workspace's storage; its log says which it wants",
+    )
+
+
+def _startup(facts: Facts) -> Cause | None:
+    if not facts.found(r"startup task failed due to (an )?(authorization|incorrect role)", "error"):
+        return None
+    return Cause(
+        kind="identity",
+        what=f"{_identity(facts)} may not read the image or the model",
+        hint="give it AcrPull on the workspace's container registry and Storage Blob Data Reader on its storage "
+        "account, and wait some minutes until that holds",
+    )
+
+
+def _rights(facts: Facts) -> Cause | None:
+    denied = facts.found(r"does not have authorization to perform action '(?P<action>[^']+)'", "error")
+    if not denied:
+        return None
+    return Cause(
+        kind="rights",
+        what=f"this login may not do '{denied['action']}'",
+        hint="give it the role AzureML Data Scientist or Contributor on the workspace, or log in as another",
     )
 
 
@@ -248,7 +269,7 @@ def _not_ready(facts: Facts) -> Cause | None:
 
 WHOLE = ("events", "server", "error")
 KNOWN: tuple[Callable[[Facts], Cause | None], ...] = (
-    *(_quota, _image_build, _image_pull, _download, _disk),
+    *(_rights, _quota, _image_build, _image_pull, _download, _startup, _disk),
     *(_gpu_memory, _worker_timeout, _memory, _script, _loading, _probes, _not_ready),
 )
 """In this order: what comes first explains what comes after it."""
