@@ -42,6 +42,7 @@ def _watch(work: UnderWay, share: int) -> gate.Soak:
         task = progress.add_task("soak", total=None)
 
         def seen(words: str) -> None:
+            work.hold.check()  # a rollback that broke the lease need not wait for the soak's end
             progress.update(task, description=f"soak: {words}")
 
         plan = work.plan
