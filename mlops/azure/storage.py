@@ -3,6 +3,9 @@
 The answer of any call may be lost after its work was done, so each is made such that asking again is right: a lease
 is acquired under an id of ours, which the second call finds in its own hands; a blob that "already exists" is there;
 a lease that cannot be released or broken is gone already; a line that is appended twice is dropped by who reads.
+
+Azure lets a blob have 50,000 appends, a few thousand rollouts. Long before, it is written anew in one piece; a copy
+is kept beside it, which stands in for the blob should its writer die in between.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,7 +22,7 @@ from mlops.azure.session import Session, text
 from mlops.errors import AzureError, PreconditionError
 
 if TYPE_CHECKING:
-    from azure.storage.blob import BlobClient, BlobLeaseClient
+    from azure.storage.blob import BlobClient, BlobLeaseClient, ContainerClient
 
 Answer = TypeVar("Answer")
 
@@ -43,14 +46,23 @@ DENIED = frozenset({"AuthorizationPermissionMismatch", "AuthorizationFailure", "
 
 @dataclass(frozen=True)
 class Content:
-    """What a log holds, and whether somebody holds the lease."""
+    """What a log holds.
+
+    Attributes:
+        data: its lines.
+        leased: whether somebody holds the lease.
+        appends: how many there were.
+        is_copy: the blob is empty, and this is the copy that was made before it was written anew.
+    """
 
     data: bytes
     leased: bool
+    appends: int
+    is_copy: bool = False
 
 
 class AppendLog:
-    """One append blob. ``lease`` is always an id (GUID) of the caller's."""
+    """One append blob, ``PATH.jsonl``. ``lease`` is always an id (GUID) of the caller's."""
 
     def __init__(self, session: Session, path: str, *, lease_s: int) -> None:
         self._session = session
@@ -59,7 +71,23 @@ class AppendLog:
 
     @cached_property
     def _blob(self) -> BlobClient:
-        from azure.storage.blob import BlobClient
+        return self._client(f"{self._path}.jsonl")
+
+    @cached_property
+    def _copy(self) -> BlobClient:
+        return self._client(f"{self._path}.copy.jsonl")
+
+    def _client(self, path: str) -> BlobClient:
+        # A call that hangs for longer than a third of the lease would cost the lease.
+        read_timeout_s = min(self._session.settings.http.read_timeout_s, self._lease_s / 3)
+        found = self._session.containers.get(read_timeout_s)
+        if found is None:
+            found = self._session.containers[read_timeout_s] = self._container(read_timeout_s)
+        blob: BlobClient = found.get_blob_client(path)
+        return blob
+
+    def _container(self, read_timeout_s: float) -> ContainerClient:
+        from azure.storage.blob import ContainerClient
 
         with translated("look up the default datastore"):
             store: Any = self._session.ml.datastores.get_default()
@@ -68,15 +96,12 @@ class AppendLog:
                 f"the workspace's default datastore '{store.name}' is no blob container",
                 hint="make a datastore of the type AzureBlob the default one",
             )
-        http = self._session.settings.http
-        return BlobClient(
+        return ContainerClient(
             f"{store.protocol}://{store.account_name}.blob.{store.endpoint}",
             store.container_name,
-            self._path,
             credential=self._session.credential,
-            connection_timeout=http.connect_timeout_s,
-            # A call that hangs for longer than a third of the lease would cost the lease.
-            read_timeout=min(http.read_timeout_s, self._lease_s / 3),
+            connection_timeout=self._session.settings.http.connect_timeout_s,
+            read_timeout=read_timeout_s,
             retry_total=0,  # asked again below: the SDK's policy knows neither 429 nor Retry-After
             max_single_get_size=256 * 1024 * 1024,
         )
@@ -86,18 +111,26 @@ class AppendLog:
 
         return BlobLeaseClient(self._blob, lease_id=lease)
 
-    def read(self) -> Content | None:
+    def read(self, *, attempts: int = ATTEMPTS) -> Content | None:
         """All of it; None where there is no such blob."""
 
         def download() -> Content:
             stream = self._blob.download_blob()
-            leased = text(stream.properties.lease.state) in ("leased", "breaking")
-            return Content(stream.readall(), leased)
+            found: Any = stream.properties
+            leased = text(found.lease.state) in ("leased", "breaking")
+            return Content(stream.readall(), leased, int(found.append_blob_committed_block_count or 0))
 
         try:
-            return self._call("read", download)
+            content = self._call("read", download, attempts=attempts)
         except NotFoundError:
             return None
+        if content.data:
+            return content
+        try:
+            copy: bytes = self._call("read the copy of", lambda: self._copy.download_blob().readall())
+        except NotFoundError:
+            return content
+        return replace(content, data=copy, is_copy=True)
 
     def create(self) -> None:
         """Make the blob, empty, unless it is there."""
@@ -143,6 +176,16 @@ class AppendLog:
 
         return self._call("write to", append, otherwise=dict.fromkeys(LOST, False))
 
+    def rewrite(self, lease: str, data: bytes) -> bool:
+        """Make it one append of this data; False where the lease is not (or no longer) held."""
+
+        def empty() -> bool:
+            self._blob.create_append_blob(lease=lease)
+            return True
+
+        self._call("copy", lambda: self._copy.upload_blob(data, overwrite=True))
+        return self._call("write anew", empty, otherwise=dict.fromkeys(LOST, False)) and self.append(lease, data)
+
     def release(self, lease: str, *, attempts: int = ATTEMPTS) -> None:
         """Give that lease back; one that is gone already, or another one now, is fine."""
 
@@ -172,7 +215,7 @@ class AppendLog:
         """Ask until there is an answer; error codes that are answers too are named in ``otherwise``."""
         from azure.core.exceptions import AzureError as CoreError
 
-        with translated(f"{action} '{self._path}'"):
+        with translated(f"{action} '{self._path}.jsonl'"):
             attempt = 1
             while True:
                 try:
@@ -192,7 +235,7 @@ class AppendLog:
     def _denied(self, action: str) -> AzureError:
         account = self._blob.account_name
         return AzureError(
-            f"{action} '{self._path}': this identity may not do so in the storage account '{account}'",
+            f"{action} '{self._path}.jsonl': this identity may not do so in the storage account '{account}'",
             hint="give it the role Storage Blob Data Contributor on the account (new roles take minutes to work)",
         )
 

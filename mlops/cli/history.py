@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from mlops.ledger import Entry
 
 MARKS = {"pass": "✓", "fail": "✕", "inconclusive": "?", "skipped": "–"}
-COLOURS = {"released": "green", "rolled_back": "green", "recovered": "green", "running": "cyan", "unfinished": "yellow"}
+COLOURS = {
+    **dict.fromkeys(("released", "rolled_back", "recovered", "unchanged"), "green"),
+    **dict.fromkeys(("unfinished", "interrupted", "abandoned", "undecided"), "yellow"),
+    "running": "cyan",
+}
+"""Any other outcome is red."""
 WHO = 12
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import uuid
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.azure.storage import AppendLog, Content
 from mlops.console import plain
-from mlops.errors import MlopsError, PreconditionError
+from mlops.errors import MlopsError, PreconditionError, UsageError
 from mlops.ledger import machine
 from mlops.ledger.records import Kind, Record, parse, unfinished
 
@@ -69,11 +70,16 @@ def _lease(rollout: str) -> str:
 class Ledger:
     """The records of one endpoint; they outlive it."""
 
+    most_appends = 40_000
+    """Then the blob is written anew; Azure's limit is 50,000."""
+
     def __init__(self, session: Session, endpoint: str, *, lease_s: int | None = None) -> None:
+        if not re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]*", endpoint):
+            raise UsageError(f"'{endpoint}' is no name of an endpoint", hint="letters, digits and dashes")
         self.session = session
         self.endpoint = endpoint
         self.lease_s = lease_s or session.settings.rollout.lease_s
-        self.log = AppendLog(session, f"{FOLDER}/{endpoint.lower()}.jsonl", lease_s=self.lease_s)
+        self.log = AppendLog(session, f"{FOLDER}/{endpoint.lower()}", lease_s=self.lease_s)
 
     def read(self) -> list[Record]:
         """All records, oldest first; none where the endpoint has no ledger yet."""
@@ -109,7 +115,7 @@ class Ledger:
         lease = _lease(rollout)
         try:
             broken = self._take(lease, break_lease, self.lease_s + 5 if wait_s is None else wait_s)
-            hold = Hold(self, rollout, action, self.read(), broken=broken)
+            hold = Hold(self, rollout, action, self._opened(lease), broken=broken)
         except Held:
             raise
         except BaseException:
@@ -118,6 +124,16 @@ class Ledger:
             raise
         with hold.renewed():
             yield hold
+
+    def _opened(self, lease: str) -> list[Record]:
+        """The records, in a blob that has room for more."""
+        content = self.log.read()
+        if content and content.is_copy:
+            self.log.append(lease, content.data)  # who wrote it anew died half way
+        elif content and content.appends >= self.most_appends:
+            self.session.console.say(f"the ledger of '{self.endpoint}' is written anew, since it is long")
+            self.log.rewrite(lease, content.data)
+        return self._parsed(content)
 
     def _take(self, lease: str, break_lease: bool, wait_s: float) -> bool:
         """Acquire the lease; whether that of somebody who may be at work was broken for it."""
@@ -241,7 +257,8 @@ class Hold:
     def _overruled(self) -> Overruled:
         who: object = None
         with suppress(MlopsError):  # only to name it
-            others = [record for record in self._ledger.read() if record.kind == "begin"]
+            content = self._log.read(attempts=1)
+            others = [record for record in parse(content.data if content else b"")[0] if record.kind == "begin"]
             if others and others[-1].rollout != self.rollout and others[-1] not in self._records:
                 who = Holder(others[-1])
         return Overruled(
