@@ -106,7 +106,7 @@ def released(endpoint: Endpoint, version: str) -> list[str]:
     traffic, versions = endpoint.traffic(), endpoint.versions()
     live: Mapping[str, int] = {versions.get(slot, "?"): share for slot, share in traffic.items()}
     if live != {version: 100}:
-        return [*found, f"the traffic is {dict(live)} by version, not all on {version}"]
+        return [*found, f"the traffic is {dict(live)} by version, and not all on {version}"]
     slot = next(iter(traffic))
     if states.get(slot) != "Succeeded":
         found.append(f"the live slot '{slot}' is '{states.get(slot)}'")

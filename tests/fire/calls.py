@@ -128,7 +128,7 @@ class Place:
 def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str) -> list[Place]:
     """Every call of the command that bears the agent's name, and of its requests to the endpoint.
 
-    Of polls only the first after each change is a place, of requests to the model the first and the middle one.
+    Of polls only the first after each change is a place, of requests to the model the first and one in the middle.
     """
     ours = [entry for entry in trace if agent in entry["agent"] or entry["host"].startswith(f"{endpoint}.")]
     kinds = [Kind.of(entry, endpoint) for entry in ours]
@@ -148,10 +148,10 @@ def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str) -> lis
 
 
 def _thinned(found: list[Place]) -> list[Place]:
-    """Of a run of requests to the model the first and the middle one."""
+    """Of a run of requests to the model the first and one in the middle; how many there are differs from run to run."""
     kept, scores = [], Counter((place.since, place.since_nth) for place in found if place.kind.service == "score")
     for place in found:
         count = scores[(place.since, place.since_nth)]
-        if place.kind.service != "score" or place.nth in (1, count // 2 + 1):
+        if place.kind.service != "score" or place.nth in (1, min(count // 2 + 1, 8)):
             kept.append(place)
     return kept

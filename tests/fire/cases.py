@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +22,11 @@ KILLS: dict[str, dict[str, Any]] = {
     "killed after": {"kind": "kill_client", "when": "after"},
 }
 FAILS = "operation fails"
+DOWN = "stays down"
+"""From there on every call of that kind is refused, to the end of the command."""
 CRASH_NEW, CRASH_LIVE = "new slot crashes", "live slot crashes"
-FAULTS = (*ANSWERS, FAILS, *KILLS, CRASH_NEW, CRASH_LIVE)
+FAULTS = (*ANSWERS, FAILS, DOWN, *KILLS, CRASH_NEW, CRASH_LIVE)
+RELEASE, REFUSED, FIRST, ROLLBACK = "release", "release that the gate refuses", "first release", "rollback"
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,14 @@ class Case:
     """One rollout with one fault.
 
     Attributes:
+        story: which command, on what: RELEASE, REFUSED, FIRST (there is no endpoint yet), ROLLBACK.
         fault: one of FAULTS.
         place: where it strikes.
-        good: whether the model version would pass the gate.
-        first: whether the endpoint does not exist before.
     """
 
+    story: str
     fault: str
     place: Place
-    good: bool = True
-    first: bool = False
-
-    @property
-    def story(self) -> str:
-        """Which rollout it is."""
-        return "first release" if self.first else "release" if self.good else "release that the gate refuses"
 
     def __str__(self) -> str:
         return f"{self.story}: {self.fault}: {self.place}"
@@ -64,29 +59,48 @@ class Case:
             since = {"since": where["match"], "since_count": self.place.total}
             text = {"code": "InternalServerError", "message": "The operation failed, as a test wished."}
             return {"name": name, "kind": "operation", "match": match, **since, **text}
+        if self.fault == DOWN:
+            return {**where, "kind": "status", "status": 503, "times": None}
         slot = new if self.fault == CRASH_NEW else live
         return {**where, "kind": "crash", "endpoint": endpoint, "deployment": slot}
 
 
-def table(release: list[Place], refused: list[Place], first: list[Place]) -> list[Case]:
-    """Every case, from the calls of a release, of one that the gate refuses, and of an endpoint's first."""
-    cases = [case for place in release for case in _at(place)]
-    cases += [Case(fault, place, good=False) for place in refused for fault in KILLS]
-    known = {place.kind for place in release}
-    cases += [case for place in first if place.kind not in known or place.kind.operation for case in _at(place, True)]
-    return cases
+@dataclass(frozen=True)
+class Recorded:
+    """The calls of a clean command of each story."""
+
+    release: list[Place]
+    refused: list[Place]
+    first: list[Place]
+    rollback: list[Place]
+
+    def table(self) -> list[Case]:
+        """Every case."""
+        cases = [Case(RELEASE, fault, place) for place in self.release for fault in faults_at(place)]
+        cases += [
+            Case(RELEASE, fault, place)
+            for place in self.release
+            for fault in (CRASH_NEW, CRASH_LIVE)
+            if place.kind.service == "score"
+        ]
+        cases += [Case(REFUSED, fault, place) for place in self.refused for fault in KILLS]
+        known = {place.kind for place in self.release}
+        news = [place for place in self.first if place.kind not in known or place.kind.operation]
+        cases += [Case(FIRST, fault, place) for place in news for fault in faults_at(place)]
+        some = ("503", "dropped after", *KILLS)
+        cases += [
+            Case(ROLLBACK, fault, place) for place in self.rollback for fault in faults_at(place) if fault in some
+        ]
+        return cases
 
 
-def _at(place: Place, first: bool = False) -> Iterable[Case]:
+def faults_at(place: Place) -> list[str]:
+    """What can happen to a call, and to the operation that it starts."""
     reads = place.kind.method in ("GET", "HEAD")
-    for fault in (*ANSWERS, *KILLS):
-        if not (reads and fault == "dropped after"):  # a read that was done and lost is a read that was lost
-            yield Case(fault, place, first=first)
-    if place.kind.operation:
-        yield Case(FAILS, place, first=first)
-    if place.kind.service == "score" and not first:
-        yield Case(CRASH_NEW, place)
-        yield Case(CRASH_LIVE, place)
+    found = [fault for fault in ANSWERS if not (reads and fault == "dropped after")]  # it is lost either way
+    found += [FAILS] if place.kind.operation else []
+    found += [DOWN] if place.kind.changes else []
+    return found + list(KILLS)
 
 
 def sample(cases: list[Case], count: int, *, seed: int) -> list[Case]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tests.fire import aftermath
 from tests.fire.calls import Place, places
-from tests.fire.cases import CRASH_LIVE, CRASH_NEW, KILLS, Case, table
-from tests.fire.workspace import Done, Endpoint, Workspace
+from tests.fire.cases import CRASH_LIVE, CRASH_NEW, DOWN, FIRST, KILLS, REFUSED, RELEASE, ROLLBACK, Case, Recorded
+from tests.fire.workspace import Command, Done, Endpoint, Workspace
 
 RESTART_S = 20.0
 """How long a crashed scoring process may take to be there again."""
@@ -51,40 +51,76 @@ class Lane:
         self.workspace = workspace
         self.endpoint: Endpoint | None = None
         self.live = ""
+        self.before: str | None = None
+        """The version that a rollback goes to, where it is known."""
 
-    def ready(self) -> tuple[Endpoint, str]:
-        """The endpoint and the version that is live there; made anew where the last case left something wrong."""
+    def ready(self, *, two: bool) -> Endpoint:
+        """The endpoint, made anew where the last case left something wrong; with two versions that have been live."""
         if self.endpoint is None:
-            endpoint, version = self.workspace.endpoint(), self.workspace.version()
-            done = endpoint.deploy(version).finish()
-            wrong = aftermath.released(endpoint, version)
-            if done.code != 0 or wrong:
-                raise RuntimeError(f"a clean release ended with {done.code} {wrong}:\n{done.log[-3000:]}")
-            self.endpoint, self.live = endpoint, version
-        return self.endpoint, self.live
+            self.endpoint, self.live, self.before = self.workspace.endpoint(), "", None
+            self._release(self.endpoint)
+        if two and self.before is None:
+            self._release(self.endpoint)
+        return self.endpoint
+
+    def _release(self, endpoint: Endpoint) -> None:
+        version = self.workspace.version()
+        done = endpoint.deploy(version).finish()
+        wrong = aftermath.released(endpoint, version)
+        if done.code != 0 or wrong:
+            raise RuntimeError(f"a clean release ended with {done.code} {wrong}:\n{done.log[-3000:]}")
+        self.live, self.before = version, self.live or None
 
     def run(self, case: Case) -> Result:
         """One case from beginning to end."""
         result = Result(case.story, case.fault, str(case.place))
         begin = time.monotonic()
         try:
-            if case.first:
-                self._run(case, result, self.workspace.endpoint(), None)
+            if case.story == FIRST:
+                self._run(case, result, self.workspace.endpoint(), None, None)
             else:
-                endpoint, live = self.ready()
-                self.live = self._run(case, result, endpoint, live)
+                endpoint = self.ready(two=case.story == ROLLBACK)
+                self.live, self.before = self._run(case, result, endpoint, self.live, self.before)
         except Exception:
             result.breaches.append(f"the test itself failed: {traceback.format_exc(limit=4)}")
-        if result.breaches and not case.first:
+        if result.breaches and case.story != FIRST:
             self.endpoint = None
         result.seconds = time.monotonic() - begin
         return result
 
-    def _run(self, case: Case, result: Result, endpoint: Endpoint, live: str | None) -> str:
-        workspace = self.workspace
-        version = workspace.version(good=case.good)
+    def _run(
+        self, case: Case, result: Result, endpoint: Endpoint, live: str | None, before: str | None
+    ) -> tuple[str, str | None]:
+        """The command with its fault, what it left, one more deploy.
+
+        Returns:
+            The version that is live then, and the one that it replaced where that is known.
+        """
+        version = self.workspace.version(good=case.story != REFUSED)
         agent = f"fire-{version}-"
-        command = endpoint.deploy(version, agent=agent)
+        back = case.story == ROLLBACK
+        command = endpoint.rollback(agent=agent) if back else endpoint.deploy(version, agent=agent)
+        goal = before or "" if back else version
+        done = self._strike(case, result, endpoint, command, agent)
+        patience_s = RESTART_S if case.fault in (CRASH_NEW, CRASH_LIVE) else 0
+        after = aftermath.look(endpoint, before=live, new=goal, patience_s=patience_s)
+        result.code, result.log = done.code, done.log
+        result.traffic = named(after.shown, live, goal)
+        result.breaches += after.breaches + judged(case, result)
+        again = endpoint.deploy(version, agent=f"again-{version}-").finish()
+        result.again = again.code
+        wanted, right = (6, live) if case.story == REFUSED else (0, version)
+        wrong = [] if again.code == wanted else [f"one more deploy ended with {again.code}"]
+        wrong += aftermath.released(endpoint, right or "") + aftermath.closed(endpoint)
+        result.breaches += [f"after one more deploy: {each}" for each in wrong]
+        if result.breaches:
+            result.log += f"\n--- once more ---\n{again.log}"
+        if case.story == RELEASE:
+            return version, live
+        return right or "", next(iter(after.shown)) if back and len(after.shown) == 1 else None
+
+    def _strike(self, case: Case, result: Result, endpoint: Endpoint, command: Command, agent: str) -> Done:
+        workspace = self.workspace
         slot = next(iter(endpoint.traffic()), "")
         new = {"blue": "green"}.get(slot, "blue")
         rule = case.rule(name=agent, endpoint=endpoint.name, agent=agent, pid=command.pid, new=new, live=slot)
@@ -93,39 +129,23 @@ class Lane:
         shown = [each for each in workspace.local("GET", "faults") if each["name"] == agent]
         workspace.local("DELETE", f"faults?name={agent}")
         result.struck = any(each["matched"] > each["skip"] for each in shown)
-        result.code, result.log = done.code, done.log
-        patience_s = RESTART_S if case.fault in (CRASH_NEW, CRASH_LIVE) else 0
-        after = aftermath.look(endpoint, before=live, new=version, patience_s=patience_s)
-        result.traffic = named(after.shown, live, version)
-        result.breaches += after.breaches + self._judge(case, result)
-        again = endpoint.deploy(version, agent=f"again-{version}-").finish()
-        result.again = again.code
-        result.breaches += self._judge_again(case, endpoint, again, live, version)
-        if result.breaches:
-            result.log += f"\n--- once more ---\n{again.log}"
-        return version if case.good else live or ""
+        return done
 
-    def _judge(self, case: Case, result: Result) -> list[str]:
-        found = []
-        if result.code is None and case.fault not in KILLS:
-            found.append("the process was killed by nobody")
-        if result.code not in (None, 0, 3, 6, 7, 8):
-            found.append(f"exit code {result.code}")
-        if result.code == 0 and result.traffic != "new":
-            found.append(f"exit code 0, and the traffic is on: {result.traffic}")
-        if result.code not in (None, 0) and result.traffic == "both":
-            found.append(f"exit code {result.code}, and the traffic was left split")
-        if not case.good and result.traffic not in ("old", "none"):
-            found.append("traffic reached a version that the gate refuses")
-        return found
 
-    def _judge_again(self, case: Case, endpoint: Endpoint, again: Done, live: str | None, version: str) -> list[str]:
-        wanted = 0 if case.good else 6
-        found = [] if again.code == wanted else [f"one more deploy ended with {again.code}"]
-        right = version if case.good else live
-        if right is not None:
-            found += [f"after one more deploy {each}" for each in aftermath.released(endpoint, right)]
-        return found + [f"after one more deploy {each}" for each in aftermath.closed(endpoint)]
+def judged(case: Case, result: Result) -> list[str]:
+    """What is wrong with how the command ended, given what it left."""
+    found = []
+    if result.code is None and case.fault not in KILLS:
+        found.append("the process was killed by nobody")
+    if result.code not in (None, 0, 3, 6, 7, 8):
+        found.append(f"exit code {result.code}")
+    if result.code == 0 and result.traffic != "new":
+        found.append(f"exit code 0, and the traffic is on: {result.traffic}")
+    if result.code not in (None, 0) and result.traffic == "both" and case.fault != DOWN:
+        found.append(f"exit code {result.code}, and the traffic was left split")
+    if case.story == REFUSED and result.traffic != "old":
+        found.append("traffic reached a version that the gate refuses")
+    return found
 
 
 def named(shown: dict[str, int], live: str | None, version: str) -> str:
@@ -137,29 +157,33 @@ def named(shown: dict[str, int], live: str | None, version: str) -> str:
     return names.pop() if len(names) == 1 else "both"
 
 
-def record(workspace: Workspace) -> tuple[list[Place], list[Place], list[Place]]:
-    """The calls of a clean release, of one that the gate refuses, and of an endpoint's first release."""
+def record(workspace: Workspace) -> Recorded:
+    """The calls of clean commands."""
     endpoint, version = workspace.endpoint(), workspace.version()
     done = endpoint.deploy(version, modules=True).finish()
     if done.code != 0:
         raise RuntimeError(f"a clean release ended with {done.code}:\n{done.log[-3000:]}")
     workspace.warm_up(done.modules)
 
-    def traced(endpoint: Endpoint, good: bool, wanted: int) -> list[Place]:
-        version = workspace.version(good=good)
+    def traced(endpoint: Endpoint, command: Command, wanted: int) -> list[Place]:
         workspace.local("POST", "requests", {"record": True})
-        done = endpoint.deploy(version, agent="recorded-").finish()
+        done = command.finish()
         workspace.local("POST", "requests", {"record": False})
         if done.code != wanted:
-            raise RuntimeError(f"a clean release ended with {done.code}:\n{done.log[-3000:]}")
+            raise RuntimeError(f"a clean command ended with {done.code}:\n{done.log[-3000:]}")
         return places(workspace.local("GET", "requests"), endpoint.name, "recorded-")
 
-    return traced(endpoint, True, 0), traced(endpoint, False, 6), traced(workspace.endpoint(), True, 0)
+    def deploy(endpoint: Endpoint, *, good: bool = True) -> Command:
+        return endpoint.deploy(workspace.version(good=good), agent="recorded-")
 
-
-def cases_of(workspace: Workspace) -> list[Case]:
-    """The whole table."""
-    return table(*record(workspace))
+    deploy(endpoint).finish()  # from now on both slots stand, as in every later release
+    new = workspace.endpoint()
+    return Recorded(
+        release=traced(endpoint, deploy(endpoint), 0),
+        rollback=traced(endpoint, endpoint.rollback(agent="recorded-"), 0),
+        refused=traced(endpoint, deploy(endpoint, good=False), 6),
+        first=traced(new, deploy(new), 0),
+    )
 
 
 def run(

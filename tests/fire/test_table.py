@@ -24,7 +24,7 @@ def run(workspace: Workspace, count: int | None) -> None:
         os.environ.get("MLOPS_FIRE_REPORT") or ROOT / "build" / ("fire.md" if count is None else "fire-sample.md")
     )
     begin = time.monotonic()
-    cases = fire.cases_of(workspace)
+    cases = fire.record(workspace).table()
     chosen = cases if count is None else sample(cases, count, seed=SEED)
     results = fire.run(workspace, chosen, lanes=LANES_FULL if count is None else LANES)
     order = {(each.story, each.fault, str(each.place)): number for number, each in enumerate(cases)}
