@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops.azure.errors import translated
+from mlops.azure.transport import transport
 from mlops.errors import AzureError, PreconditionError
 from mlops.interrupts import stay_interruptible
 
@@ -29,10 +30,12 @@ QUIET: dict[str, Any] = {"show_progress": False, "enable_telemetry": False}
 
 
 def patience(settings: Settings) -> dict[str, Any]:
-    """How long the SDK's clients wait for an answer; without these they wait for five minutes."""
+    """How long the SDK's clients wait for an answer, without which it is five minutes, and their connections."""
+    http = settings.http
     return {
-        "connection_timeout": settings.http.connect_timeout_s,
-        "read_timeout": settings.http.read_timeout_s,
+        "connection_timeout": http.connect_timeout_s,
+        "read_timeout": http.read_timeout_s,
+        "transport": transport(http.connect_timeout_s, http.read_timeout_s),
     }
 
 
