@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from mlops.cli import history as shown
 from mlops.console import Console
 from mlops.ledger import Kind, Record, approved, history, idle_since, machine, unfinished
+from mlops.ledger.holder import lease_of
 from mlops.ledger.records import parse
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -279,6 +281,12 @@ def test_a_process_lives_until_it_is_dead() -> None:
         if described["started"]:
             assert machine.is_alive(described) is False  # not buried yet
     assert machine.is_alive(described) is False
+
+
+def test_a_lease_has_the_id_of_its_rollout() -> None:
+    rollout = uuid.uuid4()
+    assert lease_of(rollout.hex) == str(rollout)
+    assert uuid.UUID(lease_of("by hand"))
 
 
 @pytest.mark.parametrize("described", [None, {}, "x", {"pid": "1"}, {"pid": 0}, {"pid": -1, "boot": "x"}])

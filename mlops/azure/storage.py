@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, text
+from mlops.azure.transport import transport
 from mlops.errors import AzureError, PreconditionError
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
-ATTEMPTS = 5
+ATTEMPTS = 6
 LONGEST_PAUSE_S = 20.0
 TAKEN = frozenset({"LeaseAlreadyPresent", "LeaseIsBreakingAndCannotBeAcquired"})
 THERE = frozenset({"BlobAlreadyExists", "ConditionNotMet", "LeaseIdMissing"})
@@ -100,8 +101,7 @@ class AppendLog:
             f"{store.protocol}://{store.account_name}.blob.{store.endpoint}",
             store.container_name,
             credential=self._session.credential,
-            connection_timeout=self._session.settings.http.connect_timeout_s,
-            read_timeout=read_timeout_s,
+            transport=transport(self._session.settings.http.connect_timeout_s, read_timeout_s),
             retry_total=0,  # asked again below: the SDK's policy knows neither 429 nor Retry-After
             max_single_get_size=256 * 1024 * 1024,
         )
@@ -186,8 +186,11 @@ class AppendLog:
         self._call("copy", lambda: self._copy.upload_blob(data, overwrite=True))
         return self._call("write anew", empty, otherwise=dict.fromkeys(LOST, False)) and self.append(lease, data)
 
-    def release(self, lease: str, *, attempts: int = ATTEMPTS) -> None:
-        """Give that lease back; one that is gone already, or another one now, is fine."""
+    def release(self, lease: str, *, attempts: int = 3) -> None:
+        """Give that lease back; one that is gone already, or another one now, is fine.
+
+        Few attempts, as it ends by itself too.
+        """
 
         def release() -> bool:
             self._lease(lease).release()
@@ -236,7 +239,8 @@ class AppendLog:
         account = self._blob.account_name
         return AzureError(
             f"{action} '{self._path}.jsonl': this identity may not do so in the storage account '{account}'",
-            hint="give it the role Storage Blob Data Contributor on the account (new roles take minutes to work)",
+            hint="give it the role Storage Blob Data Contributor on the account (new roles take minutes to work), "
+            "and let this machine through the account's network rules",
         )
 
 

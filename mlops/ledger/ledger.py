@@ -1,0 +1,129 @@
+"""Lock and history of an endpoint in one append blob: who holds its lease may write to it, nobody else."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from mlops.azure.storage import AppendLog, Content
+from mlops.errors import MlopsError, UsageError
+from mlops.ledger.hold import Hold
+from mlops.ledger.holder import Held, Holder, lease_of
+from mlops.ledger.records import Record, parse
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+
+POLL_S = 1.0
+FOLDER = "mlops/endpoints"
+
+
+class Ledger:
+    """The records of one endpoint; they outlive it."""
+
+    most_appends = 40_000
+    """Then the blob is written anew; Azure's limit is 50,000."""
+
+    def __init__(self, session: Session, endpoint: str, *, lease_s: int | None = None) -> None:
+        if not re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]*", endpoint):
+            raise UsageError(f"'{endpoint}' is no name of an endpoint", hint="letters, digits and dashes")
+        self.session = session
+        self.endpoint = endpoint
+        self.lease_s = lease_s or session.settings.rollout.lease_s
+        self.log = AppendLog(session, f"{FOLDER}/{endpoint.lower()}", lease_s=self.lease_s)
+
+    def read(self) -> list[Record]:
+        """All records, oldest first; none where the endpoint has no ledger yet."""
+        return self.look()[0]
+
+    def look(self) -> tuple[list[Record], bool]:
+        """All records, and whether somebody holds the lease."""
+        content = self.log.read()
+        return self._parsed(content), content is not None and content.leased
+
+    def _parsed(self, content: Content | None) -> list[Record]:
+        records, bad = parse(content.data if content else b"")
+        if bad:
+            lines = "a line" if bad == 1 else f"{bad} lines"
+            self.session.console.warn(f"the ledger of '{self.endpoint}' has {lines} that cannot be read")
+        return records
+
+    @contextmanager
+    def hold(self, *, action: str, break_lease: bool = False, wait_s: float | None = None) -> Iterator[Hold]:
+        """Hold the endpoint's lease while the block runs; nobody else can write meanwhile.
+
+        The caller writes the ``begin`` record, at once, so that others can see who holds it.
+
+        Args:
+            action: deploy, rollback or recover; stands in the ``begin`` record.
+            break_lease: take it from whoever holds it.
+            wait_s: how long to wait for a lease that nobody renews; five seconds more than it lasts by default.
+
+        Raises:
+            Held: somebody else has it.
+        """
+        rollout = uuid.uuid4().hex
+        lease = lease_of(rollout)
+        try:
+            broken = self._take(lease, break_lease, self.lease_s + 5 if wait_s is None else wait_s)
+            hold = Hold(self, rollout, action, self._opened(lease), broken=broken)
+        except Held:
+            raise
+        except BaseException:
+            with suppress(MlopsError):
+                self.log.release(lease, attempts=1)
+            raise
+        with hold.renewed():
+            yield hold
+
+    def _opened(self, lease: str) -> list[Record]:
+        """The records, in a blob that has room for more."""
+        content = self.log.read()
+        if content and content.is_copy:
+            self.log.append(lease, content.data)  # who wrote it anew died half way
+        elif content and content.appends >= self.most_appends:
+            self.session.console.say(f"the ledger of '{self.endpoint}' is written anew, since it is long")
+            self.log.rewrite(lease, content.data)
+        return self._parsed(content)
+
+    def _take(self, lease: str, break_lease: bool, wait_s: float) -> bool:
+        """Acquire the lease; whether that of somebody who may be at work was broken for it."""
+        deadline = time.monotonic() + wait_s
+        buried: set[str] = set()
+        first: list[Record] | None = None
+        told = overruled = False
+        while not self.log.acquire(lease):
+            left_s = deadline - time.monotonic()
+            if break_lease and left_s > 0:
+                self.log.break_()
+                overruled = True
+                continue
+            records = self.read()
+            holder = Holder.of(records)
+            lives = holder.lives if holder else None
+            if holder and lives is False and holder.lease not in buried:
+                buried.add(holder.lease)  # once: the lease may be another's by now, who has not yet begun
+                self.log.release(holder.lease)
+                continue
+            first = records if first is None else first
+            writes = len(records) > len(first)
+            if (holder and (lives or writes)) or left_s <= 0:
+                raise self._held(holder)
+            if not told:
+                who = holder or "somebody who has just begun"
+                self.session.console.say(f"'{self.endpoint}' is held by {who}; waiting for up to {wait_s:.0f} s")
+                told = True
+            time.sleep(min(POLL_S, left_s))
+        return overruled
+
+    def _held(self, holder: Holder | None) -> Held:
+        run_url = holder.begin.text("run_url") if holder else ""
+        return Held(
+            f"the endpoint '{self.endpoint}' is being changed by {holder or 'somebody who has just begun'}",
+            hint="wait for its end (mlops endpoint history); mlops rollback does not wait",
+            details=[run_url] if run_url else (),
+        )
