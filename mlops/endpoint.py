@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops.azure import endpoints
 from mlops.errors import AzureError, PreconditionError
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
     from mlops.azure.session import Session
@@ -104,8 +109,21 @@ class Scorer:
 
         limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         timeout = httpx.Timeout(self.timeout_s, connect=min(self.connect_timeout_s, self.timeout_s))
-        async with httpx.AsyncClient(timeout=timeout, limits=limits) as client:
+        async with httpx.AsyncClient(timeout=timeout, limits=limits, verify=trust()) as client:
             yield Line(self, client, concurrency)
+
+
+def trust() -> ssl.SSLContext:
+    """The certificates that this process trusts; reading them takes longer than many an answer."""
+    named = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    return _trust(named, tuple(Path(path).stat().st_mtime_ns if path else 0 for path in named))
+
+
+@functools.lru_cache(maxsize=2)
+def _trust(_named: tuple[str | None, ...], _changed: tuple[int, ...]) -> ssl.SSLContext:
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 class Line:

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 from hypothesis import given
@@ -212,3 +215,15 @@ def test_the_key_is_sent_and_never_shown() -> None:
 
     assert found.asked[0].headers["Authorization"] == "Bearer s3cret-key"
     assert "s3cret" not in repr(found.scorer) + str(found.scorer) + repr(answer)
+
+
+def test_certificates_are_read_once_and_anew_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(Path(certifi.where()).read_bytes())
+    before = endpoint.trust()
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    named = endpoint.trust()
+    assert named is not before
+    assert endpoint.trust() is named
+    os.utime(bundle, (1, 1))
+    assert endpoint.trust() is not named

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.gate.measure import Measured
 from mlops.gate.quality import title
-from mlops.gate.words import LIVE_COLOUR, NEW_COLOUR, span
+from mlops.gate.words import LIVE_COLOUR, NEW_COLOUR, percent, span
 
 if TYPE_CHECKING:
     from mlops.gate.report import Report
@@ -109,7 +109,7 @@ def scores(figure: Any, report: Report) -> None:
     axes.set_xlim(min(bounds) - 0.35 * room, max(bounds) + 0.35 * room)
     axes.set_ylim(-0.6, len(shown) - 0.35)
     axes.set_yticks([y for y, _ in ticks], [name for _, name in ticks])
-    confidence = f"{shown[0].confidence:.0%}"
+    confidence = percent(shown[0].confidence)
     axes.set_xlabel(f"worse  ←  new − live, mean and {confidence} interval (scores from 0 to 1)  →  better")
     head = f"Score difference on {shown[0].pairs} prompts: {report.model}"
     axes.set_title(head, loc="left", fontsize=11)

@@ -38,11 +38,7 @@ def summary_line(report: Report) -> str:
 
 def refusal(report: Report, folder: Path) -> GateFailed:
     """The error for a report that did not pass: what was missed, and where the rest stands."""
-    missed = [
-        f"{item.title} is {number(item.measured)}, asked is {threshold(item)}"
-        for item in report.checks
-        if not item.passed
-    ]
+    missed = [f"{item.title} is {value(item)}, asked is {threshold(item)}" for item in report.checks if not item.passed]
     missed += [
         f"{item.title} is {span(item)}, allowed is a loss of {item.max_loss:g}"
         for item in report.comparisons
@@ -78,14 +74,14 @@ def markdown(report: Report) -> str:
     parts = [f"### Gate {HEADS[report.verdict]}: {report.model} in {slot} of {report.endpoint}"]
     parts.append(_asked(report))
     parts += [f"> {note}" for note in report.notes]
-    rows = [[item.title, number(item.measured), threshold(item), mark(item)] for item in report.checks]
+    rows = [[item.title, value(item), threshold(item), mark(item)] for item in report.checks]
     parts.append(markdown_table(["check", "measured", "asked", ""], rows))
     if report.comparisons:
         rows = [
             [item.title, number(item.candidate), number(item.live), span(item), loss(item), mark(item)]
             for item in report.comparisons
         ]
-        confidence = f"{report.comparisons[0].confidence:.0%} interval"
+        confidence = f"{percent(report.comparisons[0].confidence)} interval"
         header = ["quality", f"new ({slot})", "live", f"difference, {confidence}", "asked", ""]
         parts.append(markdown_table(header, rows))
     slots = [item for item in (report.candidate, report.live) if item is not None]
@@ -152,7 +148,7 @@ def soaks(found: Sequence[Soak]) -> str:
         missed = ", ".join(item.title for item in soak.checks if not item.passed) or "–"
         for slot in soak.slots:
             rows.append([
-                f"{soak.share} %", slot.slot, slot.requests, number(slot.success_rate), number(slot.p95_ms), missed,
+                f"{soak.share} %", slot.slot, slot.requests, percent(slot.success_rate), number(slot.p95_ms), missed,
                 "✓" if soak.verdict == "pass" else "✕",
             ])  # fmt: skip
     return markdown_table(["soak at", "slot", "probes", "answered", "p95 (ms)", "missed", ""], rows)
@@ -221,6 +217,19 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def percent(value: float) -> str:
+    """A share, as people say it."""
+    return "none" if math.isnan(value) else f"{100 * value:.3g} %"
+
+
+def value(item: Check) -> str:
+    """What a check measured."""
+    return percent(item.measured) if item.name.endswith("_rate") else number(item.measured)
+
+
 def threshold(item: Check) -> str:
     """What a check asks for."""
-    return "reported only" if item.threshold is None else f"{item.relation} {item.threshold:g}"
+    if item.threshold is None:
+        return "reported only"
+    limit = percent(item.threshold) if item.name.endswith("_rate") else f"{item.threshold:g}"
+    return f"{item.relation} {limit}"
