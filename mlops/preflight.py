@@ -51,7 +51,7 @@ class Preflight:
         size = "size not known" if self.model_bytes is None else _spoken(self.model_bytes)
         return [
             f"quota: {self._quota()}",
-            f"model: {size}; liveness is asked from second {liveness.initial_delay_s} on, "
+            f"probes: model {size}; liveness is asked from second {liveness.initial_delay_s} on, "
             f"readiness given up at second {self.probes.readiness.patience_s}",
             f"time: {self.duration.text()}",
         ]

@@ -152,7 +152,7 @@ def test_what_a_dry_run_prints() -> None:
         "quota: 12 vCPUs of standardDSv2Family for 2 × Standard_DS3_v2, 4 of them kept free for upgrades; 40 of 100 "
         "are free"
     )
-    assert lines[1] == "model: 7.64 GB; liveness is asked from second 153 on, readiness given up at second 460"
+    assert lines[1] == "probes: model 7.64 GB; liveness is asked from second 153 on, readiness given up at second 460"
     assert lines[2].startswith("time: about ")
     assert found.needs is not None
     kept = replace(found, needs=replace(found.needs, cores=0), model_bytes=None)

@@ -57,7 +57,7 @@ def deploy(
     session = connect(settings, run.console)
     model = models.find(session, settings, version)
     if dry_run:
-        look = rollout.look(session, settings, model, preview=preview, skip_gate=skip_gate is not None)
+        look = rollout.look(session, settings, model, preview=preview, skip_gate=skip_gate is not None, force=force)
         data = {"plan": look.plan, "preflight": look.preflight, "notes": look.notes, "model": model.name,
                 "version": model.version, "dry_run": True}  # fmt: skip
         label = f"{model.name}:{model.version}"
@@ -178,7 +178,7 @@ def plan_text(look: Look, model: str) -> str:
         f"model:    {model}",
         f"slot:     {plan.slot} ({plan.why})",
         f"traffic:  {way} on {plan.slot}",
-        *look.preflight.lines(),
+        *(f"{name + ':':<9} {text}" for name, _, text in (line.partition(": ") for line in look.preflight.lines())),
         *(f"note:     {note}" for note in look.notes),
     ]
     return "\n".join(lines)

@@ -28,7 +28,9 @@ class Look:
     notes: tuple[str, ...] = ()
 
 
-def look(session: Session, settings: Settings, version: ModelVersion, *, preview: bool, skip_gate: bool) -> Look:
+def look(
+    session: Session, settings: Settings, version: ModelVersion, *, preview: bool, skip_gate: bool, force: bool = False
+) -> Look:
     """Plan a deploy as :func:`~mlops.rollout.deploy` would; nothing is changed and no lease is taken.
 
     Raises:
@@ -48,7 +50,7 @@ def look(session: Session, settings: Settings, version: ModelVersion, *, preview
     if skip_gate:
         plan = dataclasses.replace(plan, steps=(100,), mirror=0)
     live = next((item for item in standing if item.name == plan.live), None)
-    if live is not None and (live.model, live.model_version) == (version.name, version.version):
+    if not force and live is not None and (live.model, live.model_version) == (version.name, version.version):
         notes.append(f"this version is live in {live.name} already: nothing would be done without --force")
     checked = preflight.check(session, settings, version, plan, standing)
     return Look(plan=plan, preflight=checked, skips_gate=skip_gate, notes=(*notes, *checked.warnings))

@@ -130,7 +130,11 @@ def release(
         raise told from None
     replaced = next(iter(plan.before), None)
     hold.write("end", outcome="released", traffic=work.traffic, left=replaced)
-    folder = work.write_report(logs=False)
+    folder = None
+    try:
+        folder = work.write_report(logs=False)
+    except OSError as error:
+        session.console.warn(f"the report could not be written: {error}")
     return Outcome(
         endpoint=name, slot=plan.slot, model=version.name, version=version.version, traffic=work.traffic,
         before=plan.before, scoring_url=seen.scoring_url, changed=True, rollout=hold.rollout,
