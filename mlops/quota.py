@@ -97,8 +97,8 @@ class Shortage:
         """Where to ask, for people."""
         family = f"'{self.family}'" if self.family else "this size's family"
         return (
-            f"ask for a limit of {self.used + self.needed} vCPUs of {family} (provider Machine Learning) at {PAGE}, or "
-            "choose another deployment.instance_type in mlops.yaml; mlops cleanup frees what nobody uses"
+            f"ask for quota, a limit of {self.used + self.needed} vCPUs of {family} (provider Machine Learning), at "
+            f"{PAGE}; or choose another deployment.instance_type in mlops.yaml; mlops cleanup frees what nobody uses"
         )
 
 

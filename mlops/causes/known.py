@@ -235,8 +235,8 @@ def _loading(facts: Facts) -> Cause | None:
     return Cause(
         kind="model does not load",
         what=f"the model does not load: {_told(facts.raised)}",
-        hint="the traceback below says where; the environment may lack a package, or have another version of one than "
-        "the model was trained with",
+        hint="the traceback in the server's log says where; the environment may lack a package, or have another "
+        "version of one than the model was trained with",
     )
 
 
@@ -263,7 +263,9 @@ def _not_ready(facts: Facts) -> Cause | None:
     if READY.search(facts.server):
         what = "the model was loaded, but the server did not answer its probes"
     return Cause(
-        kind="not ready", what=what, hint="look at the log below; mlops endpoint logs shows more of it, if it stands"
+        kind="not ready",
+        what=what,
+        hint="mlops endpoint logs shows more of the server's log, as long as the slot stands",
     )
 
 

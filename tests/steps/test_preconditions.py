@@ -85,19 +85,18 @@ def test_a_size_without_an_allow_list_must_be_offered_and_have_gpus(workbench: B
         training.check_compute(workbench.session, with_size(workbench.settings, size), base=None, create=False)
 
 
-def test_missing_quota_is_a_precondition_and_leaves_no_traffic(bench: Bench) -> None:
+def test_missing_quota_is_a_precondition_and_nothing_is_made(bench: Bench) -> None:
     with pytest.raises(PreconditionError, match=r"[Qq]uota") as caught:
         rollout.deploy(bench.session, bench.settings, bench.model("1", QUESTIONS), test_rows=bench.rows)
 
     assert "quota" in (caught.value.hint or "")
-    found = endpoints.get(bench.session, bench.settings.endpoint.name)
-    assert found is not None
-    assert found.live == ()
+    assert endpoints.get(bench.session, bench.settings.endpoint.name) is None
 
 
 def test_a_name_that_somebody_has_is_a_precondition(bench: Bench) -> None:
     taken = bench.settings.endpoint.model_copy(update={"name": "somebodys"})
-    settings = bench.settings.model_copy(update={"endpoint": taken})
+    small = bench.settings.deployment.model_copy(update={"instance_type": "Standard_DS3_v2"})
+    settings = bench.settings.model_copy(update={"endpoint": taken, "deployment": small})
 
     with pytest.raises(PreconditionError, match="already an endpoint with this name"):
         rollout.deploy(bench.session, settings, bench.model("1", QUESTIONS), test_rows=bench.rows)
