@@ -150,8 +150,8 @@ def show(run: Run, outcome: Outcome) -> None:
         f'next:    mlops endpoint score "…"{named}' + ("   ·   the way back: mlops rollback" if back else ""),
     ]
     rows: list[list[Any]] = [
-        ["before", before],
-        ["now", now],
+        ["before", f"{before}: {outcome.replaced}" if outcome.replaced else before],
+        ["now", f"{now}: {outcome.model}:{outcome.version}"],
         ["url", outcome.scoring_url],
         *([["way back", "`mlops rollback`"]] if back else []),
     ]

@@ -92,7 +92,8 @@ class UnderWay:
             "verdict", what=what, verdict=verdict, slot=self.plan.slot, model=self.version.name,
             version=self.version.version, **facts,
         )  # fmt: skip
-        self.mark(f"{what}: {verdict}", verdict)
+        share = facts.get("share")
+        self.mark(what if share is None else f"{what} {share} %", verdict)
 
     def check_unchanged(self) -> None:
         """Traffic moves only to what was judged, from where it was: somebody may have changed either by hand.
