@@ -103,18 +103,17 @@ def interval(differences: Sequence[float], *, confidence: float, seed: int) -> t
     if max(differences) - min(differences) < TOLERANCE:
         middle = mean(differences)
         return middle, middle
-    import numpy as np
     from scipy.stats import bootstrap
 
     found = bootstrap(
-        (np.asarray(differences, dtype=float),),
-        np.mean,
+        (list(differences),),
+        lambda drawn, axis: drawn.mean(axis=axis),
         vectorized=True,
         n_resamples=RESAMPLES,
         batch=1000,
         confidence_level=confidence,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=seed,
     ).confidence_interval
     middle = mean(differences)
     return min(float(found.low), middle), max(float(found.high), middle)
