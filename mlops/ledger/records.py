@@ -135,8 +135,8 @@ def history(records: Sequence[Record], *, held: bool = False) -> list[Entry]:
 def _entry(rollout: str, own: Sequence[Record], cut_off: str) -> Entry:
     begin = own[0]
     end = next((record for record in reversed(own) if record.kind == "end"), None)
-    before = next((record.shares("before") for record in own if "before" in record.facts), {})
-    after = before
+    planned = next((record.shares("before") for record in own if "before" in record.facts), None)
+    after = planned or {}
     for record in own:
         if record.kind in ("moved", "end") and "traffic" in record.facts:
             after = record.shares("traffic")
@@ -155,7 +155,7 @@ def _entry(rollout: str, own: Sequence[Record], cut_off: str) -> Entry:
         version=last("version"),
         slot=last("slot"),
         verdicts=tuple(_verdict(record) for record in own if record.kind == "verdict"),
-        before=before,
+        before=after if planned is None else planned,  # one that came to no plan has moved nothing
         after=after,
         outcome=end.text("outcome") if end else cut_off,
         reason=begin.text("reason"),

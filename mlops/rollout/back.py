@@ -85,7 +85,7 @@ def _back(
         hold.write("end", outcome="rolled_back", traffic=now)
         return _outcome(hold, found, live, before=now, note="the rollout that was under way is undone")
     try:
-        goal = version or the_one_before(session, hold.records(), live, name)
+        goal = version or the_one_before(session, hold.records(), live, standing, name)
         if skip_gate is None and not approved(hold.records(), goal.name, goal.version) and not _is(live, goal):
             raise PreconditionError(
                 f"the version '{goal.version}' has not passed the gate of '{name}'",
@@ -94,11 +94,14 @@ def _back(
     except MlopsError as error:
         hold.write("end", outcome="failed", traffic=now, error=error.message)
         raise
-    if live is not None and _is(live, goal):
+    if version is not None and live is not None and _is(live, goal):
         _stay(session, hold, name, now)
         hold.write("end", outcome="unchanged", traffic=now, slot=live.name)
         return _outcome(hold, found, live, before=now, note="was live already")
-    ready = [item for item in standing if _is(item, goal) and item.state.lower() == "succeeded"]
+    ready = [
+        item for item in standing if _is(item, goal) and item.state.lower() == "succeeded"
+        and (version is not None or item is not live)  # the same version in both: it was deployed anew with --force
+    ]  # fmt: skip
     if not ready:
         session.console.say(f"no slot holds {goal.name}:{goal.version}; it is deployed again")
         why = skip_gate or "a rollback to a version that has passed before"
@@ -133,14 +136,21 @@ def _switch(
     )  # fmt: skip
 
 
-def the_one_before(session: Session, records: Sequence[Record], live: Deployment | None, name: str) -> ModelVersion:
-    """The version that was live before the one that is live now, by the endpoint's history.
+def the_one_before(
+    session: Session, records: Sequence[Record], live: Deployment | None, standing: Sequence[Deployment], name: str
+) -> ModelVersion:
+    """The version that was live before what is live now, by the endpoint's history.
+
+    It is the same version where that was deployed anew and its older slot still stands.
 
     Raises:
         PreconditionError: the history knows none, or the model has it no more.
     """
-    for model, version in (*replaced_by(records, live), *were_live(records)):
-        if live is not None and (model, version) == (live.model, live.model_version):
+    others = {(item.model, item.model_version) for item in standing if live is None or item.name != live.name}
+    replaced = replaced_by(records, live)
+    for model, version in (*replaced, *were_live(records)):
+        same = live is not None and (model, version) == (live.model, live.model_version)
+        if same and not ((model, version) in replaced and (model, version) in others):
             continue
         found = models.get(session, model, version)
         if found is not None:
