@@ -279,3 +279,13 @@ def test_a_job_that_is_gone_is_only_warned_of(bench: Bench) -> None:
 
 def test_a_model_that_is_not_there_has_no_known_size(bench: Bench) -> None:
     assert artifacts.model_bytes(bench.session, ModelVersion(name="nothing", version="1", id="")) is None
+
+
+@pytest.mark.parametrize("fault", [{"kind": "status", "status": 429}, {"kind": "drop"}])
+def test_a_listing_that_fails_once_is_asked_again(bench: Bench, fault: dict[str, object]) -> None:
+    version = bench.model("1", QUESTIONS)
+    client.request("faults", method="POST", body={**fault, "match": {"host": "blob", "query": "comp=list"}})
+
+    size = sum(file.stat().st_size for file in (bench.folder / "1").rglob("*"))
+    assert artifacts.model_bytes(bench.session, version) == size
+    assert client.request("faults")[-1]["matched"] >= 1
