@@ -105,7 +105,7 @@ def in_words(age: timedelta) -> str:
     seconds = max(age.total_seconds(), 0)
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
+            return f"{f'{seconds / size:.1f}'.removesuffix('.0')} {unit}"
     return f"{seconds:.0f} s"
 
 

@@ -164,7 +164,7 @@ def _protected_preview(standing: Standing, rules: Rules) -> str | None:
 def decide_slot(slot: Deployment, endpoint: Endpoint, rollouts: Rollouts, rules: Rules) -> Decision:
     """Whether a slot is stale: failed, or without traffic past its grace."""
     since = _idle_since(slot, rollouts)
-    age = rules.now - since if since else None
+    age = rules.now - since if since and not share(endpoint.traffic, slot.name) else None
 
     def decision(action: Action, why: str) -> Decision:
         machines = [(slot.instance_type, slot.instance_count)] if action != "keep" else []
@@ -180,11 +180,11 @@ def decide_slot(slot: Deployment, endpoint: Endpoint, rollouts: Rollouts, rules:
         return decision("keep", "not known since when it is idle")
     if slot.state.lower() == "failed":
         if age < rules.failed_after:
-            return decision("keep", f"failed; kept {in_words(rules.failed_after)} to be looked at")
+            return decision("keep", f"failed, kept for {in_words(rules.failed_after)} to be looked at")
         return decision("delete", "failed")
     if age < rules.grace:
-        return decision("keep", f"idle; kept {in_words(rules.grace)} for a rollback")
-    return decision("delete", f"idle past its grace of {in_words(rules.grace)}")
+        return decision("keep", f"idle, has {in_words(rules.grace)} of grace")
+    return decision("delete", f"idle, past {in_words(rules.grace)} of grace")
 
 
 def _protected_slot(slot: Deployment, endpoint: Endpoint, rollouts: Rollouts) -> str | None:

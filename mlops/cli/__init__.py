@@ -24,9 +24,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "register": ("mlops.cli.models", "register", "Register a job's model under its timestamp."),
     "deploy": ("mlops.cli.deploy", "deploy", "Deploy a model version blue/green, behind the gate."),
     "rollback": ("mlops.cli.deploy", "rollback", "Put the version before back into traffic."),
-    "endpoint": ("mlops.cli.endpoint", "endpoint", "Status, a question, logs, history of the endpoint."),
+    "endpoint": ("mlops.cli.endpoint", "endpoint", "List, status, a question, logs, history of the endpoint."),
     "payload": ("mlops.cli.payload", "payload", "Build and check scoring requests."),
-    "cleanup": ("mlops.cli.cleanup", "cleanup", "Delete stale preview endpoints."),
+    "cleanup": ("mlops.cli.cleanup", "cleanup", "Delete what is stale: old previews, idle and failed slots."),
     "local": ("mlops.cli.local", "local", "The local workspace: start, stop, status, env, logs, reset."),
 }
 

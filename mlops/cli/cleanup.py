@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from mlops.cleanup import Decision, Found, Result, Saving
 
 HEADER = ["what", "why", "age", "per month"]
-VERBS = {"delete": "delete", "archive": "archive", "scale_down": "scale down", "keep": "keep"}
+VERBS = {
+    "delete": ("delete", "deleted"),
+    "archive": ("archive", "archived"),
+    "scale_down": ("scale down", "scaled down"),
+    "keep": ("keep", "kept"),
+}
 KINDS = {"endpoint": "endpoints", "slot": "slots", "version": "model versions", "cluster": "clusters"}
 
 
@@ -65,8 +70,10 @@ def cleanup(
     results: list[Result] = []
     wet = bool(found.stale) and not dry_run
     if wet and not yes:
-        run.console.err.print(_table(found, given.currency))
-        wet = sys.stdin.isatty() and click.confirm(f"Go on with {_count(found.stale)}?", err=True)
+        wet = sys.stdin.isatty()
+        if wet:
+            run.console.err.print(_table(found, given.currency))
+            wet = click.confirm(f"Go on with {_count(found.stale)}?", err=True)
     if wet:
         with run.console.step(f"Clean up {_count(found.stale)}") as step:
             results = steps.carry_out(session, found.decisions, steps.rules(run.settings, older_than=age))
@@ -136,7 +143,14 @@ def _outcomes(results: Sequence[Result]) -> dict[tuple[str, str], Result]:
 
 def _sorted(found: Found) -> list[Decision]:
     """What goes first, then what stays."""
-    return [*found.stale, *(item for item in found.decisions if not item.stale)]
+    return [item for action in VERBS for item in found.decisions if item.action == action]
+
+
+def _verb(item: Decision, outcomes: Mapping[tuple[str, str], Result]) -> str:
+    result = outcomes.get((item.kind, item.title))
+    if result is None:
+        return VERBS[item.action][0]
+    return VERBS[item.action][1] if result.outcome == "done" else result.outcome
 
 
 def _row(item: Decision, currency: str, outcomes: Mapping[tuple[str, str], Result]) -> list[str]:
@@ -145,18 +159,27 @@ def _row(item: Decision, currency: str, outcomes: Mapping[tuple[str, str], Resul
     from mlops.inventory import in_words
 
     result = outcomes.get((item.kind, item.title))
-    why = item.why if result is None or result.outcome == "done" else f"{result.outcome}: {result.why}"
+    why = item.why if result is None or result.outcome == "done" else result.why
     age = in_words(timedelta(seconds=item.age_s)) if item.age_s is not None else ""
-    return [VERBS[item.action], item.title, why, age, item.saving.in_words(currency) if item.stale else ""]
+    return [_verb(item, outcomes), item.title, why, age, item.saving.in_words(currency) if item.stale else ""]
 
 
 def _table(found: Found, currency: str, results: Sequence[Result] = ()) -> Table:
+    """One heading per verb; a slot stands under its endpoint, so that names fit on a terminal."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, caption_justify="left", caption_style="bold")
-    for title in ("", *HEADER):
+    for title in HEADER:
         table.add_column(title, overflow="fold", justify="right" if title == "per month" else "left")
     outcomes = _outcomes(results)
+    heading, above = "", ""
     for item in _sorted(found):
-        table.add_row(*_row(item, currency, outcomes), style=None if item.stale else "dim")
+        verb, title, *rest = _row(item, currency, outcomes)
+        if verb != heading:
+            heading, above = verb, ""
+            table.add_row(verb.upper(), style="bold")
+        whole, mark, part = title.partition("/" if item.kind == "slot" else ":")
+        name = whole if not mark else f"  {part}" if whole == above else f"{whole}\n  {part}"
+        above = whole
+        table.add_row(name, *([f"\n{cell}" for cell in rest] if "\n" in name else rest))
     return table

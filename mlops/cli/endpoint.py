@@ -91,10 +91,11 @@ def list_(run: Run) -> None:
         )
     for line in shown:
         table.add_row(*line)
+    cells = [[cell.replace("\n", " · ") for cell in line] for line in shown]
     run.console.result(
         {"endpoints": rows}, table if rows else "there is no endpoint; mlops deploy makes one",
         outputs={"endpoints": [row["endpoint"] for row in rows]},
-        summary=f"### {len(rows)} endpoints\n\n{markdown_table(header, shown)}",
+        summary=f"### {len(rows)} endpoints\n\n{markdown_table(header, cells)}",
     )  # fmt: skip
     problems = [f"{standing.endpoint.name}: {standing.problem}" for standing in found if standing.problem]
     if problems:
