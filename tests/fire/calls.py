@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,35 @@ HOSTS = {
     "api": r"\.api\.azureml\.ms$|^ml\.azure\.com$",
     "blob": r"\.blob\.core\.windows\.net$",
 }
+
+
+NAMES = (
+    (r"^/?$", "workspace"),
+    (r"/deployments/\{slot\}/getLogs$", "logs"),
+    (r"/deployments/\{slot\}$", "deployment"),
+    (r"/deployments$", "deployments"),
+    (r"/onlineEndpoints/\{e\}/listKeys$", "keys"),
+    (r"/onlineEndpoints/\{e\}$", "endpoint"),
+    (r"^/operation/oe$", "operation of the endpoint"),
+    (r"^/operation/od$", "operation of the deployment"),
+    (r"/mlops/endpoints/\{e\}\.jsonl$", "ledger"),
+    (r"/mlops/endpoints/\{e\}\.copy\.jsonl$", "copy of the ledger"),
+    (r"^/models/\w+/versions/\{number\}$", "model version"),
+    (r"^/models/\w+/versions$", "model versions"),
+    (r"^/codes/.*/startPendingUpload$", "place for the code"),
+    (r"^/codes/.*/\{number\}$", "code version"),
+    (r"^/codes/", "code versions"),
+    (r"^/environments/", "environment"),
+    (r"/listSecrets$", "secret of the datastore"),
+    (r"^/datastores", "datastore"),
+    (r"/usages$", "quota"),
+    (r"^/upload-", "code file"),
+    (r"/LocalUpload/", "files of the environment"),
+    (r"/az-ml-artifacts/", "older files of the environment"),
+    (r"/vmSizes$", "sizes"),
+    (r"^/azureml-blobstore-\{id\}$", "list of the model's files"),
+)
+"""What people call what is behind a path."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +124,14 @@ class Kind:
         }  # fmt: skip
 
     def __str__(self) -> str:
-        where = self.path.removeprefix("/onlineEndpoints/").removeprefix("/")
-        where = re.sub(r"^azureml-blobstore-\{id\}/", "", where)
-        shown = {"score": "score", "login": "login"}.get(self.service, where or "workspace")
-        return f"{self.method} {shown}" + (f"?{self.query}" if self.query else "")
+        if self.service in ("score", "login"):
+            return f"{self.method} {self.service}"
+        if self.query == "lease":
+            return "lease of the ledger"
+        name = next((name for pattern, name in NAMES if re.search(pattern, self.path)), self.path)
+        if self.query == "appendblock":
+            return "append to the ledger"
+        return f"{self.method} {'metadata of the ' if self.query == 'metadata' else ''}{name}"
 
 
 @dataclass(frozen=True)
@@ -111,11 +144,14 @@ class Place:
     since_nth: int
     total: int
     """Which of all of its kind it is."""
+    stage: str = ""
+    """What the ledger said last."""
 
     def __str__(self) -> str:
+        since = f"after {self.since}" if self.since and self.since.query != "appendblock" else ""
+        stage = ", ".join(filter(None, (self.stage, since)))
         which = f" ({self.nth})" if self.nth > 1 else ""
-        since = f"{self.since} ({self.since_nth})" if self.since_nth > 1 else f"{self.since}"
-        return f"{self.kind}{which}" + (f" after {since}" if self.since else "")
+        return f"{stage or 'at first'}: {self.kind}{which}"
 
     def rule(self, endpoint: str, agent: str) -> dict[str, Any]:
         """The part of a fault rule that says where."""
@@ -125,10 +161,11 @@ class Place:
         return rule
 
 
-def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str) -> list[Place]:
+def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str, stages: Sequence[str] = ()) -> list[Place]:
     """Every call of the command that bears the agent's name, and of its requests to the endpoint.
 
-    Of polls only the first after each change is a place, of requests to the model the first and one in the middle.
+    ``stages`` says in a word what each append to the ledger is. Of polls only the first after each change is a place, of
+    requests to the model the first and one in the middle.
     """
     ours = [entry for entry in trace if agent in entry["agent"] or entry["host"].startswith(f"{endpoint}.")]
     kinds = [Kind.of(entry, endpoint) for entry in ours]
@@ -136,12 +173,15 @@ def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str) -> lis
     here: Counter[Kind] = Counter()
     found: list[Place] = []
     since: Kind | None = None
+    appended = 0
     for kind in kinds:
         here[kind] += 1
         total[kind] += 1
         if not kind.polls or here[kind] == 1:
             before = total[since] - (since == kind) if since else 0
-            found.append(Place(kind, here[kind], since, before, total[kind]))
+            stage = stages[min(appended, len(stages)) - 1] if appended and stages else ""
+            found.append(Place(kind, here[kind], since, before, total[kind], stage))
+        appended += kind.query == "appendblock"
         if kind.changes:
             since, here = kind, Counter()
     return _thinned(found)

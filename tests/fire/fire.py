@@ -7,9 +7,10 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.fire import aftermath
 from tests.fire.calls import Place, places
@@ -171,7 +172,8 @@ def record(workspace: Workspace) -> Recorded:
         workspace.local("POST", "requests", {"record": False})
         if done.code != wanted:
             raise RuntimeError(f"a clean command ended with {done.code}:\n{done.log[-3000:]}")
-        return places(workspace.local("GET", "requests"), endpoint.name, "recorded-")
+        trace = workspace.local("GET", "requests")
+        return places(trace, endpoint.name, "recorded-", stages(endpoint.ledger()))
 
     def deploy(endpoint: Endpoint, *, good: bool = True) -> Command:
         return endpoint.deploy(workspace.version(good=good), agent="recorded-")
@@ -184,6 +186,24 @@ def record(workspace: Workspace) -> Recorded:
         refused=traced(endpoint, deploy(endpoint, good=False), 6),
         first=traced(new, deploy(new), 0),
     )
+
+
+def stages(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What each record of the last rollout says, in a word or two."""
+    found: list[str] = []
+    for record in records:
+        if record["kind"] == "begin":
+            found = []
+        facts = record["facts"]
+        shares = facts.get("wanted") or facts.get("traffic") or {}
+        which = {
+            "verdict": f"{facts.get('what')} {facts.get('share') or ''} {facts.get('verdict')}",
+            "traffic": f"traffic {max(shares.values(), default=0)} wanted",
+            "moved": f"traffic {max(shares.values(), default=0)} seen",
+            "end": f"end: {facts.get('outcome')}",
+        }.get(record["kind"], record["kind"])
+        found.append(" ".join(which.split()))
+    return found
 
 
 def run(

@@ -63,7 +63,7 @@ def matrix(results: Sequence[Result]) -> list[str]:
     """Places down, faults across."""
     faults = [fault for fault in FAULTS if any(result.fault == fault for result in results)]
     found = {(result.place, result.fault): cell(result) for result in results}
-    lines = [f"| call | {' | '.join(faults)} |", "|---|" + "---|" * len(faults)]
+    lines = [f"| what has happened: the call | {' | '.join(faults)} |", "|---|" + "---|" * len(faults)]
     for place in dict.fromkeys(result.place for result in results):
         cells = [found.get((place, fault), "") for fault in faults]
         lines.append(f"| {place} | {' | '.join(cells)} |")

@@ -137,6 +137,8 @@ class Workspace:
         self.env = {**self._base, **{name: value for name, value in given.items() if value is not None}}
         for name in [name for name, value in given.items() if value is None]:
             self.env.pop(name, None)
+        own = str(self.folder / "home" / "local" / "tls" / "ca.pem")  # without the public roots: it is read often
+        self.env |= dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), own)
         self._zygote = subprocess.Popen(
             [sys.executable, "tests/fire/zygote.py", str(self._socket)], cwd=ROOT, env=self.env
         )

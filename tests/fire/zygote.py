@@ -52,9 +52,12 @@ def run(argv: list[str], env: dict[str, str], log: str) -> int:
     warnings.simplefilter("ignore")
     from mlops import cli
     from mlops.azure import session
+    from mlops.gate import pictures
 
-    # The workspace runs and its variables are set: what is left out is one more process that would find that out.
+    # Left out: a process that would find out that the workspace runs and its variables are set; and the report's
+    # pictures, which take as long as the rollout.
     vars(session)["enter_local_workspace"] = lambda: None
+    vars(pictures)["draw"] = lambda *_: []
     try:
         return cli.run(argv)
     except BaseException:
