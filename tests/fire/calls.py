@@ -164,8 +164,8 @@ class Place:
 def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str, stages: Sequence[str] = ()) -> list[Place]:
     """Every call of the command that bears the agent's name, and of its requests to the endpoint.
 
-    ``stages`` says in a word what each append to the ledger is. Of polls only the first after each change is a place, of
-    requests to the model the first and one in the middle.
+    ``stages`` says in a word what each append to the ledger is. Of polls only the first after each change is a place,
+    of requests to the model the first and one in the middle.
     """
     ours = [entry for entry in trace if agent in entry["agent"] or entry["host"].startswith(f"{endpoint}.")]
     kinds = [Kind.of(entry, endpoint) for entry in ours]
