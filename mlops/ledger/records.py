@@ -173,14 +173,20 @@ def _verdict(record: Record) -> str:
 
 
 def approved(records: Iterable[Record], model: str, version: str) -> bool:
-    """Whether that version has passed the gate here once, or was let through with a reason."""
-    return any(
-        record.kind == "verdict"
-        and record.text("model") == model
-        and record.text("version") == str(version)
-        and (record.text("what"), record.text("verdict")) in (("gate", "pass"), ("skipped", "skipped"))
-        for record in records
-    )
+    """Whether that version may have traffic here: it passed the gate, or was let through with a reason.
+
+    One that failed a soak since then may not, before it has passed again.
+    """
+    found = False
+    for record in records:
+        if (record.kind, record.text("model"), record.text("version")) != ("verdict", model, str(version)):
+            continue
+        what, verdict = record.text("what"), record.text("verdict")
+        if (what, verdict) in (("gate", "pass"), ("skipped", "skipped")):
+            found = True
+        elif (what, verdict) == ("soak", "fail"):
+            found = False
+    return found
 
 
 def idle_since(records: Iterable[Record], slot: str) -> datetime | None:

@@ -200,9 +200,9 @@ def _deploy(work: UnderWay, spec: endpoints.DeploymentSpec, *, anew: bool) -> No
             made = endpoints.deploy(work.session, spec, anew=anew)
         except (AzureError, PreconditionError) as error:
             failure = causes.failure(work.session, work.settings, spec.endpoint, spec.name, error)
-            if failure.error is error:
-                raise
-            raise failure.error from error
+            if failure.logs:
+                error.details = (*error.details, f"both logs, whole: {work.save_logs(failure.logs)}")
+            raise
         seconds = time.monotonic() - begin
         step.note = f"{made.instance_count} × {made.instance_type}"
     work.hold.write(

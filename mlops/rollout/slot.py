@@ -10,6 +10,7 @@ from mlops import gate
 from mlops.azure import endpoints
 from mlops.errors import UsageError
 from mlops.payload import check_text
+from mlops.probes import server_variables
 from mlops.resources import MANAGED_BY, MANAGED_TAG, ModelVersion, Probes
 
 if TYPE_CHECKING:
@@ -62,6 +63,6 @@ def deployment_spec(
         max_concurrent_requests=wanted.max_concurrent_requests,
         request_timeout_ms=wanted.request_timeout_ms,
         probes=probes,
-        variables=wanted.variables,
+        variables={**server_variables(probes), **wanted.variables},
         tags={MANAGED_TAG: MANAGED_BY, VERSION_TAG: version.version, **skipped},
     )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlops import gate
 from mlops.azure import endpoints
 from mlops.azure.endpoints import shares
+from mlops.azure.errors import UnavailableError
 from mlops.endpoint import Scorer, scorer
 from mlops.errors import MlopsError, PreconditionError
 from mlops.ledger import Overruled
@@ -20,11 +21,12 @@ from mlops.resources import Endpoint, ModelVersion
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
-    from mlops.ledger import Hold
+    from mlops.ledger import Hold, Kind
     from mlops.settings import Settings
     from mlops.slots import Plan
 
 LOG_LINES = 500
+RESTORE = "restore"
 
 
 @dataclass
@@ -76,13 +78,21 @@ class UnderWay:
         """Set the traffic map and read it back; the intent stands in the history before the call."""
         wanted, copies = dict(traffic), dict(mirror or {})
 
+        def noted(kind: Kind, **facts: Any) -> None:
+            try:
+                self.hold.write(kind, **facts)
+            except UnavailableError:
+                if what != RESTORE:
+                    raise
+                self.hold.check()  # to put back what was there is right, also while nothing can be written down
+
         def intent() -> None:
-            self.hold.write("traffic", wanted=wanted, mirror=copies, what=what)
+            noted("traffic", wanted=wanted, mirror=copies, what=what)
 
         self.mark(what)
         seen = endpoints.set_traffic(self.session, self.name, wanted, mirror=copies, fence=intent)
         self.traffic = shares(seen.traffic)
-        self.hold.write("moved", traffic=self.traffic, mirror=shares(seen.mirror))
+        noted("moved", traffic=self.traffic, mirror=shares(seen.mirror))
         self.mark(what)
         return seen
 
@@ -142,7 +152,7 @@ class UnderWay:
             if self.plan.slot not in now and not shares(found.mirror):
                 console.warn(f"somebody else set the traffic of {self.name} to {now or 'none'}; it stays")
                 return True
-            self.move(before, what="restore")
+            self.move(before, what=RESTORE)
             console.warn(f"the traffic of {self.name} is back at {before or 'none'}")
             self._ask_once(before)
         except Overruled as error:
@@ -170,9 +180,7 @@ class UnderWay:
         if self.report is None:
             return None
         self.report = dataclasses.replace(self.report, soaks=tuple(self.soaks), timeline=tuple(self.timeline))
-        if self.folder is None:
-            stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
-            self.folder = self.settings.home / "reports" / f"{self.name}-{self.plan.slot}-{stamp}"
+        self.folder = self.folder or self._new_folder()
         found: dict[str, str] = {}
         for container in endpoints.CONTAINERS if logs else ():
             with contextlib.suppress(MlopsError):  # a report without logs is better than none
@@ -180,3 +188,16 @@ class UnderWay:
                     self.session, self.name, self.plan.slot, container=container, lines=LOG_LINES
                 )
         return gate.write(self.report, self.folder, logs=found)
+
+    def save_logs(self, logs: Mapping[str, str]) -> Path:
+        """Keep the logs of a slot that did not come up; there is no report of it yet."""
+        folder = self._new_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in logs.items():
+            (folder / f"{name}.log").write_text(text, encoding="utf-8")
+        self.session.console.outputs({"report": str(folder)})
+        return folder
+
+    def _new_folder(self) -> Path:
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+        return self.settings.home / "reports" / f"{self.name}-{self.plan.slot}-{stamp}"
