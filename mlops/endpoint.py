@@ -33,6 +33,8 @@ RETRIED = frozenset({429, 503})
 """Answers that mean "not now"; every other one is final."""
 ATTEMPTS = 5
 LONGEST_PAUSE_S = 30.0
+KEPT_S = 30.0
+"""How long an idle connection is kept: over the pauses between rounds of a gate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ class Answer:
     """What came back for one request.
 
     Attributes:
-        status: the HTTP status; 408 too where this side gave up waiting, 0 where the endpoint was not reached.
+        status: the HTTP status; 408 too where this side gave up waiting, 0 where the endpoint, or the slot that was
+            asked, was not reached.
         latency_ms: from the last attempt's first byte sent to its last byte read.
         texts: the generated answers, one per conversation; empty unless the request succeeded.
         slot: the deployment that answered, by its header.
@@ -107,7 +110,9 @@ class Scorer:
         """Connections that are kept over many calls, ``concurrency`` of them."""
         import httpx
 
-        limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        limits = httpx.Limits(
+            max_connections=concurrency, max_keepalive_connections=concurrency, keepalive_expiry=KEPT_S
+        )
         timeout = httpx.Timeout(self.timeout_s, connect=min(self.connect_timeout_s, self.timeout_s))
         async with httpx.AsyncClient(timeout=timeout, limits=limits, verify=trust()) as client:
             yield Line(self, client, concurrency)
@@ -159,7 +164,7 @@ class Line:
             if answer.status not in RETRIED or attempt == self._scorer.attempts:
                 break
             await asyncio.sleep(pause_s(retry_after, attempt - 1))
-        return replace(answer, attempts=attempt)
+        return replace(of(answer, slot), attempts=attempt)
 
     async def _once(self, payload: Mapping[str, Any], slot: str | None) -> tuple[Answer, str | None]:
         import httpx
@@ -183,6 +188,14 @@ class Line:
             waited_ms = (time.perf_counter() - begin) * 1000
             return Answer(status=0, latency_ms=waited_ms, error=f"{type(error).__name__}: {error}"), None
         return read(response, (time.perf_counter() - begin) * 1000), response.headers.get("Retry-After")
+
+
+def of(answer: Answer, slot: str | None) -> Answer:
+    """An answer of the slot that was asked; one that another slot gave in its place says nothing of it."""
+    if slot is None or answer.slot is None or answer.slot.lower() == slot.lower():
+        return answer
+    error = f"'{answer.slot}' answered, asked was '{slot}'"
+    return replace(answer, status=0, texts=(), completion_tokens=None, error=error)
 
 
 def pause_s(retry_after: str | None, attempt: int) -> float:

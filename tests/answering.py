@@ -76,7 +76,7 @@ def answering(reply: Answering, **scorer: Any) -> Iterator[Endpoint]:
                 self.send_response(found.status)
                 for name, value in {"Content-Length": str(len(raw)), **found.headers}.items():
                     self.send_header(name, value)
-                if asked.slot:
+                if asked.slot and SLOT_HEADER not in found.headers:
                     self.send_header(SLOT_HEADER, asked.slot)
                 self.end_headers()
                 self.wfile.write(raw)

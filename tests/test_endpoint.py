@@ -149,6 +149,14 @@ def test_a_slot_is_named_for_one_request_alone() -> None:
     assert [answer.slot for answer in answers] == ["blue", None, "green"]
 
 
+def test_an_answer_of_another_slot_says_nothing_of_the_one_asked() -> None:
+    with answering(lambda _: Reply({"output": "a"}, headers={"azureml-model-deployment": "Blue"})) as found:
+        live, named, other = found.scorer.ask_all([PAYLOAD] * 3, slots=[None, "blue", "green"], concurrency=1)
+
+    assert (live.ok, named.ok, named.slot) == (True, True, "Blue")
+    assert (other.status, other.texts, other.error) == (0, (), "'Blue' answered, asked was 'green'")
+
+
 def test_answers_come_in_the_order_of_the_payloads() -> None:
     def reply(asked: Asked) -> Reply:
         return Reply({"output": asked.question}, after_s=0.02 * (5 - int(asked.question)))

@@ -91,7 +91,7 @@ class _Gate:
         """Requests that are not counted; they open the connections too."""
         wanted = [
             (self._request(self.samples[at % len(self.samples)]), slot)
-            for at in range(self.settings.warmup)
+            for at in range(self.settings.warmup if self.samples else 0)
             for slot in self.slots
         ]
         await line.ask_all([request for request, _ in wanted], slots=[slot for _, slot in wanted])
@@ -153,6 +153,12 @@ class _Gate:
                 f"the live slot '{live.slot}' answered none of {live.requests} requests; it decides nothing, "
                 "so that it can be replaced"
             )
+        for slot in measured.values():
+            if slot.retried:
+                notes.append(
+                    f"'{slot.slot}' said \"not now\" to {slot.retried} of {slot.requests} requests, which were sent "
+                    "again; with gate.concurrency above what its instances take, that is to be expected"
+                )
         for name, value in candidate.scores.items():
             if math.isnan(value) and candidate.reached:
                 notes.append(f"the metric '{name}' gave no number from 0 to 1 for some answers")
@@ -187,7 +193,7 @@ async def _evaluate(
             planned(min(len(gate.asked) + more, len(gate.samples)) * len(gate.slots))
             await gate.ask_more(line, more)
             mine = gate.answers[candidate]
-            if all(answer.status in NOT_ASKED for answer in mine):
+            if mine and all(answer.status in NOT_ASKED for answer in mine):
                 raise GateUndecided(
                     f"the gate could not decide: no request reached {model} in {candidate}",
                     details=list(dict.fromkeys(answer.error for answer in mine if answer.error))[:5],

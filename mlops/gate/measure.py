@@ -45,6 +45,7 @@ class Measured:
         tokens_per_s: output tokens over the time that asking took (of all slots together).
         scores: mean of each quality metric over the requests that reached the model; one without text scores 0.
         flaws: what broke the contract, and how often.
+        retried: requests that were sent again after "not now" (429 or 503).
         latencies_ms: of each HTTP 200, in the order of asking.
     """
 
@@ -61,6 +62,7 @@ class Measured:
     tokens_per_s: Number = math.nan
     scores: Mapping[str, Number] = field(default_factory=dict)
     flaws: Mapping[Flaw, int] = field(default_factory=dict)
+    retried: int = 0
     latencies_ms: tuple[float, ...] = ()
 
 
@@ -110,6 +112,7 @@ def measure(
         tokens_per_s=ratio(tokens, seconds) if tokens else math.nan,
         scores={name: mean([value for value in found if value is not None]) for name, found in scores.items()},
         flaws=dict(flaws),
+        retried=sum(answer.attempts > 1 for answer in answers),
         latencies_ms=tuple(round(latency, 1) for latency in latencies),
     )
 

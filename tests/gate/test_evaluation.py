@@ -176,3 +176,36 @@ def test_wrong_settings_are_told_before_anything_is_asked() -> None:
         gate.evaluate(endpoint.scorer, settings(dry_run=["latency_rati"]), samples(8), **NAMES)
 
     assert endpoint.asked == []
+
+
+def test_an_empty_set_fails() -> None:
+    with answering(right) as endpoint:
+        report = gate.evaluate(endpoint.scorer, settings(), [], **NAMES)
+
+    assert (report.verdict, report.candidate.requests, endpoint.asked) == ("fail", 0, [])
+
+
+def test_a_slot_that_another_answers_for_is_not_judged_by_it() -> None:
+    def reply(asked: Asked) -> Reply:
+        return Reply(right(asked).body, headers={"azureml-model-deployment": "blue"})
+
+    with answering(reply) as endpoint, pytest.raises(GateUndecided) as caught:
+        gate.evaluate(endpoint.scorer, settings(), samples(8), **NAMES)
+
+    assert caught.value.details == ("'blue' answered, asked was 'green'",)
+
+
+def test_what_was_sent_again_is_told() -> None:
+    refused: set[str] = set()
+
+    def reply(asked: Asked) -> Reply:
+        if asked.slot == "green" and asked.question == "question 3" and not refused:
+            refused.add(asked.question)
+            return Reply("", 429, {"Retry-After": "0"})
+        return right(asked)
+
+    with answering(reply) as endpoint:
+        report = gate.evaluate(endpoint.scorer, settings(warmup=0), samples(8), **NAMES)
+
+    assert (report.verdict, report.candidate.retried) == ("pass", 1)
+    assert "'green' said \"not now\" to 1 of 8 requests" in report.notes[0]
