@@ -11,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ class Session:
     registries: dict[str, Any] = field(default_factory=dict)
     containers: dict[float, Any] = field(default_factory=dict)
     """The default datastore's container, by the read timeout of its client: one look-up and one pool of connections."""
+    opening: threading.Lock = field(default_factory=threading.Lock)
 
     def registry(self, name: str) -> Any:
         """The client of a registry."""

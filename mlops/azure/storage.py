@@ -81,9 +81,10 @@ class AppendLog:
     def _client(self, path: str) -> BlobClient:
         # A call that hangs for longer than a third of the lease would cost the lease.
         read_timeout_s = min(self._session.settings.http.read_timeout_s, self._lease_s / 3)
-        found = self._session.containers.get(read_timeout_s)
-        if found is None:
-            found = self._session.containers[read_timeout_s] = self._container(read_timeout_s)
+        with self._session.opening:
+            found = self._session.containers.get(read_timeout_s)
+            if found is None:
+                found = self._session.containers[read_timeout_s] = self._container(read_timeout_s)
         blob: BlobClient = found.get_blob_client(path)
         return blob
 

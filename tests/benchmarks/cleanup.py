@@ -152,12 +152,12 @@ def fill(folder: Path, endpoints: int, stale: int) -> float:
 
 def command(*arguments: str) -> tuple[float, dict[str, Any]]:
     """Run a command in this process: seconds, and its JSON."""
-    from mlops import cli
+    from mlops.cli import run
 
     out, err = io.StringIO(), io.StringIO()
     begin = time.monotonic()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.run([*arguments, "--json"])
+        code = run([*arguments, "--json"])
     seconds = time.monotonic() - begin
     if code:
         raise SystemExit(f"mlops {' '.join(arguments)} ended with {code}:\n{err.getvalue()}")

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from mlops import cleanup, cli, inventory
+from mlops import cleanup, inventory
 from mlops.azure import computes, endpoints, models
 from mlops.cleanup import doing
+from mlops.cli import run as mlops
 from mlops.ledger import Ledger
 from mlops.local import client as daemon
 from mlops.resources import Cluster, Endpoint
@@ -242,7 +243,7 @@ def test_the_command_shows_first_and_deletes_with_yes(
     make(empty, "ultrachat-completion-1700000000", "blue")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
 
-    assert cli.run(["cleanup"]) == 0
+    assert mlops(["cleanup"]) == 0
     shown = capsys.readouterr()
     assert "nothing was deleted; --yes deletes" in shown.err
     *lines, total = shown.out.splitlines()
@@ -250,7 +251,7 @@ def test_the_command_shows_first_and_deletes_with_yes(
     assert total.endswith("saves about 5,363 USD a month, an estimate by cleanup.prices_per_hour")
     assert len(standing(empty)) == 2
 
-    assert cli.run(["cleanup", "--yes", "--json"]) == 0
+    assert mlops(["cleanup", "--yes", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["totals"]["done"] == 2
     assert result["totals"]["saving_per_month"] == pytest.approx(2 * 730 * 3.673, abs=0.1)
@@ -262,7 +263,7 @@ def test_the_command_shows_first_and_deletes_with_yes(
     }
     assert "| keep | " in (tmp_path / "summary.md").read_text()
 
-    assert cli.run(["cleanup", "--yes"]) == 0
+    assert mlops(["cleanup", "--yes"]) == 0
     assert standing(empty) == {lasting: ["blue"]}
 
 
@@ -274,7 +275,7 @@ def test_the_command_ends_with_8_where_one_fails(
     make(empty, "old-2")
     break_deletion("old-2", times=None)
 
-    assert cli.run(["cleanup", "--yes", "--json"]) == 8
+    assert mlops(["cleanup", "--yes", "--json"]) == 8
     shown = capsys.readouterr()
     assert json.loads(shown.out)["totals"] | {"done": 1, "failed": 1} == json.loads(shown.out)["totals"]
     assert "1 of 2 could not be cleaned up" in shown.err
@@ -284,7 +285,7 @@ def test_all_endpoints_are_listed(empty: Bench, settings_file: Path, capsys: pyt
     make(empty, "ultrachat-completion-1700000000", "blue", "green")
     make(empty, "foreign", tags={"managed-by": "somebody"})
 
-    assert cli.run(["endpoint", "list", "--json"]) == 0
+    assert mlops(["endpoint", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["endpoints"]
 
     assert [(row["endpoint"], row["kind"], row["traffic"]) for row in rows] == [
@@ -292,7 +293,7 @@ def test_all_endpoints_are_listed(empty: Bench, settings_file: Path, capsys: pyt
         ("ultrachat-completion-1700000000", "preview", {"blue": 100}),
     ]
     assert [slot["name"] for slot in rows[1]["slots"]] == ["blue", "green"]
-    assert cli.run(["endpoint", "list"]) == 0
+    assert mlops(["endpoint", "list"]) == 0
     shown = capsys.readouterr().out
     assert "preview  9 d  blue 100 % 1" in shown
     assert all(len(line) <= 80 for line in shown.splitlines())
