@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -103,39 +103,6 @@ def traffic_at(plan: Plan, share: int) -> dict[str, int]:
     if plan.live is None:
         return {plan.slot: 100}
     return {name: value for name, value in {plan.slot: share, plan.live: 100 - share}.items() if value}
-
-
-def other_slot(
-    endpoint: Endpoint, deployments: Sequence[Deployment], *, approved: Callable[[Deployment], bool] = lambda _: True
-) -> Deployment:
-    """The slot that a rollback without a version goes to: what was there before.
-
-    Args:
-        endpoint: with its traffic.
-        deployments: the slots that stand.
-        approved: whether a slot's version has passed the gate here, or a person skipped it.
-
-    Raises:
-        PreconditionError: nothing is there to go back to, or nothing that has passed the gate.
-    """
-    live = endpoint.live
-    ready = [item for item in deployments if item.state.lower() == "succeeded"]
-    if len(live) == 1:
-        ready = [item for item in ready if item.name != live[0]]
-    elif live:  # traffic is split, a rollout stopped half way: back to the slot that has been there for longer
-        ready = sorted((item for item in ready if item.name in live), key=changed)
-    if not ready:
-        raise PreconditionError(
-            f"'{endpoint.name}' has no other slot that stands", hint="mlops rollback VERSION deploys that version again"
-        )
-    found = next((item for item in ready if approved(item)), None)
-    if found is None:
-        first = ready[0]
-        raise PreconditionError(
-            f"the slot '{first.name}' holds the version '{first.model_version}', which has not passed the gate here",
-            hint=f'name one that has, or say why: mlops rollback {first.model_version} --skip-gate "REASON"',
-        )
-    return found
 
 
 def changed(slot: Deployment) -> datetime:

@@ -85,30 +85,6 @@ def test_every_step_sums_to_100_and_only_ever_raises_the_new_slot(
     assert (plan.before or {plan.slot: 0}).get(plan.live or plan.slot) == (100 if plan.live else 0)
 
 
-def test_rollback_goes_to_the_other_slot_that_stands() -> None:
-    standing = [slot("blue", version="1"), slot("green", version="2")]
-
-    assert slots.other_slot(endpoint({"green": 100, "blue": 0}), standing).name == "blue"
-    with pytest.raises(PreconditionError, match="no other slot"):
-        slots.other_slot(endpoint({"green": 100}), [standing[1], slot("blue", state="Failed")])
-
-
-@pytest.mark.parametrize("share", [10, 50, 90])
-def test_rollback_out_of_a_half_done_rollout_goes_to_the_slot_that_was_there_before(share: int) -> None:
-    standing = [slot("blue", day=3), slot("demo", day=1), slot("green", day=2)]
-
-    assert slots.other_slot(endpoint({"blue": share, "green": 100 - share}), standing).name == "green"
-
-
-def test_rollback_never_goes_to_what_has_not_passed_the_gate() -> None:
-    standing = [slot("blue", version="1"), slot("green", version="2")]
-
-    with pytest.raises(PreconditionError, match="'green' holds the version '2', which has not passed") as caught:
-        slots.other_slot(endpoint({"blue": 100}), standing, approved=lambda item: item.model_version == "1")
-
-    assert "mlops rollback 2 --skip-gate" in (caught.value.hint or "")
-
-
 def test_a_slot_that_somebody_deploys_to_is_left_alone() -> None:
     with pytest.raises(PreconditionError, match="another deploy is under way"):
         slots.make_plan(SETTINGS, "chat", endpoint({"blue": 100}), [slot("blue"), slot("green", state="Updating")])
