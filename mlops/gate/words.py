@@ -219,7 +219,7 @@ def number(value: float) -> str:
 
 def percent(value: float) -> str:
     """A share, as people say it."""
-    return "none" if math.isnan(value) else f"{100 * value:.3g} %"
+    return "none" if math.isnan(value) else f"{100 * value:.4g} %"
 
 
 def value(item: Check) -> str:

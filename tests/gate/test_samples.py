@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,3 +46,12 @@ def test_the_last_answer_is_the_reference_and_not_in_the_request() -> None:
     request = gate.payload(sample, {"do_sample": False})
     assert request["input_data"]["input_string"] == [{"role": "user", "content": "q0"}]
     assert (sample.prompt, sample.reference) == ("q0", "a0")
+
+
+def test_rows_are_read_from_a_split_that_is_there(tmp_path: Path) -> None:
+    split = tmp_path / "test_gen.jsonl"
+    with pytest.raises(PreconditionError, match=r"'test_gen\.jsonl' is not in"):
+        gate.load_rows(split)
+    split.write_text("\n".join(json.dumps(row) for row in rows(3)) + "\n\n", encoding="utf-8")
+
+    assert gate.load_rows(split) == rows(3)
