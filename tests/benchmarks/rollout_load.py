@@ -76,16 +76,17 @@ def draw(
     top.set_title(
         f"{rate:g} requests/s through a deploy and a rollback: {len(users.requests)} requests, {len(bad)} failed"
     )
-    high = max(each.latency_ms for each in users.requests)
-    low = min(each.latency_ms for each in users.requests)
-    top.set_ylim(low * 0.7, high * 8)  # room for the words
+    high, low = (pick(each.latency_ms for each in users.requests) for pick in (max, min))
+    top.set_ylim(low * 0.6, high * 40)  # room for the words
     for each in stretches:
         if each.name in ("deploy", "rollback"):
             for axes in (top, bottom):
                 axes.axvspan(each.begin_s, each.end_s, color="#808080", alpha=0.12, linewidth=0)
+        last = each is stretches[-1]
+        where, side = (each.end_s - 0.4, "right") if last else ((each.begin_s + each.end_s) / 2, "center")
         text = f"{each.name}\np50 {each.p50_ms:.1f} ms\np99 {each.p99_ms:.1f} ms"
-        top.text((each.begin_s + each.end_s) / 2, high * 6.5, text, ha="center", va="top", fontsize=8)
-    mark(top, told, high)
+        top.text(where, high * 33, text, ha=side, va="top", fontsize=8)
+    mark(top, told, high, width_s=users.requests[-1].due_s)
     seconds = range(int(users.requests[-1].due_s) + 1)
     under = [0.0] * len(seconds)
     for version, (_, colour) in names.items():
@@ -93,21 +94,20 @@ def draw(
         bottom.bar([s + 0.5 for s in seconds], counts, width=1.0, bottom=under, color=colour, linewidth=0)
         under = [a + b for a, b in zip(under, counts, strict=True)]
     bottom.set(xlabel="seconds", ylabel="answers per second", ylim=(0, rate * 1.15), xlim=(0, len(seconds)))
-    top.legend(loc="lower right", fontsize=8, framealpha=0.9, ncols=3)
+    top.legend(loc="lower center", fontsize=8, framealpha=0.9, ncols=3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
 
 
-def mark(axes: Any, told: Sequence[Moment], high: float) -> None:
-    """The rollout's own moments as thin lines with small words, those that come close together in one."""
-    last, row = float("-inf"), 0
+def mark(axes: Any, told: Sequence[Moment], high: float, *, width_s: float) -> None:
+    """The rollout's own moments as thin lines, their words along them; what comes close behind another moves aside."""
+    last = float("-inf")
     for each in told:
         if each.what == "end" or "begins" in each.what or each.what.startswith("soak"):
             continue
-        axes.axvline(each.at_s, color="#505050", linewidth=0.7, linestyle=":")
-        row = (row + 1) % 3 if each.at_s - last < 4 else 0
-        axes.text(each.at_s + 0.1, high * 1.9 / 1.35**row, each.what, fontsize=7, color="#303030", va="top")
-        last = each.at_s
+        axes.axvline(each.at_s, ymax=0.8, color="#505050", linewidth=0.7, linestyle=":")
+        last = max(each.at_s, last + width_s / 70)
+        axes.text(last + width_s / 400, high * 5, each.what, fontsize=7, color="#303030", va="top", rotation=90)
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,20 +61,31 @@ def canonical(weights: Mapping[str, int], names: list[str]) -> dict[str, int]:
 
 
 class Split:
-    """Weighted choice of low discrepancy: any hundred requests in a row fall as the percentages say.
+    """Weighted choice of low discrepancy: hundred after hundred of requests fall exactly as the percentages say.
 
-    Smooth weighted round robin: every deployment earns its weight, the richest is chosen and pays the total.
+    Smooth weighted round robin: every deployment earns its weight, the richest is chosen and pays the total. Its
+    choices are dealt in hands of ten, each shuffled: were their order fixed, a client that comes with every fifth
+    request would always meet the same deployment.
     """
+
+    HAND = 10
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self.weights = {name: weight for name, weight in weights.items() if weight > 0}
         self._total = sum(self.weights.values())
         self._credit = dict.fromkeys(self.weights, 0)
+        self._hand: list[str] = []
 
     def next(self) -> str | None:
         """The deployment of the next request; None where nothing has weight."""
         if not self.weights:
             return None
+        if not self._hand:
+            self._hand = [self._choose() for _ in range(self.HAND)]
+            random.shuffle(self._hand)
+        return self._hand.pop()
+
+    def _choose(self) -> str:
         for name, weight in self.weights.items():
             self._credit[name] += weight
         chosen = max(self._credit, key=lambda name: self._credit[name])

@@ -86,7 +86,15 @@ def test_no_deployment_waits_long_for_its_share(weights: Any) -> None:
     for count in range(1, 2 * total + 1):
         seen[split.next()] += 1
         for name, weight in named.items():
-            assert abs(seen[name] - count * weight / total) < len(weights)
+            assert abs(seen[name] - count * weight / total) < len(weights) + Split.HAND
+        if count % Split.HAND == 0:
+            assert all(abs(seen[name] - count * part / total) < len(weights) for name, part in named.items())
+
+
+def test_who_comes_with_every_fifth_request_meets_every_deployment() -> None:
+    split = Split({"blue": 90, "green": 10})
+    everyone = [split.next() for _ in range(1000)]
+    assert set(everyone[4::5]) == set(everyone[3::5]) == {"blue", "green"}
 
 
 @given(st.integers(0, 50))
