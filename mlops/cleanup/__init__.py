@@ -1,6 +1,7 @@
 """Finding what is stale and letting it go: previews, idle and failed slots, old model versions, idle clusters."""
 
-from mlops.cleanup.decisions import Decision, Rollouts, Rules, decide, decide_cluster, decide_versions
+from mlops.cleanup.assets import decide_cluster, decide_versions
+from mlops.cleanup.decisions import Decision, Rollouts, Rules, decide
 from mlops.cleanup.doing import Result, carry_out, failure
 from mlops.cleanup.look import Found, age_of, plan, rules
 from mlops.cleanup.prices import Saving, saving

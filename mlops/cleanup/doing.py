@@ -6,6 +6,7 @@ can begin meanwhile.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ Outcome = Literal["done", "spared", "failed"]
 PAUSES_S = (1.0, 4.0)
 """Before the second and the third attempt at what Azure began and could not finish."""
 SUCCESSES = range(200, 300)
+DONE = {"delete": "deleted", "archive": "archived", "scale_down": "scaled down"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,11 @@ class Result:
 
 
 def carry_out(session: Session, decisions: Sequence[Decision], rules: Rules) -> list[Result]:
-    """Do what was decided; never more calls at a time than the settings' ``cleanup.at_once``."""
+    """Do what was decided; never more calls at a time than the settings' ``cleanup.at_once``.
+
+    A log gets a line for each as it goes; a terminal has a bar meanwhile, and the lines after it.
+    """
+    live = sys.stderr.isatty()
     stale = [item for item in decisions if item.stale]
     groups: dict[tuple[str, str], list[Decision]] = {}
     for item in stale:
@@ -52,13 +58,16 @@ def carry_out(session: Session, decisions: Sequence[Decision], rules: Rules) -> 
 
         def group(items: list[Decision]) -> list[Result]:
             results = _slots(session, items, rules) if items[0].kind == "slot" else [_one(session, items[0], rules)]
-            for result in results:
-                _tell(session, result)
             progress.advance(task, len(results))
+            if not live:
+                _tell(session, results)
             return results
 
         found = each(group, groups.values(), at_once=session.settings.cleanup.at_once)
-    return [result for results in found for result in results]
+    done = [result for results in found for result in results]
+    if live:
+        _tell(session, done)
+    return done
 
 
 def failure(results: Sequence[Result], problems: Sequence[str] = ()) -> AzureError | None:
@@ -176,10 +185,10 @@ def _cluster(session: Session, item: Decision) -> Result:
     return Result(decision=item, outcome="done")
 
 
-def _tell(session: Session, result: Result) -> None:
-    verb = {"delete": "deleted", "archive": "archived", "scale_down": "scaled down", "keep": "kept"}
-    title = result.decision.title
-    if result.outcome == "done":
-        session.console.say(f"{verb[result.decision.action]} {title}")
-    else:
-        session.console.warn(f"{title} {'stays' if result.outcome == 'spared' else 'failed'}: {result.why}")
+def _tell(session: Session, results: Sequence[Result]) -> None:
+    for result in results:
+        title = result.decision.title
+        if result.outcome == "done":
+            session.console.say(f"{DONE[result.decision.action]} {title}")
+        else:
+            session.console.warn(f"{title} {'stays' if result.outcome == 'spared' else 'failed'}: {result.why}")

@@ -7,24 +7,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from mlops.cleanup.assets import decide_cluster, decide_versions
 from mlops.cleanup.decisions import (
     Decision,
     Rollouts,
     Rules,
     decide,
-    decide_cluster,
-    decide_versions,
     untouchable,
 )
-from mlops.errors import MlopsError, UsageError
+from mlops.errors import MlopsError
 from mlops.inventory import Standing, each, survey
+from mlops.timespan import timespan
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.ledger import Record
     from mlops.settings import Settings
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 BACK = 3
 """How many released versions a rollback may want, per endpoint: what is live, and two before it."""
 RELEASED = ("released", "rolled_back", "recovered")
@@ -49,14 +48,7 @@ def age_of(text: str) -> timedelta:
     Raises:
         UsageError: it is none of these.
     """
-    number, unit = (text[:-1], text[-1]) if text[-1:] in UNITS else (text, "d")
-    try:
-        value = float(number)
-        if value < 0:
-            raise ValueError(text)
-        return timedelta(seconds=value * UNITS[unit])
-    except (ValueError, OverflowError):
-        raise UsageError(f"'{text}' is no age", hint="write 7d, 12h, 30m or 45s") from None
+    return timespan(text, bare="d", what="age")
 
 
 def rules(settings: Settings, *, older_than: timedelta, now: datetime | None = None) -> Rules:
