@@ -7,7 +7,7 @@ back. Both hold the endpoint's lease and write its history (:mod:`mlops.ledger`)
 from mlops.rollout.back import rollback
 from mlops.rollout.look import Look, look
 from mlops.rollout.outcome import Outcome
-from mlops.rollout.release import CREATED_TAG, KIND_TAG, deploy
+from mlops.rollout.release import deploy
 from mlops.rollout.slot import deployment_spec, draw_samples
 
 __all__ = [

@@ -17,7 +17,7 @@ from mlops.azure import endpoints
 from mlops.azure.endpoints import shares
 from mlops.errors import AzureError, GateFailed, GateUndecided, Interrupted, MlopsError, PreconditionError
 from mlops.ledger import Hold, Ledger, Overruled
-from mlops.resources import MANAGED_BY, MANAGED_TAG, Deployment, Endpoint, ModelVersion
+from mlops.resources import CREATED_TAG, KIND_TAG, MANAGED_BY, MANAGED_TAG, Deployment, Endpoint, ModelVersion
 from mlops.rollout.outcome import Outcome
 from mlops.rollout.recovery import recover
 from mlops.rollout.slot import deployment_spec, draw_samples
@@ -28,9 +28,6 @@ from mlops.slots import Plan, make_plan, preview_name
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.settings import Settings
-
-KIND_TAG = "mlops-kind"
-CREATED_TAG = "mlops-created"
 
 
 def deploy(

@@ -16,7 +16,7 @@ from mlops.azure import endpoints
 from mlops.azure.endpoints import shares
 from mlops.errors import GateFailed, GateUndecided
 from mlops.ledger import Entry, Held, Ledger, Overruled, history
-from mlops.rollout import steps as rollout_steps
+from mlops.rollout.soak import soak
 from mlops.settings import Settings
 
 from .conftest import QUESTIONS, Bench
@@ -104,20 +104,19 @@ def test_a_slot_that_fails_under_traffic_loses_it_and_its_logs_are_kept(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deploy(bench, "1")
-    soak = rollout_steps.soak
 
     def shaken(scorer: Any, settings: Settings, samples: list[gate.Sample], **options: Any) -> gate.Soak:
         odd = [gate.Sample(messages=({"role": "user", "content": "nobody knows"},), reference="") for _ in samples]
         return soak(scorer, settings, odd, **options)
 
-    monkeypatch.setattr(rollout_steps, "soak", shaken)
+    monkeypatch.setattr("mlops.rollout.steps.soak", shaken)
     with pytest.raises(GateFailed, match="did not hold 50 %") as caught:
         deploy(bench, "2")
 
     assert traffic(bench) == {"blue": 100}
     folder = next(line.rpartition(" ")[2] for line in caught.value.details if "report" in line)
     report = gate.read(Path(folder))
-    assert [soak.verdict for soak in report.soaks] == ["fail"]
+    assert [found.verdict for found in report.soaks] == ["fail"]
     assert report.timeline[-1].traffic == {"blue": 100}
     assert newest(bench).outcome == "restored"
     assert newest(bench).verdicts == ("gate pass", "soak 50 % fail")
@@ -127,13 +126,12 @@ def test_an_old_slot_that_fails_while_the_new_one_holds_is_no_reason_to_go_back(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deploy(bench, "1")
-    soak = rollout_steps.soak
     unknown = gate.Sample(messages=({"role": "user", "content": "only the new one knows"},), reference="yes")
 
     def shaken(scorer: Any, settings: Settings, samples: list[gate.Sample], **options: Any) -> gate.Soak:
         return soak(scorer, settings, [unknown], **options)
 
-    monkeypatch.setattr(rollout_steps, "soak", shaken)
+    monkeypatch.setattr("mlops.rollout.steps.soak", shaken)
     outcome = deploy(bench, "2", {**QUESTIONS, "only the new one knows": "yes"})
 
     assert outcome.traffic == traffic(bench) == {"green": 100}
