@@ -6,16 +6,25 @@ import os
 import subprocess
 from pathlib import Path
 
+TAG_CHARACTERS = 256
+"""Azure ML's limit of a tag's value."""
 
-def tags(root: Path) -> dict[str, str]:
-    """What is known of this run; nothing is made up."""
+
+def tags(root: Path, *, reason: str = "") -> dict[str, str]:
+    """What is known of this run; nothing is made up.
+
+    Args:
+        root: the checkout.
+        reason: why it is run, in a person's words.
+    """
     found = {
         "commit": os.environ.get("GITHUB_SHA") or _commit(root),
         "actor": os.environ.get("GITHUB_ACTOR", ""),
         "run-url": _run_url(),
         "ref": os.environ.get("GITHUB_REF_NAME", ""),
+        "reason": " ".join(reason.split()),
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value[:TAG_CHARACTERS] for key, value in found.items() if value}
 
 
 def _run_url() -> str:

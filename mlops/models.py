@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.settings import Settings
 
-LINEAGE = ("base-model", "data-hash", "commit", "actor", "run-url", "fingerprint")
+LINEAGE = ("base-model", "data-hash", "commit", "actor", "run-url", "reason", "fingerprint")
 """Tags that travel from the job to its model."""
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops import catalogue
 from mlops.azure import computes, jobs, models
-from mlops.errors import MlopsError, NotFinishedYet, PreconditionError, TrainingFailed, UsageError
-from mlops.interrupts import stay_interruptible
-from mlops.resources import RUNNING, Cluster, Job, ModelVersion
+from mlops.errors import PreconditionError, UsageError
+from mlops.resources import Cluster, Job, ModelVersion
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -33,7 +29,6 @@ COUNTED = (
 """Parameters that this program calculates with."""
 DECIDED = frozenset({"mlflow_model_path", "huggingface_id", "train_file_path", "test_file_path"})
 """Inputs of the pipeline that follow from other settings."""
-LOG_LINES = 25
 OUR_DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 3,
     "per_device_train_batch_size": 1,
@@ -110,6 +105,29 @@ def check_parameters(wanted: Mapping[str, Any]) -> None:
             raise UsageError(f"'{name}' cannot be set as a parameter", hint=hint)
         if name in COUNTED and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
             raise UsageError(f"the parameter '{name}' is '{value}'; it must be a whole number from 1")
+
+
+def chosen(settings: Settings, *, base_model: str | None = None, percent: float | None = None) -> Settings:
+    """The settings with the choices of one run.
+
+    Args:
+        settings: the target's.
+        base_model: ``owner/name`` is a model of the hub; ``name`` or ``name:version`` one of the registry, unless it is
+            the name that the settings give to theirs.
+        percent: of each split.
+    """
+    change: dict[str, Any] = {}
+    if percent is not None:
+        change["data"] = settings.data.model_copy(update={"percent": percent})
+    model = settings.base_model
+    if base_model is not None and base_model != model.name:
+        owner, slash, short = base_model.rpartition("/")
+        name, _, version = base_model.partition(":")
+        choice = {"source": "registry", "name": name, "version": version or "latest"}
+        if slash:
+            choice = {"source": "huggingface", "huggingface_id": f"{owner}/{short}", "name": short}
+        change["base_model"] = model.model_copy(update=choice)
+    return settings.model_copy(update=change)
 
 
 def truth(value: Any) -> bool:
@@ -309,76 +327,3 @@ def submit(session: Session, settings: Settings, made: TrainingPlan, *, again: b
         tags=made.tags,
     )
     return Submitted(job=jobs.submit(session, spec), is_new=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """A job and its steps at one moment."""
-
-    job: Job
-    steps: tuple[Job, ...]
-
-
-def wait(
-    session: Session,
-    name: str,
-    *,
-    poll_s: float,
-    timeout_s: float | None = None,
-    show: Callable[[Progress], None] = lambda _: None,
-) -> Progress:
-    """Follow a job to its end; only ``Completed`` is success.
-
-    Raises:
-        TrainingFailed: it ended otherwise; with the log's tail of the step that failed.
-        NotFinishedYet: ``timeout_s`` seconds are over.
-    """
-    end = None if timeout_s is None else time.monotonic() + timeout_s
-    seen: dict[str, Job] = {}
-    while True:
-        job = jobs.get(session, name)
-        if job is None:
-            raise PreconditionError(f"there is no job '{name}'", hint="mlops train submits one")
-        progress = Progress(job=job, steps=tuple(timed(jobs.steps(session, name), seen)))
-        show(progress)
-        if job.is_completed:
-            return progress
-        if job.status not in RUNNING:
-            raise failure(session, progress)
-        if end is not None and time.monotonic() + poll_s > end:
-            raise NotFinishedYet(
-                f"the job '{name}' is still {job.status} after {timeout_s:.0f} s", hint=f"mlops wait {name}"
-            )
-        stay_interruptible()
-        time.sleep(poll_s)
-
-
-def timed(found: list[Job], seen: dict[str, Job]) -> list[Job]:
-    """The steps with the times at which they were first seen running and ended: run history gives none.
-
-    Args:
-        found: the steps as they are now.
-        seen: the steps as they were, by name; updated.
-    """
-    now = datetime.now(UTC)
-    for step in found:
-        before = seen.get(step.name, step)
-        started = step.started or before.started or (now if step.status == "Running" else None)
-        ended = step.ended or before.ended or (now if not step.is_running and started else None)
-        seen[step.name] = dataclasses.replace(step, started=started, ended=ended)
-    return [seen[step.name] for step in found]
-
-
-def failure(session: Session, progress: Progress) -> MlopsError:
-    """Say why a job did not complete: the step, and the end of its log."""
-    job = progress.job
-    failed = next((step for step in progress.steps if step.status == "Failed"), None)
-    if failed is None:
-        word = {"Canceled": "was cancelled"}.get(job.status, f"ended as '{job.status}'")
-        return TrainingFailed(f"the job '{job.name}' {word}", hint="mlops train submits another attempt")
-    tail = jobs.log_tail(session, failed.name, lines=LOG_LINES)
-    return TrainingFailed(
-        f"the step '{failed.display_name}' of the job '{job.name}' failed",
-        details=tail or ("no log was written",),
-        hint=job.studio_url,
-    )

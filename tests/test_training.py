@@ -8,16 +8,14 @@ from hypothesis import strategies as st
 
 from mlops.cli.train import parse
 from mlops.errors import TrainingFailed, UsageError
+from mlops.follow import Progress, failure, timed
 from mlops.resources import Job
 from mlops.training import (
-    Progress,
     check_parameters,
     display_name,
-    failure,
     folder_hash,
     literal,
     resolve_parameters,
-    timed,
     truth,
 )
 

@@ -19,14 +19,16 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "run": ("mlops.cli.run", "run", "The whole way: chats in, a gated blue/green endpoint out."),
     "data": ("mlops.cli.data", "data", "Prepare, check and look at the chats."),
     "train": ("mlops.cli.train", "train", "Submit the chat_completion pipeline and follow it."),
-    "wait": ("mlops.cli.train", "wait", "Follow a training job that is already running."),
-    "metrics": ("mlops.cli.train", "metrics", "Losses, throughput and scores of a training job."),
+    "wait": ("mlops.cli.wait", "wait", "Follow a training job that is already running."),
+    "metrics": ("mlops.cli.metrics", "metrics", "Losses, throughput and scores of a training job."),
     "register": ("mlops.cli.models", "register", "Register a job's model under its timestamp."),
     "deploy": ("mlops.cli.deploy", "deploy", "Deploy a model version blue/green, behind the gate."),
     "rollback": ("mlops.cli.deploy", "rollback", "Put the version before back into traffic."),
     "endpoint": ("mlops.cli.endpoint", "endpoint", "List, status, a question, logs, history of the endpoint."),
+    "reconcile": ("mlops.cli.reconcile", "reconcile", "Go on with what outlived its workflow."),
     "payload": ("mlops.cli.payload", "payload", "Build and check scoring requests."),
     "cleanup": ("mlops.cli.cleanup", "cleanup", "Delete what is stale: old previews, idle and failed slots."),
+    "settings": ("mlops.cli.settings", "settings", "Check and show what mlops.yaml says."),
     "local": ("mlops.cli.local", "local", "The local workspace: start, stop, status, env, logs, reset."),
 }
 

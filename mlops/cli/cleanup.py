@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlops.cli.options import Run, command
+from mlops.cli.options import Run, command, option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -32,15 +32,20 @@ mlops cleanup --older-than 7d            # what would go; asks before it deletes
 mlops cleanup --older-than 7d --yes --keep-versions 10 --scale-down-clusters
 """
 )
-@click.option(
+@option(
     "--older-than", metavar="AGE", help="Of previews: 7d, 12h, 30m; the settings' cleanup.older_than_days by default."
 )
-@click.option(
+@option(
     "--keep-versions", type=click.IntRange(1), metavar="K",
     help="Archive model versions beyond the newest K that nothing serves and no rollback wants.",
 )  # fmt: skip
 @click.option("--scale-down-clusters", is_flag=True, help="Set idle clusters' minimum of nodes back to 0.")
-@click.option("--dry-run", is_flag=True, help="Show what would go and why; the default unless on a terminal.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    envvar="MLOPS_DRY_RUN",
+    help="Show what would go and why; the default unless on a terminal.",
+)
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 def cleanup(
     run: Run, older_than: str | None, keep_versions: int | None, scale_down_clusters: bool, dry_run: bool, yes: bool

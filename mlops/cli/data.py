@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops.cli.options import Run, command, epilog
+from mlops.cli.options import Run, command, epilog, option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,16 +46,16 @@ mlops data prepare --way cut --percent 1                    # 1 % of train_sft, 
 mlops data prepare --dataset chats/ --output out --drop-invalid
 """,
 )
-@click.option("--dataset", help="A name on the hub, a folder or a file.  [default: data.dataset of mlops.yaml]")
-@click.option("--revision", help="Branch, tag or commit on the hub.")
-@click.option("--percent", type=float, help="How much of each split, from its beginning.  [default: data.percent]")
-@click.option(
+@option("--dataset", help="A name on the hub, a folder or a file.  [default: data.dataset of mlops.yaml]")
+@option("--revision", help="Branch, tag or commit on the hub.")
+@option("--percent", type=float, help="How much of each split, from its beginning.  [default: data.percent]")
+@option(
     "--way", type=click.Choice(["splits", "cut"]),
     help="splits: a share of every split · cut: one split 80/20 into train and test.  [default: data.way]",
 )  # fmt: skip
-@click.option("--seed", type=int, help="Decides the cut.  [default: data.seed]")
-@click.option("--train-split", help="The split that is cut.  [default: data.train_split]")
-@click.option("--output", type=click.Path(path_type=Path), help="The folder to write.  [default: .mlops/data/HASH]")
+@option("--seed", type=int, help="Decides the cut.  [default: data.seed]")
+@option("--train-split", help="The split that is cut.  [default: data.train_split]")
+@option("--output", type=click.Path(path_type=Path), help="The folder to write.  [default: .mlops/data/HASH]")
 @click.option("--drop-invalid", is_flag=True, help="Leave bad rows out (rejected.jsonl says why) instead of stopping.")
 @click.option("--derive", is_flag=True, help="Fill a missing prompt and prompt_id in from the messages.")
 @_row_limit

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops.cli.options import Run, command
+from mlops.cli.options import Run, Timespan, argument, command, option
 
 if TYPE_CHECKING:
     from mlops.rollout import Look, Outcome
@@ -23,14 +23,16 @@ mlops deploy --preview        # an endpoint of its own, deleted by cleanup
 mlops deploy --dry-run
 """
 )
-@click.argument("version", required=False)
-@click.option("--data", "folder", type=click.Path(path_type=Path), help="Prepared data for the gate.")
-@click.option("--preview", is_flag=True, help="Deploy to an endpoint of its own, named with a timestamp.")
+@argument("version")
+@option("--data", "folder", type=click.Path(path_type=Path), help="Prepared data for the gate.")
+@click.option(
+    "--preview", is_flag=True, envvar="MLOPS_PREVIEW", help="Deploy to an endpoint of its own, named with a timestamp."
+)
 @click.option("--force", is_flag=True, help="Deploy even if this version is live.")
-@click.option("--skip-gate", metavar="REASON", help="Let the version pass without the gate; the reason is recorded.")
-@click.option("--steps", metavar="10,50,100", help="Shares of the traffic, in turn, instead of the settings'.")
-@click.option("--soak", metavar="TIME", help="How long each step is watched (60s, 5m) instead of the settings'.")
-@click.option("--dry-run", is_flag=True, help="Show the plan; change nothing.")
+@option("--skip-gate", metavar="REASON", help="Let the version pass without the gate; the reason is recorded.")
+@option("--steps", metavar="10,50,100", help="Shares of the traffic, in turn, instead of the settings'.")
+@option("--soak", "soak_s", type=Timespan(), help="How long each step is watched (60s, 5m) instead of the settings'.")
+@click.option("--dry-run", is_flag=True, envvar="MLOPS_DRY_RUN", help="Show the plan; change nothing.")
 def deploy(
     run: Run,
     version: str | None,
@@ -39,7 +41,7 @@ def deploy(
     force: bool,
     skip_gate: str | None,
     steps: str | None,
-    soak: str | None,
+    soak_s: float | None,
     dry_run: bool,
 ) -> None:
     """Deploy a model version into the idle slot, through the gate, into traffic.
@@ -53,7 +55,7 @@ def deploy(
 
     if skip_gate is not None and not skip_gate.strip():
         raise UsageError("--skip-gate needs a reason", hint="it is recorded with the deployment")
-    settings = with_steps(run.settings, steps, soak)
+    settings = with_steps(run.settings, steps, soak_s)
     session = connect(settings, run.console)
     model = models.find(session, settings, version)
     if dry_run:
@@ -72,23 +74,22 @@ def deploy(
     show(run, outcome)
 
 
-def with_steps(settings: Settings, steps: str | None, soak: str | None) -> Settings:
+def with_steps(settings: Settings, steps: str | None, soak_s: float | None) -> Settings:
     """The settings with the rollout that the command line asks for.
 
     Raises:
-        UsageError: the steps are no rising percentages that end at 100, or the soak is no duration.
+        UsageError: the steps are no rising percentages that end at 100.
     """
     from pydantic import ValidationError
 
-    from mlops.cleanup import age_of
     from mlops.errors import UsageError
     from mlops.settings import Rollout
 
     change: dict[str, Any] = {}
     if steps is not None:
         change["steps"] = [part.strip().rstrip("%") for part in steps.split(",")]
-    if soak is not None:
-        change["soak_s"] = age_of(soak).total_seconds()
+    if soak_s is not None:
+        change["soak_s"] = soak_s
     try:
         rollout = Rollout.model_validate({**settings.rollout.model_dump(), **change})
     except ValidationError as error:
@@ -103,10 +104,10 @@ mlops rollback                # to the slot that still stands
 mlops rollback 1763628000     # to that version, redeployed if no slot holds it
 """
 )
-@click.argument("version", required=False)
-@click.option("--skip-gate", metavar="REASON", help="Let a version through that has not passed the gate here.")
-@click.option("--reason", default="", help="Why, for the history.")
-@click.option("--endpoint", "name", help="Another endpoint than the settings' one.")
+@argument("version")
+@option("--skip-gate", metavar="REASON", help="Let a version through that has not passed the gate here.")
+@option("--reason", default="", help="Why, for the history.")
+@option("--endpoint", "name", help="Another endpoint than the settings' one.")
 def rollback(run: Run, version: str | None, skip_gate: str | None, reason: str, name: str | None) -> None:
     """Put the version before, or a named one, back into traffic.
 

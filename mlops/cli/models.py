@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from mlops.cli.options import Run, command
+from mlops.cli.options import Run, argument, command
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -16,14 +14,14 @@ SCORES = ("base_exact_match", "tuned_exact_match", "tuned_rouge_l", "tuned_perpl
 
 
 @command(example="mlops register ft-0123456789abcdef-1")
-@click.argument("job", required=False)
+@argument("job")
 def register(run: Run, job: str | None) -> None:
     """Register a completed job's model under the job's timestamp (by default the newest job's).
 
     A job that has a version already keeps it.
     """
     from mlops.azure.session import connect
-    from mlops.cli.train import newest_job
+    from mlops.cli.wait import newest_job
 
     session = connect(run.settings, run.console)
     model, made = register_job(run, session, job or newest_job(run, session))
@@ -39,11 +37,11 @@ def register(run: Run, job: str | None) -> None:
 def register_job(run: Run, session: Session, job: str) -> tuple[ModelVersion, bool]:
     """Register with the job's scores as tags."""
     from mlops import models
-    from mlops.cli.train import read_metrics
+    from mlops.cli.metrics import read_metrics
 
     with run.console.step("Register the model") as step:
         models.completed_job(session, job)
-        found = read_metrics(run, session, job)
+        found = read_metrics(session, job)
         scores = {name: found.last[name] for name in SCORES if name in found.last}
         model, made = models.register(session, run.settings, job, scores=scores)
         step.note = f"version {model.version}" + ("" if made else " (was there)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,51 @@ class Run:
         from mlops.settings import load
 
         return load(self.target)
+
+
+class _MayBeEmpty(click.Parameter):
+    """An empty value counts as not given: a workflow passes every input, and one that was left out comes as ``""``."""
+
+    def consume_value(self, ctx: click.Context, opts: Mapping[str, Any]) -> Any:
+        """The value from the command line, the environment or the default, in this order."""
+        given = {name: value for name, value in opts.items() if name != self.name or value != ""}
+        return super().consume_value(ctx, given)
+
+
+class _Option(_MayBeEmpty, click.Option):
+    pass
+
+
+class _Argument(_MayBeEmpty, click.Argument):
+    pass
+
+
+def option(*names: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option of a command; an empty value counts as not given."""
+    return click.option(*names, cls=_Option, **attributes)
+
+
+def argument(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An argument that may be left out; an empty one counts as left out."""
+    return click.argument(name, cls=_Argument, required=False, **attributes)
+
+
+class Timespan(click.ParamType[float]):
+    """``30s``, ``45m``, ``5h``, ``7d``; becomes seconds, which is also what a bare number is."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        if isinstance(value, (int, float)):
+            return float(value)
+        from mlops.errors import UsageError
+        from mlops.timespan import timespan
+
+        try:
+            return timespan(value, bare="s").total_seconds()
+        except UsageError as error:
+            self.fail(f"{error.message}; {error.hint}", param, ctx)
 
 
 def epilog(example: str) -> str:

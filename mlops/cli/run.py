@@ -16,10 +16,11 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...]) -> None:
     """The whole way: prepare, train, register, deploy behind the gate, ask a question."""
     from mlops import rollout
     from mlops.azure.session import connect
-    from mlops.cli import train
+    from mlops.cli import metrics, train
     from mlops.cli.data import prepared
     from mlops.cli.deploy import gate_rows
     from mlops.cli.models import register_job
+    from mlops.cli.wait import followed
     from mlops.endpoint import scorer
     from mlops.errors import AzureError
     from mlops.gate import draw, load_rows, payload
@@ -33,12 +34,12 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...]) -> None:
         session = connect(settings, console)
         step.note = f"{session.ml.workspace_name} in {session.ml.resource_group_name}"
     made = train.make_plan(run, session, data, wanted, create_compute=True)
-    job = train.submit(run, session, made, again=not reuse)
-    train.follow(run, session, job.name, timeout_s=None, cancel_on_interrupt=False)
+    job = train.submit(run, session, made, again=not reuse).job
+    followed(run, session, job.name, timeout_s=None, cancel_on_interrupt=False)
     with console.step("Read the metrics") as step:
-        found = train.read_metrics(run, session, job.name)
+        found = metrics.read_metrics(session, job.name)
         step.note = scores(found.last)
-        train.draw_curve(run, found, None)
+        metrics.draw_curve(run, found, None)
     model, _ = register_job(run, session, job.name)
     rows = gate_rows(run, data)
     with console.step("Release") as step:
@@ -104,7 +105,7 @@ def closing(run: Run, outcome: Any, question: str, answer: str) -> Any:
 def summary(run: Run, found: Any, outcome: Any) -> str:
     """The job summary: steps, metrics, gate."""
     from mlops import gate
-    from mlops.cli.train import metrics_markdown
+    from mlops.cli.metrics import metrics_markdown
     from mlops.console import markdown_table
 
     rows = [[item.title, f"{item.seconds:.1f}", item.note] for item in run.console.steps if item.depth == 0]

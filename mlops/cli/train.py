@@ -1,47 +1,56 @@
-"""mlops train, wait, metrics."""
+"""mlops train: what is trained, and its submission."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops.cli.options import Run, command
+from mlops.cli.options import Run, Timespan, command, option
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from mlops.azure.metrics import JobMetrics
     from mlops.azure.session import Session
-    from mlops.training import Progress, TrainingData, TrainingPlan
-
-
-ENDED_OR_RUNNING = frozenset({"Running", "Completed", "Failed", "Canceled", "Paused", "NotResponding"})
-"""States of a step that are worth a line in a log."""
+    from mlops.training import Submitted, TrainingData, TrainingPlan
 
 
 @command(
     example="""
 mlops train                             # prepare the data, submit, follow to the end
-mlops train --set num_train_epochs=1    # one parameter of the pipeline for this run
+mlops train --epochs 1 --percent 1      # a small one, to see that all goes well
+mlops train --set learning_rate=1e-5    # one parameter of the pipeline for this run
 mlops train --dry-run                   # the plan, and where each parameter comes from
 mlops train --detach --json             # submit and leave; mlops wait JOB goes on
 """
 )
-@click.option("--data", "folder", type=click.Path(path_type=Path), help="A folder that `mlops data prepare` wrote.")
+@option("--data", "folder", type=click.Path(path_type=Path), help="A folder that `mlops data prepare` wrote.")
+@option(
+    "--base-model", metavar="MODEL",
+    help="A model of the hub (owner/name) or the registry (name, name:version).  [default: base_model]",
+)  # fmt: skip
+@option(
+    "--percent", type=click.FloatRange(0, 100, min_open=True),
+    help="How much of each split is prepared.  [default: data.percent]",
+)  # fmt: skip
+@option("--epochs", type=click.IntRange(1), help="The parameter num_train_epochs.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override a parameter of the pipeline.")
+@option("--reason", help="Why, in your words; a tag of the job and of its model.")
 @click.option("--detach", is_flag=True, help="Submit and leave; do not follow the job.")
 @click.option("--again", is_flag=True, help="Train anew even if a completed job of the same content exists.")
-@click.option("--dry-run", is_flag=True, help="Show the plan; submit nothing, create nothing.")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="Give up waiting after so many seconds.")
+@click.option("--dry-run", is_flag=True, envvar="MLOPS_DRY_RUN", help="Show the plan; submit nothing, create nothing.")
+@option("--timeout", "timeout_s", type=Timespan(), help="Give up waiting after so long (90s, 45m, 5h), exit code 9.")
 @click.option("--cancel-on-interrupt", is_flag=True, help="Ctrl-C cancels the job instead of leaving it running.")
 def train(
     run: Run,
     folder: Path | None,
+    base_model: str | None,
+    percent: float | None,
+    epochs: int | None,
     overrides: tuple[str, ...],
+    reason: str | None,
     detach: bool,
     again: bool,
     dry_run: bool,
@@ -52,62 +61,37 @@ def train(
 
     A job is named after what decides its result, so a second call finds the job that runs or has completed.
     """
+    from mlops import training
     from mlops.azure.session import connect
     from mlops.cli.data import prepared
+    from mlops.cli.wait import followed, show_finished
+    from mlops.errors import UsageError
 
+    if folder is not None and percent is not None:
+        raise UsageError(
+            f"--percent says nothing of '{folder}', which is prepared", hint="mlops data prepare --percent"
+        )
+    run.settings = training.chosen(run.settings, base_model=base_model, percent=percent)
     settings, console = run.settings, run.console
-    wanted = parse(overrides)
+    wanted = {**parse(overrides), **({} if epochs is None else {"num_train_epochs": epochs})}
     data = prepared(run, folder)
     session = connect(settings, console)
-    made = make_plan(run, session, data, wanted, create_compute=not dry_run)
+    made = make_plan(run, session, data, wanted, create_compute=not dry_run, reason=reason or "")
     if dry_run:
-        console.result({"plan": plan_data(made), "dry_run": True}, plan_table(made))
+        console.result({"plan": plan_data(made), "dry_run": True}, plan_table(made), summary=plan_markdown(made))
         return
     console.err.print(plan_table(made))
-    job = submit(run, session, made, again=again)
+    found = submit(run, session, made, again=again)
+    job = found.job
     if detach:
-        text = f"{job.name} is {job.status}\nnext: mlops wait {job.name}"
-        console.result(
-            {"job": job.name, "status": job.status, "url": job.studio_url},
-            text,
-        )
+        outcome = {"job": job.name, "status": job.status, "url": job.studio_url, "reused": not found.is_new,
+                   "fingerprint": made.fingerprint}  # fmt: skip
+        note = "" if found.is_new else ": the job of the same content that was there"
+        text = f"{job.name} is {job.status}{note}\nnext: mlops wait {job.name}"
+        console.result(outcome, text, summary=plan_markdown(made, found))
         return
-    progress = follow(run, session, job.name, timeout_s=timeout_s, cancel_on_interrupt=cancel_on_interrupt)
+    progress = followed(run, session, job.name, timeout_s=timeout_s, cancel_on_interrupt=cancel_on_interrupt)
     show_finished(run, session, progress)
-
-
-@command(example="mlops wait ft-0123456789abcdef-1 --timeout 3600")
-@click.argument("job", required=False)
-@click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0), help="Give up after so many seconds, exit code 9."
-)
-@click.option("--cancel-on-interrupt", is_flag=True, help="Ctrl-C cancels the job instead of leaving it running.")
-def wait(run: Run, job: str | None, timeout_s: float | None, cancel_on_interrupt: bool) -> None:
-    """Follow a training job to its end (by default the newest one)."""
-    from mlops.azure.session import connect
-
-    session = connect(run.settings, run.console)
-    name = job or newest_job(run, session)
-    progress = follow(run, session, name, timeout_s=timeout_s, cancel_on_interrupt=cancel_on_interrupt)
-    show_finished(run, session, progress)
-
-
-@command(example="mlops metrics ft-0123456789abcdef-1 --plot loss.png")
-@click.argument("job", required=False)
-@click.option("--plot", type=click.Path(path_type=Path), help="Where to draw the loss curve (PNG).")
-def metrics(run: Run, job: str | None, plot: Path | None) -> None:
-    """Losses, throughput and scores of a training job (by default the newest one)."""
-    from rich.console import Group
-
-    from mlops.azure.session import connect
-
-    session = connect(run.settings, run.console)
-    name = job or newest_job(run, session)
-    found = read_metrics(run, session, name)
-    picture = draw_curve(run, found, plot)
-    data = {"job": name, "metrics": dict(found.last), "curves": found.curves, "plot": picture}
-    text = Group(metrics_table(found), *([f"curve: {picture}"] if picture else []))
-    run.console.result(data, text, outputs=dict(found.last), summary=metrics_markdown(found))
 
 
 # -- shared with `mlops run` -------------------------------------------------------------------------------------------
@@ -120,7 +104,7 @@ def parse(overrides: tuple[str, ...]) -> dict[str, Any]:
     from mlops.errors import UsageError
 
     found: dict[str, Any] = {}
-    for text in overrides:
+    for text in filter(str.strip, overrides):
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UsageError(f"'{text}' is not NAME=VALUE", hint="for example --set num_train_epochs=1")
@@ -138,7 +122,13 @@ def parse(overrides: tuple[str, ...]) -> dict[str, Any]:
 
 
 def make_plan(
-    run: Run, session: Session, data: TrainingData, overrides: dict[str, Any], *, create_compute: bool
+    run: Run,
+    session: Session,
+    data: TrainingData,
+    overrides: dict[str, Any],
+    *,
+    create_compute: bool,
+    reason: str = "",
 ) -> TrainingPlan:
     """Decide the job, with the run's lineage as tags."""
     from mlops import lineage, training
@@ -146,131 +136,21 @@ def make_plan(
     with run.console.step("Check model and cluster"):
         return training.plan(
             session, run.settings, data,
-            create_compute=create_compute, tags=lineage.tags(run.settings.root), overrides=overrides,
+            create_compute=create_compute, tags=lineage.tags(run.settings.root, reason=reason), overrides=overrides,
         )  # fmt: skip
 
 
-def submit(run: Run, session: Session, made: TrainingPlan, *, again: bool) -> Any:
+def submit(run: Run, session: Session, made: TrainingPlan, *, again: bool) -> Submitted:
     """Submit, or say which job is there already."""
     from mlops import training
 
     with run.console.step("Submit the pipeline") as step:
         found = training.submit(session, run.settings, made, again=again)
         step.note = found.job.name if found.is_new else f"{found.job.name} is there already ({found.job.status})"
-    outputs = {"job": found.job.name, "completed": found.job.is_completed}
+    outputs = {"job": found.job.name, "fingerprint": made.fingerprint, "reused": not found.is_new,
+               "completed": found.job.is_completed}  # fmt: skip
     run.console.outputs(outputs)  # a workflow can go on from here even if following the job ends badly
-    return found.job
-
-
-def follow(run: Run, session: Session, name: str, *, timeout_s: float | None, cancel_on_interrupt: bool) -> Progress:
-    """Wait with the steps in sight; Ctrl-C leaves the job running unless asked otherwise."""
-    from mlops import training
-    from mlops.azure import jobs
-    from mlops.errors import AzureError, Interrupted
-
-    try:
-        with run.console.step(f"Train: {name}"), _steps_shown(run) as show:
-            return training.wait(session, name, poll_s=run.settings.training.poll_s, timeout_s=timeout_s, show=show)
-    except AzureError as error:
-        error.hint = f"the job '{name}' does not depend on this command: mlops wait {name} follows it again"
-        raise
-    except KeyboardInterrupt:
-        if cancel_on_interrupt:
-            jobs.cancel(session, name)
-            raise Interrupted(f"the job '{name}' is being cancelled", hint=f"mlops wait {name}") from None
-        raise Interrupted(f"the job '{name}' goes on running", hint=f"mlops wait {name} follows it again") from None
-
-
-@contextlib.contextmanager
-def _steps_shown(run: Run) -> Iterator[Any]:
-    """A live table on a terminal; elsewhere a line for each change of state."""
-    import sys
-
-    from rich.console import Group
-    from rich.live import Live
-    from rich.table import Table
-    from rich.text import Text
-
-    seen: dict[str, str] = {}
-
-    def lines(progress: Progress) -> None:
-        if progress.job.studio_url and seen.get("") != progress.job.studio_url and progress.job.status == "Running":
-            seen[""] = progress.job.studio_url
-            run.console.say(progress.job.studio_url)
-        for step in progress.steps:
-            if seen.get(step.name) != step.status and step.status in ENDED_OR_RUNNING:
-                seen[step.name] = step.status
-                took = f" after {step.seconds:.0f} s" if step.seconds and step.ended else ""
-                run.console.say(f"{step.display_name}: {step.status}{took}")
-
-    if not sys.stderr.isatty() or run.console.on_github:
-        yield lines
-        return
-    with Live(console=run.console.err, transient=True, refresh_per_second=4) as live:
-
-        def table(progress: Progress) -> None:
-            shown = Table(box=None, pad_edge=False)
-            for title in ("step", "state", "time"):
-                shown.add_column(title)
-            for step in progress.steps:
-                shown.add_row(step.display_name, step.status, f"{step.seconds:.0f} s" if step.seconds else "")
-            shown.add_row(progress.job.name, progress.job.status, "", style="bold")
-            live.update(Group(shown, Text(progress.job.studio_url or "", overflow="fold")))
-
-        yield table
-
-
-def newest_job(run: Run, session: Session) -> str:
-    """The newest job of this experiment that mlops submitted."""
-    from mlops.azure import jobs
-    from mlops.errors import PreconditionError
-
-    found = jobs.newest(session, run.settings.experiment)
-    if found is None:
-        raise PreconditionError(f"no training job in '{run.settings.experiment}'", hint="mlops train submits one")
-    return found.name
-
-
-def read_metrics(run: Run, session: Session, name: str) -> JobMetrics:
-    """What the job and its steps logged."""
-    from mlops.azure import jobs, metrics
-    from mlops.errors import PreconditionError
-
-    if jobs.get(session, name) is None:
-        raise PreconditionError(f"there is no job '{name}'", hint="mlops train submits one")
-    steps = tuple(step.name for step in jobs.steps(session, name))
-    return metrics.read(session, name, experiment=run.settings.experiment, steps=steps)
-
-
-def draw_curve(run: Run, found: JobMetrics, path: Path | None) -> str | None:
-    """The loss curve as a PNG, in the reports folder unless a path is given; None without a curve."""
-    from mlops import curves
-
-    if not any(found.curves.values()):
-        return None
-    place = path or run.settings.home / "reports" / f"{found.job}-loss.png"
-    return str(curves.draw(found.curves, place, title=found.job))
-
-
-def show_finished(run: Run, session: Session, progress: Progress) -> None:
-    """The result of `train` and `wait`: steps, metrics, the next command."""
-    from rich.console import Group
-
-    found = read_metrics(run, session, progress.job.name)
-    picture = draw_curve(run, found, None)
-    steps = [{"step": s.display_name, "status": s.status, "seconds": s.seconds} for s in progress.steps]
-    data = {
-        "job": progress.job.name,
-        "status": progress.job.status,
-        "url": progress.job.studio_url,
-        "steps": steps,
-        "metrics": dict(found.last),
-        "plot": picture,
-    }
-    curve = [f"curve: {picture}"] if picture else []
-    text = Group(metrics_table(found), *curve, f"next:  mlops register {progress.job.name}")
-    outputs = {"job": progress.job.name, "completed": progress.job.is_completed}
-    run.console.result(data, text, outputs=outputs, summary=metrics_markdown(found))
+    return found
 
 
 def plan_data(made: TrainingPlan) -> dict[str, Any]:
@@ -310,25 +190,19 @@ def plan_table(made: TrainingPlan) -> RenderableType:
     return Group(Text("\n".join(facts)), table)
 
 
-def metrics_table(found: JobMetrics) -> Any:
-    """Metrics with sparklines of the curves."""
-    from rich.table import Table
-
-    from mlops import curves
-
-    table = Table(box=None, pad_edge=False, title=found.job, title_justify="left")
-    for title in ("metric", "value", "curve"):
-        table.add_column(title)
-    for name, value in sorted(found.last.items()):
-        table.add_row(name, f"{value:.5g}", curves.sparkline(found.curves.get(name, ())))
-    return table
-
-
-def metrics_markdown(found: JobMetrics) -> str:
-    """Metrics for the job summary, the training loss as a chart."""
-    from mlops import curves
+def plan_markdown(made: TrainingPlan, found: Submitted | None = None) -> str:
+    """What is trained, for the job summary."""
     from mlops.console import markdown_table
 
-    rows = [[name, f"{value:.5g}"] for name, value in sorted(found.last.items())]
-    chart = curves.mermaid(found.curves.get("train_loss", ()), title="training loss")
-    return f"### Training {found.job}\n\n{markdown_table(['metric', 'value'], rows)}\n\n{chart}"
+    job = found.job if found else None
+    label = f"`{job.name}`" if job else f"`{made.job_name(1)}`"
+    rows: list[list[Any]] = [
+        ["job", f"[{label}]({job.studio_url})" if job and job.studio_url else label],
+        *([["", "joined: it was there already"]] if found and not found.is_new else []),
+        ["base model", made.base_model],
+        ["pipeline", made.component],
+        ["cluster", f"{made.compute}, {made.gpus_per_node} GPU per node, {made.nodes} node(s)"],
+        *([item.name, item.value] for item in made.parameters if item.source == "setting"),
+        *([name, made.tags[name]] for name in ("reason", "commit", "actor") if made.tags.get(name)),
+    ]
+    return f"### Training {made.display_name}\n\n{markdown_table(['', ''], rows)}"

@@ -1,0 +1,152 @@
+"""mlops wait: a training job, followed to its end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlops.cli.options import Run, Timespan, argument, command, option
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+    from mlops.errors import NotFinishedYet
+    from mlops.follow import Progress
+
+ENDED_OR_RUNNING = frozenset({"Running", "Completed", "Failed", "Canceled", "Paused", "NotResponding"})
+"""States of a step that are worth a line in a log."""
+
+
+@command(
+    example="""
+mlops wait ft-0123456789abcdef-1
+mlops wait ft-0123456789abcdef-1 --timeout 5h --come-back    # for a job longer than GitHub's six hours
+"""
+)
+@argument("job")
+@option("--timeout", "timeout_s", type=Timespan(), help="Give up after so long (90s, 45m, 5h), exit code 9.")
+@click.option("--come-back", is_flag=True, help="A job that is not finished by then is no failure: exit code 0.")
+@click.option("--cancel-on-interrupt", is_flag=True, help="Ctrl-C cancels the job instead of leaving it running.")
+def wait(run: Run, job: str | None, timeout_s: float | None, come_back: bool, cancel_on_interrupt: bool) -> None:
+    """Follow a training job to its end (by default the newest one).
+
+    With --come-back the output `finished` says whether it has ended; `mlops reconcile` goes on with it later.
+    """
+    from mlops.azure.session import connect
+    from mlops.errors import NotFinishedYet
+
+    session = connect(run.settings, run.console)
+    name = job or newest_job(run, session)
+    try:
+        progress = followed(run, session, name, timeout_s=timeout_s, cancel_on_interrupt=cancel_on_interrupt)
+    except NotFinishedYet as error:
+        if not come_back:
+            raise
+        show_unfinished(run, name, error)
+        return
+    show_finished(run, session, progress)
+
+
+def followed(run: Run, session: Session, name: str, *, timeout_s: float | None, cancel_on_interrupt: bool) -> Progress:
+    """Wait with the steps in sight; Ctrl-C leaves the job running unless asked otherwise."""
+    from mlops import follow
+    from mlops.azure import jobs
+    from mlops.errors import AzureError, Interrupted
+
+    try:
+        with run.console.step(f"Train: {name}"), _steps_shown(run) as show:
+            return follow.wait(session, name, poll_s=run.settings.training.poll_s, timeout_s=timeout_s, show=show)
+    except AzureError as error:
+        error.hint = f"the job '{name}' does not depend on this command: mlops wait {name} follows it again"
+        raise
+    except KeyboardInterrupt:
+        if cancel_on_interrupt:
+            jobs.cancel(session, name)
+            raise Interrupted(f"the job '{name}' is being cancelled", hint=f"mlops wait {name}") from None
+        raise Interrupted(f"the job '{name}' goes on running", hint=f"mlops wait {name} follows it again") from None
+
+
+@contextlib.contextmanager
+def _steps_shown(run: Run) -> Iterator[Any]:
+    """A live table on a terminal; elsewhere a line for each change of state."""
+    import sys
+
+    from rich.console import Group
+    from rich.live import Live
+    from rich.table import Table
+    from rich.text import Text
+
+    seen: dict[str, str] = {}
+
+    def lines(progress: Progress) -> None:
+        if progress.job.studio_url and seen.get("") != progress.job.studio_url and progress.job.status == "Running":
+            seen[""] = progress.job.studio_url
+            run.console.say(progress.job.studio_url)
+        for step in progress.steps:
+            if seen.get(step.name) != step.status and step.status in ENDED_OR_RUNNING:
+                seen[step.name] = step.status
+                took = f" after {step.seconds:.0f} s" if step.seconds and step.ended else ""
+                run.console.say(f"{step.display_name}: {step.status}{took}")
+
+    if not sys.stderr.isatty() or run.console.on_github:
+        yield lines
+        return
+    with Live(console=run.console.err, transient=True, refresh_per_second=4) as live:
+
+        def table(progress: Progress) -> None:
+            shown = Table(box=None, pad_edge=False)
+            for title in ("step", "state", "time"):
+                shown.add_column(title)
+            for step in progress.steps:
+                shown.add_row(step.display_name, step.status, f"{step.seconds:.0f} s" if step.seconds else "")
+            shown.add_row(progress.job.name, progress.job.status, "", style="bold")
+            live.update(Group(shown, Text(progress.job.studio_url or "", overflow="fold")))
+
+        yield table
+
+
+def newest_job(run: Run, session: Session) -> str:
+    """The newest job of this experiment that mlops submitted."""
+    from mlops.azure import jobs
+    from mlops.errors import PreconditionError
+
+    found = jobs.newest(session, run.settings.experiment)
+    if found is None:
+        raise PreconditionError(f"no training job in '{run.settings.experiment}'", hint="mlops train submits one")
+    return found.name
+
+
+def show_unfinished(run: Run, name: str, error: NotFinishedYet) -> None:
+    """A job that goes on without us."""
+    run.console.result(
+        {"job": name, "finished": False, "reason": error.message},
+        f"{error.message}\nnext: mlops wait {name}, or mlops reconcile once it has ended",
+        outputs={"job": name, "completed": False, "finished": False},
+        summary=f"### Still training\n\n{error.message}: `{name}`. `mlops reconcile` will go on with it.",
+    )
+
+
+def show_finished(run: Run, session: Session, progress: Progress) -> None:
+    """The result of `train` and `wait`: steps, metrics, the next command."""
+    from rich.console import Group
+
+    from mlops.cli.metrics import draw_curve, metrics_markdown, metrics_table, read_metrics
+
+    found = read_metrics(session, progress.job.name)
+    picture = draw_curve(run, found, None)
+    steps = [{"step": s.display_name, "status": s.status, "seconds": s.seconds} for s in progress.steps]
+    data = {
+        "job": progress.job.name,
+        "status": progress.job.status,
+        "finished": True,
+        "url": progress.job.studio_url,
+        "steps": steps,
+        "metrics": dict(found.last),
+        "plot": picture,
+    }
+    curve = [f"curve: {picture}"] if picture else []
+    text = Group(metrics_table(found), *curve, f"next:  mlops register {progress.job.name}")
+    outputs = {"job": progress.job.name, "completed": progress.job.is_completed, "finished": True}
+    run.console.result(data, text, outputs=outputs, summary=metrics_markdown(found))
