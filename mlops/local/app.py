@@ -144,6 +144,8 @@ class App:
         request = _limited(request)
         if service is Service.IDENTITY:
             return await self.identity.answer(request)
+        if service is Service.GITHUB:
+            return self.identity.github.answer(request, _host(request))
         if service is Service.SCORING:
             scored: Response = await self.workspace.services["serving"].gateway(request)
             return scored

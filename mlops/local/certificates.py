@@ -1,4 +1,4 @@
-"""A private certificate authority that can sign for Azure's names only and is installed nowhere.
+"""A private certificate authority that can sign for Azure's names and two of GitHub's only and is installed nowhere.
 
 Clients are pointed at a bundle of the public roots plus this authority; nothing else trusts it. Its key and the leaf's
 are readable by the owner alone.

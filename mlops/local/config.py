@@ -29,6 +29,11 @@ class Config:
     latency_s: float = field(default_factory=lambda: _seconds("LATENCY_S", 0.0))
     retry_after_s: float = field(default_factory=lambda: _seconds("RETRY_AFTER_S", 1))
     token_s: float = field(default_factory=lambda: _seconds("TOKEN_S", 3600))
+    """How long an Azure token lives."""
+    assertion_s: float = field(default_factory=lambda: _seconds("ASSERTION_S", 300))
+    """How long what GitHub says of a job may be shown to Azure."""
+    job_s: float = field(default_factory=lambda: _seconds("JOB_S", 6 * 3600))
+    """How long a job on GitHub may go on asking."""
 
     @property
     def container(self) -> str:

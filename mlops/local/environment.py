@@ -103,6 +103,7 @@ def environment(layout: Layout, config: Config, *, proxy_port: int, credentials:
         "AZURE_RESOURCE_GROUP": config.resource_group,
         "AZUREML_WORKSPACE_NAME": config.workspace,
         "AZURE_LOCATION": config.region,
+        "AZURE_REGION": config.region,
         UPSTREAM_PROXY: outer.proxy or "",
         UPSTREAM_NO_PROXY: outer.no_proxy,
         UPSTREAM_BUNDLE: outer.bundle or "",

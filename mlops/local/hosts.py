@@ -1,4 +1,4 @@
-"""Which hosts are Azure's, and which of those this workspace answers for."""
+"""Which hosts are Azure's, and which of those, and of GitHub's, this workspace answers for."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ class Service(Enum):
     BLOBS = "blobs"
     SCORING = "scoring"
     TELEMETRY = "telemetry"
+    GITHUB = "GitHub's tokens"
 
 
 IDENTITY_HOSTS = ("login.microsoftonline.com", "login.windows.net", "sts.windows.net", "login.microsoft.com")
+GITHUB_REQUESTS = "run-actions-0-azure-local.actions.githubusercontent.com"
+"""Shaped like the hosts that GitHub gives to jobs, and none of them: other traffic to GitHub must pass untouched."""
+GITHUB_ISSUER = "token.actions.githubusercontent.com"
+GITHUB_HOSTS = (GITHUB_REQUESTS, GITHUB_ISSUER)
 TELEMETRY_HOSTS = ("dc.services.visualstudio.com",)
 TELEMETRY_SUFFIX = ".in.applicationinsights.azure.com"
 BLOB_SUFFIX = ".blob.core.windows.net"
@@ -52,6 +57,8 @@ def service(host: str, config: Config) -> Service | None:
         return Service.SCORING
     if host in TELEMETRY_HOSTS or host.endswith(TELEMETRY_SUFFIX):
         return Service.TELEMETRY
+    if host in GITHUB_HOSTS:
+        return Service.GITHUB
     return None
 
 
@@ -64,6 +71,7 @@ def certificate_names(config: Config) -> list[str]:
     """The names on the certificate; a wildcard stands for one label."""
     return [
         *IDENTITY_HOSTS,
+        *GITHUB_HOSTS,
         "management.azure.com",
         "ml.azure.com",
         "*.api.azureml.ms",
@@ -80,6 +88,7 @@ def constrained_names() -> list[str]:
     """The only trees of names that the private authority may sign for."""
     return [
         *IDENTITY_HOSTS,
+        *GITHUB_HOSTS,
         "management.azure.com",
         "ml.azure.com",
         "api.azureml.ms",

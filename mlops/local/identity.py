@@ -15,19 +15,17 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
 import jwt
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mlops.local.config import Config
 from mlops.local.credentials import Credentials
+from mlops.local.federation import FederatedCredentials, NoMatch
+from mlops.local.github import ISSUER, GitHub
+from mlops.local.keys import public_jwk, public_pem, signing_key
 from mlops.local.layout import Layout
-from mlops.local.private_files import write_private
 
 LOGIN = "https://login.microsoftonline.com"
-GITHUB_ISSUER = "https://token.actions.githubusercontent.com"
-EXCHANGE_AUDIENCE = "api://AzureADTokenExchange"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 EXPIRED = "ExpiredAuthenticationToken"
 MAX_FORM = 64 * 1024
@@ -63,10 +61,11 @@ class Identity:
         self._config = config
         self._credentials = credentials
         self.tenant = credentials.tenant
-        self._key = _signing_key(layout, "token.key")
-        self._github_key = _signing_key(layout, "github.key")
+        self._key = signing_key(layout, "token.key")
+        self.github = GitHub(layout, config)
+        self.federated = FederatedCredentials(layout)
         self._public = self._key.public_key()
-        self._key_id = uuid.uuid5(uuid.NAMESPACE_URL, _public_pem(self._key)).hex
+        self._key_id = uuid.uuid5(uuid.NAMESPACE_URL, public_pem(self._key)).hex
         self._checked: dict[str, dict[str, Any]] = {}
         self._audiences = {
             *MANAGEMENT, *MACHINE_LEARNING, *STORAGE, f"https://{config.account}.blob.core.windows.net",
@@ -133,20 +132,6 @@ class Identity:
             raise TokenRefused("The access token expired.", EXPIRED)
         return found
 
-    def federated_assertion(self, subject: str) -> str:
-        """What GitHub's token service would hand to a workflow, signed by this workspace's stand-in for it."""
-        begin = int(time.time())
-        claims = {
-            "iss": GITHUB_ISSUER,
-            "aud": EXCHANGE_AUDIENCE,
-            "sub": subject,
-            "iat": begin,
-            "nbf": begin - 5,
-            "exp": begin + 300,
-            "jti": str(uuid.uuid4()),
-        }
-        return jwt.encode(claims, self._github_key, algorithm="RS256", headers={"kid": "github"})
-
     # -- http ------------------------------------------------------------------------------------------------------
 
     async def answer(self, request: Request) -> Response:
@@ -162,7 +147,7 @@ class Identity:
             if tail in ("v2.0/.well-known/openid-configuration", ".well-known/openid-configuration"):
                 return JSONResponse(self._configuration(self._tenant(segments[0]), v2=tail.startswith("v2.0")))
             if tail in ("discovery/v2.0/keys", "discovery/keys"):
-                return JSONResponse({"keys": [self._web_key()]})
+                return JSONResponse({"keys": [public_jwk(self._key, self._key_id)]})
         except GrantRefused as refused:
             return _refusal(refused)
         return JSONResponse({"error": "not_found"}, status_code=404)
@@ -199,11 +184,6 @@ class Identity:
             "msgraph_host": "graph.microsoft.com",
         }
 
-    def _web_key(self) -> dict[str, Any]:
-        algorithm = jwt.algorithms.RSAAlgorithm
-        key: dict[str, Any] = algorithm.to_jwk(self._public, as_dict=True)
-        return {**key, "use": "sig", "kid": self._key_id, "x5t": self._key_id, "alg": "RS256"}
-
     async def _token(self, request: Request, tenant: str) -> Response:
         if int(request.headers.get("content-length") or 0) > MAX_FORM:
             raise GrantRefused(413, "invalid_request", 90015, "The request is too long.")
@@ -214,8 +194,8 @@ class Identity:
             raise GrantRefused(400, "unsupported_grant_type", 70003, message)
         self._check_client({**_basic(request.headers.get("authorization")), **form})
         audience = self._audience(form)
-        lifetime = int(self._config.token_s)
         token = self.issue(audience)
+        lifetime = max(int(self._config.token_s) - 1, 1)  # as Azure says it; what is under way then still arrives
         return JSONResponse(
             {"token_type": "Bearer", "expires_in": lifetime, "ext_expires_in": lifetime, "access_token": token},
             headers={"Cache-Control": "no-store"},
@@ -233,25 +213,32 @@ class Identity:
         if form.get("client_assertion_type") != ASSERTION_TYPE or "client_assertion" not in form:
             message = "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."
             raise GrantRefused(401, "invalid_client", 7000218, message)
+        self._check_assertion(form["client_assertion"])
+
+    def _check_assertion(self, assertion: str) -> None:
+        """A statement of GitHub's must be signed by it, be fresh, and be about somebody who is trusted."""
         try:
             claims = jwt.decode(
-                form["client_assertion"],
-                self._github_key.public_key(),
+                assertion,
+                self.github.public_key,
                 algorithms=["RS256"],
-                audience=EXCHANGE_AUDIENCE,
-                issuer=GITHUB_ISSUER,
-                options={"require": ["exp", "sub"]},
+                issuer=ISSUER,
+                options={"require": ["exp", "nbf", "sub"], "verify_aud": False, "verify_exp": False},
             )
-        except jwt.ExpiredSignatureError as error:
-            raise GrantRefused(
-                401, "invalid_client", 700024, "Client assertion is not within its valid time range."
-            ) from error
         except jwt.PyJWTError as error:
             message = "Client assertion failed signature, issuer or audience validation."
             raise GrantRefused(401, "invalid_client", 700027, message) from error
-        if not str(claims["sub"]).startswith("repo:"):
-            message = f"No matching federated identity record found for presented assertion subject '{claims['sub']}'."
-            raise GrantRefused(401, "invalid_client", 700213, message)
+        if time.time() >= claims["exp"]:
+            message = (
+                f"Client assertion is not within its valid time range. Current time: {_precise(time.time())}, assertion"
+                f" valid from {_precise(claims['nbf'])}, expiry time of assertion {_precise(claims['exp'])}. Review the"
+                " documentation at https://learn.microsoft.com/entra/identity-platform/certificate-credentials ."
+            )
+            raise GrantRefused(401, "invalid_client", 700024, message)
+        try:
+            self.federated.check(claims)
+        except NoMatch as error:
+            raise GrantRefused(401, "invalid_client", error.code, str(error)) from error
 
     def _audience(self, form: dict[str, str]) -> str:
         scope = form.get("scope", "").split(" ")[0]
@@ -276,6 +263,10 @@ def _refusal(refused: GrantRefused) -> Response:
         "correlation_id": trace,
     }
     return JSONResponse(body, status_code=refused.status)
+
+
+def _precise(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
 
 
 def _basic(authorization: str | None) -> dict[str, str]:
@@ -303,23 +294,3 @@ def _instances() -> dict[str, Any]:
             }
         ],
     }
-
-
-def _signing_key(layout: Layout, name: str) -> rsa.RSAPrivateKey:
-    path = layout.tls / name
-    try:
-        found = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        if isinstance(found, rsa.RSAPrivateKey):
-            path.chmod(0o600)
-            return found
-    except (OSError, ValueError):
-        pass
-    made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = serialization.Encoding.PEM
-    write_private(path, made.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    return made
-
-
-def _public_pem(key: rsa.RSAPrivateKey) -> str:
-    form = serialization.PublicFormat.SubjectPublicKeyInfo
-    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()

@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mlops.local.faults import BadRules, Faults
+from mlops.local.federation import AUDIENCE, FederatedCredential
+from mlops.local.github import ISSUER
 from mlops.local.identity import Identity, TokenRefused
 from mlops.local.trace import Trace
 from mlops.local.workspace import Workspace
@@ -21,7 +23,8 @@ class OwnRoutes:
     """What the owner may ask and do.
 
     ``faults`` (GET, POST, DELETE those of a name or all), ``crash`` (POST an endpoint and a deployment), ``requests``
-    (POST whether to record them, GET those after a number), ``status`` (GET), ``federated-token`` (POST a subject).
+    (POST whether to record them, GET those after a number), ``status`` (GET), ``federated-credentials`` (POST a subject
+    that Entra is to trust, GET or DELETE them all), ``github-job`` (POST a subject and further claims).
     """
 
     def __init__(self, workspace: Workspace, identity: Identity, faults: Faults, admin_token: str) -> None:
@@ -44,6 +47,11 @@ class OwnRoutes:
         if route == ("GET", "requests"):
             after = request.query_params.get("after", "0")
             return JSONResponse(self.trace.after(int(after) if after.isdigit() else 0))
+        if route == ("GET", "federated-credentials"):
+            return JSONResponse(self._identity.federated.shown())
+        if route == ("DELETE", "federated-credentials"):
+            self._identity.federated.clear()
+            return JSONResponse([])
         if route == ("DELETE", "faults"):
             self._faults.clear(request.query_params.get("name"))
             return JSONResponse(self._faults.shown())
@@ -61,9 +69,20 @@ class OwnRoutes:
             if route[1] == "requests":
                 self.trace.record(bool(given.get("record")))
                 return JSONResponse({"record": self.trace.recording})
-            if route[1] == "federated-token":
-                return JSONResponse({"value": self._identity.federated_assertion(str(given.get("subject", "")))})
+            if route[1] == "federated-credentials":
+                return self._trust(given)
+            if route[1] == "github-job":
+                claims = given.get("claims")
+                subject = str(given.get("subject", ""))
+                return JSONResponse(self._identity.github.job(subject, claims if isinstance(claims, dict) else {}))
         return JSONResponse({"error": f"There is no {route[0]} {PREFIX}{route[1]}."}, 404)
+
+    def _trust(self, given: dict[str, Any]) -> Response:
+        values = (str(given.get("issuer", ISSUER)), str(given.get("subject", "")), str(given.get("audience", AUDIENCE)))
+        if not all(values):
+            return JSONResponse({"error": "A federated credential needs a subject."}, 400)
+        self._identity.federated.add(FederatedCredential(*values))
+        return JSONResponse(self._identity.federated.shown())
 
     def _add_faults(self, body: Any) -> Response:
         try:

@@ -98,7 +98,7 @@ def test_a_changed_or_unsigned_token_is_refused(identity: Identity) -> None:
 
 def test_clients_sign_in_with_a_secret_and_with_githubs_token(local: Local) -> None:
     out = local.run_python("""
-        import base64, json, os, time
+        import base64, json, os, requests, time
         from azure.core.exceptions import ClientAuthenticationError
         from azure.identity import (
             ClientAssertionCredential, ClientSecretCredential, DefaultAzureCredential, EnvironmentCredential)
@@ -111,11 +111,15 @@ def test_clients_sign_in_with_a_secret_and_with_githubs_token(local: Local) -> N
         assert claims["aud"] == "https://management.azure.com" and claims["appid"] == client
         for scope in ("https://ml.azure.com/.default", "https://management.core.windows.net//.default"):
             EnvironmentCredential().get_token(scope)
-        subject = "repo:a/b:ref:refs/heads/main"
+        subject = "repo:a@1/b@2:ref:refs/heads/main"
+        daemon.request("federated-credentials", method="POST", body={"subject": subject})
         def assertion():
-            return daemon.request("federated-token", method="POST", body={"subject": subject})["value"]
+            job = daemon.request("github-job", method="POST", body={"subject": subject})
+            headers = {"Authorization": f"bearer {job['ACTIONS_ID_TOKEN_REQUEST_TOKEN']}"}
+            url = job["ACTIONS_ID_TOKEN_REQUEST_URL"] + "&audience=api://AzureADTokenExchange"
+            return requests.get(url, headers=headers).json()["value"]
         ClientAssertionCredential(tenant, client, assertion).get_token(scope)
-        subject = "user:evil"
+        subject = "repo:a@1/b@3:ref:refs/heads/main"
         wrong = {
             "AADSTS7000215": ClientSecretCredential(tenant, client, "wrong"),
             "AADSTS700016": ClientSecretCredential(tenant, "00000000-0000-0000-0000-0000000000ff", secret),
