@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops.azure import uploads
 from mlops.azure.errors import translated
 from mlops.azure.transport import transport
 from mlops.errors import AzureError, PreconditionError
@@ -188,6 +189,7 @@ def _quiet() -> None:
     # The SDK prints a dot a second to stdout while it polls and an escape sequence after each upload; it has no switch.
     for module in (_azureml_polling, _blob_storage_helper):
         vars(module)["print"] = lambda *_, **__: None
+    uploads.mend()
 
 
 def finished(poller: Any) -> Any:

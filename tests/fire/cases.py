@@ -104,10 +104,11 @@ def faults_at(place: Place) -> list[str]:
 
 
 def sample(cases: list[Case], count: int, *, seed: int) -> list[Case]:
-    """So many of them, each fault at least once."""
+    """So many of them, each fault at least once; and with them an upload that fails, which the SDK waits for."""
     chance = random.Random(seed)
     shuffled = chance.sample(cases, len(cases))
-    kinds: dict[str, Case] = {}
+    lost = [case for case in cases if str(case.place).endswith("PUT code file") and case.fault == "dropped after"]
+    kinds: dict[str, Case] = {case.fault: case for case in lost}
     for case in shuffled:
         kinds.setdefault(case.fault, case)
     chosen = list(kinds.values())

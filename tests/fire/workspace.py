@@ -87,7 +87,7 @@ class Command:
         self._socket.sendall(json.dumps(request).encode() + b"\n")
         self.pid = int(self._stream.readline())
 
-    def finish(self, *, timeout_s: float = 240) -> Done:
+    def finish(self, *, timeout_s: float = 600) -> Done:
         """Start it and wait for its end."""
         begin = time.monotonic()
         self.start()
@@ -97,7 +97,7 @@ class Command:
         """Let it work."""
         self._socket.sendall(b"go\n")
 
-    def wait(self, begin: float, *, timeout_s: float = 240) -> Done:
+    def wait(self, begin: float, *, timeout_s: float = 600) -> Done:
         """Wait for its end."""
         self._socket.settimeout(timeout_s)
         try:
