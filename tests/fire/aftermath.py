@@ -45,6 +45,13 @@ def passed(endpoint: Endpoint, version: str) -> bool:
     )
 
 
+def replaced(endpoint: Endpoint) -> str | None:
+    """The version that the last release replaced, by its plan: a rollback goes there."""
+    plans = [record["facts"] for record in endpoint.ledger() if record["kind"] == "plan"]
+    found = plans[-1].get("replaced") if plans else None
+    return str(found["version"]) if found else None
+
+
 def look(endpoint: Endpoint, *, before: str | None, new: str, patience_s: float = 0) -> Aftermath:
     """Live traffic rests on what passed its gate, users are answered, nothing is half done.
 

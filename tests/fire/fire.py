@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.fire import aftermath
 from tests.fire.calls import Place, places
-from tests.fire.cases import CRASH_LIVE, CRASH_NEW, DOWN, FIRST, KILLS, REFUSED, RELEASE, ROLLBACK, Case, Recorded
+from tests.fire.cases import CRASH_LIVE, CRASH_NEW, DOWN, FIRST, KILLS, REFUSED, ROLLBACK, Case, Recorded
 from tests.fire.workspace import Command, Done, Endpoint, Workspace
 
 RESTART_S = 20.0
@@ -116,9 +116,7 @@ class Lane:
         result.breaches += [f"after one more deploy: {each}" for each in wrong]
         if result.breaches:
             result.log += f"\n--- once more ---\n{again.log}"
-        if case.story == RELEASE:
-            return version, live
-        return right or "", next(iter(after.shown)) if back and len(after.shown) == 1 else None
+        return right or "", aftermath.replaced(endpoint) if case.story != REFUSED else None
 
     def _strike(self, case: Case, result: Result, endpoint: Endpoint, command: Command, agent: str) -> Done:
         workspace = self.workspace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -104,6 +105,9 @@ class Command:
             said = self._stream.readline()
         except ConnectionResetError:
             said = b""
+        except TimeoutError:
+            os.kill(self.pid, signal.SIGKILL)
+            raise
         finally:
             self._stream.close()
             self._socket.close()
@@ -140,7 +144,7 @@ class Workspace:
         own = str(self.folder / "home" / "local" / "tls" / "ca.pem")  # without the public roots: it is read often
         self.env |= dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), own)
         self._zygote = subprocess.Popen(
-            [sys.executable, "tests/fire/zygote.py", str(self._socket)], cwd=ROOT, env=self.env
+            [sys.executable, "tests/fire/zygote.py", str(self._socket), str(os.getpid())], cwd=ROOT, env=self.env
         )
         self.trust = ssl.create_default_context(cafile=self.env["SSL_CERT_FILE"])
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)

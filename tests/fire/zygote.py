@@ -1,6 +1,6 @@
 """Runs `mlops` commands as processes of their own, at the price of a fork: Azure's SDK is imported once, before.
 
-    python tests/fire/zygote.py SOCKET
+    python tests/fire/zygote.py SOCKET PARENT
 
 Each connection is one command: a line of JSON (``argv``, ``env``, ``log``), answered by the process's id; ``go`` starts
 it, its last line is the exit code. A process that was killed says nothing more. This process has one thread and no
@@ -65,11 +65,20 @@ def run(argv: list[str], env: dict[str, str], log: str) -> int:
         return 1
 
 
+def die_with_parent() -> None:
+    """Let nothing run on when the tests are over; only Linux can say so."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def child(connection: socket.socket, stream: BinaryIO, request: dict[str, Any]) -> None:
     """Say the id, wait for ``go``, work, say the exit code."""
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
+    die_with_parent()
     connection.sendall(f"{os.getpid()}\n".encode())
     if stream.readline() != b"go\n":
         os._exit(1)
@@ -89,7 +98,7 @@ def main() -> None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(sys.argv[1])
     listener.listen(64)
-    parent = os.getppid()
+    parent = int(sys.argv[2])
     listener.settimeout(2.0)
     while os.getppid() == parent:
         try:
