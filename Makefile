@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast test-full lint bench lock clean
+.PHONY: help install install-cli run test test-fast test-full coverage coverage-table lint lint-workflows bench lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -30,6 +30,17 @@ $(VENV)/ready: $(LOCK) pyproject.toml Makefile
 	@$(BIN)/pip check >&2
 	@touch $@
 
+$(VENV)/ready-cli: environments/cli/requirements.txt pyproject.toml Makefile
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --require-hashes --no-deps -r $<
+	@$(BIN)/pip install --quiet --no-deps --editable .
+	@$(BIN)/pip check >&2
+	@touch $@
+
+install: $(VENV)/ready ## all that this machine needs to train, serve and test
+
+install-cli: $(VENV)/ready-cli ## only what submits and deploys: no torch, no server
+
 run: $(VENV)/ready ## chats in, a gated blue/green endpoint out, on this machine
 	@$(BIN)/mlops run
 
@@ -42,11 +53,24 @@ test-fast: $(VENV)/ready ## what needs no model and no daemon
 test-full: $(VENV)/ready ## with the long tables
 	@MLOPS_FULL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-lint: $(VENV)/ready ## style, types, import rules
+coverage: $(VENV)/ready ## the whole suite, and which lines it has run
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=
+
+coverage-table: $(VENV)/ready ## what `make coverage` has found, in Markdown
+	@$(BIN)/coverage report --format=markdown --skip-covered --sort=cover
+
+lint: $(VENV)/ready lint-workflows ## style, types, import rules, workflows
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy mlops components environments/serve tests
+	@$(BIN)/mypy mlops components environments/serve tests .github/rules.py
 	@PYTHONPATH=components $(BIN)/lint-imports
+
+lint-workflows: $(VENV)/ready ## what runs on GitHub: security, schemas, shell, our own rules
+	@$(BIN)/zizmor --quiet --offline --persona auditor --strict-collection .
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/python .github/rules.py
 
 bench: $(VENV)/ready ## each benchmark prints its ratio against a baseline of the same run
 	@for each in tests/benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
