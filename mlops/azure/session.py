@@ -1,4 +1,4 @@
-"""Login, and the clients of one workspace.
+"""The clients of one workspace, behind one login.
 
 A target called ``local`` lives in the local workspace: it is started as a process of its own, which prints the
 environment that leads Azure's SDK to it. Nothing else differs.
@@ -16,17 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops.azure import uploads
+from mlops.azure import login, uploads
 from mlops.azure.errors import translated
 from mlops.azure.transport import transport
-from mlops.errors import AzureError, PreconditionError
+from mlops.errors import PreconditionError
 from mlops.interrupts import stay_interruptible
 
 if TYPE_CHECKING:
     from mlops.console import Console
     from mlops.settings import Settings
 
-SCOPE = "https://management.azure.com/.default"
 QUIET: dict[str, Any] = {"show_progress": False, "enable_telemetry": False}
 """Progress is ours to show, and what users do is theirs."""
 
@@ -82,7 +81,7 @@ def connect(settings: Settings, console: Console) -> Session:
     from azure.ai.ml import MLClient
 
     named = workspace_of(settings)
-    credential = _credential(console)
+    credential = login.credential(settings, console)
     with translated("open the workspace"):
         ml = MLClient(credential, *named, **QUIET, **patience(settings))
     return Session(settings=settings, console=console, ml=ml, credential=credential)
@@ -100,7 +99,9 @@ def workspace_of(settings: Settings) -> tuple[str, str, str]:
     if any(given):
         missing = ", ".join(name for name, value in zip(VARIABLES, given, strict=True) if not value)
         raise PreconditionError(
-            f"the workspace is named only in part: {missing} is not set", hint=f"set all of {', '.join(VARIABLES)}"
+            f"the workspace is named only in part: {missing} is not set",
+            hint=f"set all of {', '.join(VARIABLES)}",
+            details=login.where_to_set(settings, (*login.IDENTITY, *VARIABLES)),
         )
     place = settings.root / "config.json"  # not .azureml/config.json: in a checkout it names the local workspace
     if place.is_file():
@@ -108,6 +109,7 @@ def workspace_of(settings: Settings) -> tuple[str, str, str]:
     raise PreconditionError(
         f"no workspace is named for the target '{settings.target}'",
         hint=f"set {', '.join(VARIABLES)}, or put the workspace's config.json beside mlops.yaml",
+        details=login.where_to_set(settings, (*login.IDENTITY, *VARIABLES)),
     )
 
 
@@ -122,27 +124,6 @@ def _config(file: Path) -> tuple[str, str, str]:
             f"'{file}' names no workspace: {what}", hint="download it anew from the workspace's page"
         ) from None
     return values[0], values[1], values[2]
-
-
-def _credential(console: Console) -> Any:
-    """DefaultAzureCredential with a token asked for at once; a browser only where there is a terminal."""
-    from azure.core.exceptions import AzureError as CoreError
-    from azure.identity import DefaultAzureCredential, InteractiveBrowserCredential
-
-    credential = DefaultAzureCredential()
-    try:
-        credential.get_token(SCOPE)
-    except CoreError as error:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            first, *tried = [line.strip() for line in str(error).strip().splitlines()]
-            hint = "run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and a credential"
-            raise AzureError(f"log in to Azure: {first}", hint=hint, details=tried[1:8]) from error
-        console.say("no login found; a browser opens")
-        browser = InteractiveBrowserCredential()
-        with translated("log in to Azure"):
-            browser.get_token(SCOPE)
-        return browser
-    return credential
 
 
 def enter_local_workspace() -> None:
