@@ -174,7 +174,9 @@ class Console:
         """An annotation on the pull request's file; ``level`` is error, warning or notice."""
         where = ""
         if place is not None:
-            where = f" file={_property(place.file)}" + (f",line={place.line}" if place.line is not None else "")
+            where = f" file={_property(_in_repository(place.file))}" + (
+                f",line={place.line}" if place.line is not None else ""
+            )
         print(f"::{level}{where}::{_data(message)}", file=sys.stderr, flush=True)  # noqa: T201
 
     def mask(self, secret: str) -> None:
@@ -255,6 +257,15 @@ class Console:
             }
         }
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _in_repository(file: str) -> str:
+    """A file as GitHub finds it: by its path from the repository's root, wherever the command runs."""
+    root = os.environ.get("GITHUB_WORKSPACE")
+    if not root or not Path(file).exists():
+        return file
+    path = Path(file).resolve()
+    return path.relative_to(Path(root).resolve()).as_posix() if path.is_relative_to(Path(root).resolve()) else file
 
 
 def _data(text: str) -> str:

@@ -104,6 +104,11 @@ def timed(found: list[Job], seen: dict[str, Job]) -> list[Job]:
     return [seen[step.name] for step in found]
 
 
+def why(session: Session, job: Job) -> MlopsError:
+    """Say why a job that has ended did not complete."""
+    return failure(session, Progress(job=job, steps=tuple(jobs.steps(session, job.name))))
+
+
 def failure(session: Session, progress: Progress) -> MlopsError:
     """Say why a job did not complete: the step, and the end of its log."""
     job = progress.job

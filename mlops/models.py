@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LINEAGE = ("base-model", "data-hash", "commit", "actor", "run-url", "reason", "fingerprint")
 """Tags that travel from the job to its model."""
+SCORES = ("base_exact_match", "tuned_exact_match", "tuned_rouge_l", "tuned_perplexity", "eval_loss")
 
 
 def model_name(settings: Settings) -> str:
@@ -70,6 +71,15 @@ def register(
         tags=tags,
     )
     return made, True
+
+
+def scores(session: Session, job: Job) -> dict[str, float]:
+    """The scores that a job has logged and its model bears as tags."""
+    from mlops.azure import metrics
+
+    steps = tuple(step.name for step in jobs.steps(session, job.name))
+    last = metrics.read(session, job.name, experiment=job.experiment, steps=steps).last
+    return {name: last[name] for name in SCORES if name in last}
 
 
 def find(session: Session, settings: Settings, version: str | None) -> ModelVersion:

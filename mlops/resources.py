@@ -13,6 +13,8 @@ RUNNING = frozenset(
 COMPLETED = "Completed"
 MANAGED_TAG = "managed-by"
 MANAGED_BY = "mlops"
+MODEL_TAG = "model"
+"""On a training job: the name under which its model is registered."""
 KIND_TAG = "mlops-kind"
 """On an endpoint: ``preview`` or ``lasting``."""
 CREATED_TAG = "mlops-created"

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mlops.errors import Place, UsageError
-
-if TYPE_CHECKING:
-    import yaml
+from mlops.errors import UsageError
+from mlops.settings_file import Problem, SettingsFile, close_to, read, suggestion
 
 FILE = "mlops.yaml"
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -242,106 +239,64 @@ def load(target: str, path: Path | None = None) -> Settings:
     Raises:
         UsageError: the file is missing or not YAML, the target is unknown, a value is wrong or a key unknown.
     """
-    path = path or find_file()
-    tree, lines = _read(path)
-    for key in tree:
-        if key not in ("defaults", "targets"):
-            raise _unknown(key, ["defaults", "targets"], path, lines.get((key,)))
-    targets = tree.get("targets") or {}
-    if not isinstance(targets, Mapping) or target not in targets:
-        names = sorted(targets) if isinstance(targets, Mapping) else []
-        close = difflib.get_close_matches(target, names, n=1)
+    file = read(path or find_file())
+    names = sorted(file.targets)
+    if not file.problems and target not in names:
         raise UsageError(
-            f"no target '{target}' in {path.name}; it has {', '.join(names) or 'none'}",
-            hint=f"did you mean '{close[0]}'?" if close else "choose one with --target or MLOPS_TARGET",
+            f"no target '{target}' in {file.path.name}; it has {', '.join(names) or 'none'}",
+            hint=close_to(target, names) or "choose one with --target or MLOPS_TARGET",
         )
-    parts = [(("defaults",), tree.get("defaults")), (("targets", target), targets[target])]
-    for where, part in parts:
-        if part is not None and not isinstance(part, Mapping):
-            place = Place(file=path.name, line=lines.get(where))
-            raise UsageError(f"'{'.'.join(where)}' is '{part}'; it must hold sections such as 'data'", place=place)
-        for key in part or {}:
-            if key not in SECTIONS:
-                raise _unknown(str(key), SECTIONS, path, lines.get((*where, str(key))))
-    merged = _merge(tree.get("defaults") or {}, targets[target] or {})
+    settings, problems = _validated(file, target)
+    if settings is None:
+        raise refusal(file, problems, hint=f"target '{target}'")
+    return settings
+
+
+def load_all(path: Path | None = None) -> tuple[dict[str, Settings], list[Problem]]:
+    """The settings of every target that is right, and what is wrong with the others, by line, each once.
+
+    Raises:
+        UsageError: the file is missing or not YAML.
+    """
+    file = read(path or find_file())
+    found: dict[str, Settings] = {}
+    problems = list(file.problems)
+    for target in sorted(file.targets):
+        settings, wrong = _validated(file, target)
+        problems += wrong
+        if settings is not None:
+            found[target] = settings
+    if not file.targets and not problems:
+        problems.append(Problem(None, "there is no target under 'targets'"))
+    return found, sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0)
+
+
+def refusal(file: SettingsFile, problems: Sequence[Problem], *, hint: str) -> UsageError:
+    """The error that names every problem, the first one as its message."""
+    first, *others = problems
+    rest = [f"{file.place(problem.line)}: {problem.message}" for problem in others]
+    return UsageError(first.message, place=file.place(first.line), details=rest, hint=hint)
+
+
+def _validated(file: SettingsFile, target: str) -> tuple[Settings | None, list[Problem]]:
+    merged, problems = file.merged(target, SECTIONS)
+    if file.problems or problems:
+        return None, [*file.problems, *problems]
     try:
-        return Settings(target=target, root=path.parent, **merged)
+        return Settings(target=target, root=file.path.parent, **merged), []
     except ValidationError as error:
-        raise _explain(error, target, path, lines) from None
+        return None, [_problem(item, file, target) for item in error.errors()]
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        inner = merged.get(key)
-        nested = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(inner, value) if nested and inner is not None else value
-    return merged
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    import yaml
-
-    place = Place(file=path.name)
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read: {error}", place=place) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = None if mark is None else mark.line + 1
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise UsageError(f"not valid YAML: {problem}", place=Place(file=path.name, line=line)) from None
-    if not isinstance(tree, dict):
-        raise UsageError("must be a mapping with 'defaults' and 'targets'", place=place)
-    lines: dict[tuple[str, ...], int] = {}
-    _number(node, (), lines, path)
-    return tree, lines
-
-
-def _number(node: yaml.Node | None, at: tuple[str, ...], lines: dict[tuple[str, ...], int], path: Path) -> None:
-    import yaml
-
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            where = (*at, str(key.value))
-            if where in lines:
-                place = Place(file=path.name, line=key.start_mark.line + 1)
-                raise UsageError(f"the key '{key.value}' stands here a second time", place=place)
-            lines[where] = key.start_mark.line + 1
-            _number(value, where, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[(*at, str(index))] = value.start_mark.line + 1
-
-
-def _explain(error: ValidationError, target: str, path: Path, lines: dict[tuple[str, ...], int]) -> UsageError:
-    problems = []
-    for item in error.errors():
-        loc = tuple(str(part) for part in item["loc"])
-        line = _line(loc, target, lines)
-        dotted = ".".join(loc)
-        if item["type"] == "extra_forbidden":
-            problems.append((line, f"unknown key '{dotted}'{_suggest(loc)}"))
-        elif item["type"] == "missing":
-            problems.append((line, f"'{dotted}' is missing"))
-        else:
-            message = item["msg"].removeprefix("Value error, ")
-            problems.append((line, f"'{dotted}' is '{item['input']}': {message[0].lower()}{message[1:]}"))
-    first_line, first = problems[0]
-    rest = [f"{path.name}:{line or '?'}: {text}" for line, text in problems[1:]]
-    return UsageError(first, place=Place(file=path.name, line=first_line), details=rest, hint=f"target '{target}'")
-
-
-def _line(loc: tuple[str, ...], target: str, lines: dict[tuple[str, ...], int]) -> int | None:
-    for depth in range(len(loc), 0, -1):
-        for top in (("targets", target), ("defaults",)):
-            found = lines.get((*top, *loc[:depth]))
-            if found is not None:
-                return found
-    return None
+def _problem(item: Any, file: SettingsFile, target: str) -> Problem:
+    loc = tuple(str(part) for part in item["loc"])
+    line, dotted = file.line(loc, target), ".".join(loc)
+    if item["type"] == "extra_forbidden":
+        return Problem(line, f"unknown key '{dotted}'{_suggest(loc)}")
+    if item["type"] == "missing":
+        return Problem(line, f"'{dotted}' is missing")
+    message = item["msg"].removeprefix("Value error, ")
+    return Problem(line, f"'{dotted}' is '{item['input']}': {message[0].lower()}{message[1:]}")
 
 
 def _suggest(loc: tuple[str, ...]) -> str:
@@ -351,11 +306,4 @@ def _suggest(loc: tuple[str, ...]) -> str:
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return ""
         model = annotation
-    close = difflib.get_close_matches(loc[-1], [name for name in model.model_fields if name not in ("target", "root")])
-    return f"; did you mean '{close[0]}'?" if close else ""
-
-
-def _unknown(key: str, known: Sequence[str], path: Path, line: int | None) -> UsageError:
-    close = difflib.get_close_matches(key, known, n=1)
-    text = f"unknown key '{key}'" + (f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(known)}")
-    return UsageError(text, place=Place(file=path.name, line=line))
+    return suggestion(loc[-1], [name for name in model.model_fields if name not in ("target", "root")])

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from mlops import catalogue
 from mlops.azure import computes, jobs, models
 from mlops.errors import PreconditionError, UsageError
-from mlops.resources import Cluster, Job, ModelVersion
+from mlops.models import model_name
+from mlops.resources import MANAGED_BY, MANAGED_TAG, MODEL_TAG, Cluster, Job, ModelVersion
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -281,8 +282,8 @@ def plan(session: Session, settings: Settings, data: TrainingData, *, create_com
         nodes=nodes,
         parameters=parameters,
         inputs=inputs,
-        tags={**tags, "managed-by": "mlops", "data-hash": data.content_hash, "base-model": base_id,
-              "fingerprint": fingerprint},
+        tags={**tags, MANAGED_TAG: MANAGED_BY, MODEL_TAG: model_name(settings), "data-hash": data.content_hash,
+              "base-model": base_id, "fingerprint": fingerprint},
         fingerprint=fingerprint,
     )  # fmt: skip
 

@@ -142,6 +142,28 @@ def newest(session: Session, experiment: str, *, look_at: int = 200) -> Job | No
     return None
 
 
+def since(session: Session, moment: datetime, *, look_at: int = 2000) -> list[Job]:
+    """The workspace's jobs that were made after a moment, newest first; of the ``look_at`` newest."""
+    found: list[Job] = []
+    with translated("list the jobs"):
+        for _, listed in zip(range(look_at), session.ml.jobs.list(), strict=False):
+            job = _job(listed)
+            if job.created is not None and job.created < moment:
+                break
+            found.append(job)
+    return found
+
+
+def tag(session: Session, name: str, tags: Mapping[str, str]) -> None:
+    """Add tags to a job, also to one that has ended; its other tags stay.
+
+    It goes through run history, as in the studio: a job that is sent again to the control plane is compared with the
+    one that ran, and refused.
+    """
+    with translated(f"tag the job '{name}'"):
+        session.ml.jobs.update(name, tags=dict(tags))
+
+
 def cancel(session: Session, name: str) -> None:
     """Ask Azure to cancel a job; returns when it has agreed."""
     with translated(f"cancel the job '{name}'"):

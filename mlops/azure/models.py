@@ -22,11 +22,14 @@ def get(session: Session, name: str, version: str, *, registry: str | None = Non
         return None
 
 
-def versions(session: Session, name: str) -> list[ModelVersion]:
-    """Every version of a model of the workspace but archived ones, newest first (versions are timestamps)."""
+def versions(session: Session, name: str, *, archived: bool = False) -> list[ModelVersion]:
+    """Every version of a model of the workspace, newest first (versions are timestamps); ``archived`` ones too."""
+    from azure.ai.ml.constants import ListViewType
+
+    view = ListViewType.ALL if archived else ListViewType.ACTIVE_ONLY
     try:
         with translated(f"list the versions of the model '{name}'"):
-            found = [_version(item) for item in session.ml.models.list(name=name)]
+            found = [_version(item) for item in session.ml.models.list(name=name, list_view_type=view)]
     except NotFoundError:
         return []
     return sorted(found, key=lambda model: (model.version.isdigit() and int(model.version)) or 0, reverse=True)

@@ -12,6 +12,7 @@ from mlops.cli.options import Run, command, epilog, option
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from mlops.cli.violations import Violation
     from mlops.data import Prepared, Report, Request
     from mlops.training import TrainingData
 
@@ -119,18 +120,33 @@ mlops data validate chats/train_sft.jsonl chats/test_sft.jsonl --json
 @click.pass_context
 def validate(context: click.Context, run: Run, paths: tuple[Path, ...], derive: bool, max_row_mb: float) -> None:
     """Check every row of folders and files; exit code 4 if one breaks a rule."""
+    from mlops.cli.violations import tell_github
     from mlops.data import validate as check
     from mlops.errors import DataInvalid
 
     report = check(paths, derive=derive, max_row_bytes=int(max_row_mb * 1e6), console=run.console)
     result = {"valid": not report.violations, "rows": report.rows, "invalid": report.invalid, "report": report}
     run.console.result(result, report_text(report), outputs={"valid": str(not report.violations).lower()})
+    found = worst_first(report)
+    count = sum(violation.count for violation in report.violations)
+    what = ", ".join(str(path) for path in paths)
+    tell_github(run.console, found, what=f"Chats of {what}", unlisted=count - len(found))
     if report.violations:
-        for violation in report.violations:
-            if run.console.on_github:
-                run.console.annotate("error", f"{violation.rule}: {violation.reason}", place=violation.first)
         run.console.err.print(f"[red]✕[/red] {report.invalid} of {report.rows} rows break a rule")
         context.exit(DataInvalid.exit_code)
+
+
+def worst_first(report: Report) -> list[Violation]:
+    """The first row of each rule in the rules' order, then the second of each, and so on: every rule is seen."""
+    from mlops.cli.violations import Violation
+
+    most = max((len(violation.rows) for violation in report.violations), default=0)
+    return [
+        Violation(violation.rows[turn][0], f"{violation.rule}: {violation.rows[turn][1]}")
+        for turn in range(most)
+        for violation in report.violations
+        if turn < len(violation.rows)
+    ]
 
 
 @command(group=data, example="mlops data preview --dataset data/bundled --split test_gen --rows 2")

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.resources import ModelVersion
 
-SCORES = ("base_exact_match", "tuned_exact_match", "tuned_rouge_l", "tuned_perplexity", "eval_loss")
-
 
 @command(example="mlops register ft-0123456789abcdef-1")
 @argument("job")
@@ -37,12 +35,9 @@ def register(run: Run, job: str | None) -> None:
 def register_job(run: Run, session: Session, job: str) -> tuple[ModelVersion, bool]:
     """Register with the job's scores as tags."""
     from mlops import models
-    from mlops.cli.metrics import read_metrics
 
     with run.console.step("Register the model") as step:
-        models.completed_job(session, job)
-        found = read_metrics(session, job)
-        scores = {name: found.last[name] for name in SCORES if name in found.last}
-        model, made = models.register(session, run.settings, job, scores=scores)
+        found = models.completed_job(session, job)
+        model, made = models.register(session, run.settings, job, scores=models.scores(session, found))
         step.note = f"version {model.version}" + ("" if made else " (was there)")
     return model, made

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlops.cli.options import Run, command, epilog
+
+if TYPE_CHECKING:
+    from mlops.cli.violations import Violation
 
 
 @click.group(
@@ -69,6 +72,7 @@ def validate(context: click.Context, run: Run, files: tuple[Path, ...]) -> None:
     """Check scoring requests against the schema that the server uses; exit code 4 if one is wrong."""
     from rich.text import Text
 
+    from mlops.cli.violations import tell_github
     from mlops.errors import DataInvalid
     from mlops.payload import Problem, check
 
@@ -84,10 +88,20 @@ def validate(context: click.Context, run: Run, files: tuple[Path, ...]) -> None:
     run.console.result(
         {"valid": not problems, "files": results}, Text("\n".join(lines)), outputs={"valid": str(not problems).lower()}
     )
+    tell_github(run.console, worst_first(results), what="Payloads")
     if problems:
-        for problem in problems:
-            if run.console.on_github:
-                run.console.annotate("error", f"{problem.field} {problem.message}".strip(), place=problem.place)
         bad = sum(not result["valid"] for result in results)
         run.console.err.print(f"[red]✕[/red] {bad} of {len(files)} payloads are not valid")
         context.exit(DataInvalid.exit_code)
+
+
+def worst_first(results: list[dict[str, Any]]) -> list[Violation]:
+    """Files that cannot be read as a payload at all, then the first problem of each file, the second, and so on."""
+    from mlops.cli.violations import Violation
+
+    ranked = [
+        (bool(problem.field), turn, Violation(problem.place, f"{problem.field} {problem.message}".strip()))
+        for result in results
+        for turn, problem in enumerate(result["problems"])
+    ]
+    return [violation for *_, violation in sorted(ranked, key=lambda item: item[:2])]

@@ -2,12 +2,136 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from mlops.cli.options import Run, command
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-@command(example="mlops reconcile --dry-run\nmlops reconcile --target staging")
+    from mlops.reconcile import Outcome
+    from mlops.resources import Job
+
+
+@command(
+    example="""
+mlops reconcile --dry-run            # what would be done
+mlops reconcile --target staging     # twice does no more than once
+"""
+)
 @click.option("--dry-run", is_flag=True, envvar="MLOPS_DRY_RUN", help="Show what would be done; change nothing.")
 def reconcile(run: Run, dry_run: bool) -> None:
-    """Go on with what outlived its workflow: completed trainings, failed ones, rollouts that were cut off."""
+    """Go on with what outlived its workflow.
+
+    Trainings that have completed get their model registered, and the output `version` names the newest one that should
+    be deployed. Those that failed are reported, once, with exit code 5. A rollout whose runner died is finished or
+    undone by its record.
+    """
+    from mlops import reconcile as steps
+    from mlops.azure.session import connect
+
+    session = connect(run.settings, run.console)
+    outcome = steps.reconcile(session, run.settings, dry_run=dry_run)
+    rows = table_rows(outcome, dry_run=dry_run)
+    words = "nothing to do" if outcome.did_nothing else "would be done" if dry_run else "done"
+    outputs = {
+        "version": "" if dry_run else outcome.deploy.version,  # what is deployed next must not begin by a dry run
+        "registered": len(outcome.registered),
+        "failed": len(outcome.failures),
+        "running": len(outcome.work.running),
+        "repaired": int(outcome.repair is not None),
+    }
+    run.console.result(
+        data(outcome, dry_run=dry_run), table(rows, words), outputs=outputs, summary=markdown(rows, words)
+    )  # fmt: skip
+    for problem in outcome.problems:
+        run.console.warn(f"{problem}; it is tried again by the next mlops reconcile")
+    if dry_run or not outcome.failures:
+        return
+    told = dataclasses.replace(run.console, as_json=False)  # stdout has its document already
+    for failure in outcome.failures:
+        told.failure(failure.error)
+        steps.mark_reported(session, failure.job.name)
+    raise click.exceptions.Exit(outcome.failures[0].error.exit_code)
+
+
+Row = tuple[str, str, str]
+
+
+def table_rows(outcome: Outcome, *, dry_run: bool) -> list[Row]:
+    """What, of what, and how; for people."""
+    rows: list[Row] = [("running", job.name, f"{job.status} for {_how_long(job)}") for job in outcome.work.running]
+    registered = {job.name: version for job, version in outcome.registered}
+    for job in outcome.work.register:
+        version = registered.get(job.name)
+        if version is not None:
+            rows.append(("registered", job.name, f"{version.name}:{version.version}"))
+        elif dry_run:
+            rows.append(("to register", job.name, f"version {job.timestamp}"))
+        else:
+            rows.append(("not registered", job.name, "it is tried again"))
+    verb = "to report" if dry_run else "failed"
+    rows += [(verb, failure.job.name, failure.error.message) for failure in outcome.failures]
+    if outcome.repair is not None:
+        what = "to mend" if dry_run else "mended"
+        rows.append((what, "the rollout that was left", f"{outcome.repair.outcome}: {outcome.repair.why}"))
+    rows.append(("to deploy", outcome.deploy.version or "nothing", outcome.deploy.why))
+    return rows
+
+
+def _how_long(job: Job) -> str:
+    from datetime import UTC, datetime
+
+    from mlops.inventory import in_words
+
+    since = job.started or job.created
+    return in_words(datetime.now(UTC) - since) if since else "an unknown time"
+
+
+def table(rows: list[Row], words: str) -> Table:
+    """For a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, show_header=False, caption=words, caption_justify="left")
+    for _ in range(3):
+        made.add_column(overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def markdown(rows: list[Row], words: str) -> str:
+    """For the job summary."""
+    from mlops.console import markdown_table
+
+    shown: list[list[Any]] = [list(row) for row in rows]
+    return f"### Reconcile: {words}\n\n{markdown_table(['', '', ''], shown)}"
+
+
+def data(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
+    """For --json."""
+    return {
+        "dry_run": dry_run,
+        "running": [_job(job) for job in outcome.work.running],
+        "register": [_job(job) for job in outcome.work.register],
+        "registered": [
+            {"job": job.name, "model": version.name, "version": version.version}
+            for job, version in outcome.registered
+        ],
+        "failed": [
+            {**_job(failure.job), "message": failure.error.message, "details": list(failure.error.details)}
+            for failure in outcome.failures
+        ],
+        "repair": outcome.repair,
+        "version": outcome.deploy.version,
+        "why": outcome.deploy.why,
+        "problems": list(outcome.problems),
+    }  # fmt: skip
+
+
+def _job(job: Job) -> dict[str, Any]:
+    return {"job": job.name, "status": job.status, "created": job.created, "url": job.studio_url}

@@ -19,10 +19,32 @@ def settings() -> None:
 
 
 @command(group=settings, example="mlops settings check")
-def check(run: Run) -> None:
-    """Check the sections of every target; exit code 2 if one is wrong."""
+@click.pass_context
+def check(context: click.Context, run: Run) -> None:
+    """Check every target of mlops.yaml, whatever --target says; exit code 2 if one is wrong."""
+    from mlops.cli.violations import Violation, tell_github
+    from mlops.errors import Place, UsageError
+    from mlops.settings_check import check as look
+
+    path, targets, problems = look()
+    found = [Violation(Place(file=path.name, line=problem.line), problem.message) for problem in problems]
+    lines = [f"✕ {item.place}: {item.message}" for item in found]
+    run.console.result(
+        {"valid": not problems, "file": path, "targets": targets, "problems": found},
+        "\n".join(lines) or f"✓ {path.name}: {', '.join(targets)}",
+        outputs={"valid": not problems},
+    )
+    tell_github(run.console, found, what=f"Settings of {', '.join(targets) or 'no target'}")
+    if problems:
+        context.exit(UsageError.exit_code)
 
 
 @command(group=settings, example="mlops settings show --target staging")
 def show(run: Run) -> None:
     """Show the settings of a target, the defaults merged in."""
+    import yaml
+
+    values = run.settings.model_dump(mode="json", exclude={"target", "root"})
+    run.console.result(
+        {"target": run.settings.target, **values}, yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip()
+    )

@@ -50,14 +50,22 @@ def wait(run: Run, job: str | None, timeout_s: float | None, come_back: bool, ca
 
 
 def followed(run: Run, session: Session, name: str, *, timeout_s: float | None, cancel_on_interrupt: bool) -> Progress:
-    """Wait with the steps in sight; Ctrl-C leaves the job running unless asked otherwise."""
+    """Wait with the steps in sight; Ctrl-C leaves the job running unless asked otherwise.
+
+    A bad end that a workflow shows is marked on the job, so that `mlops reconcile` does not report it again.
+    """
     from mlops import follow
     from mlops.azure import jobs
-    from mlops.errors import AzureError, Interrupted
+    from mlops.errors import AzureError, Interrupted, TrainingFailed
+    from mlops.reconcile import mark_reported
 
     try:
         with run.console.step(f"Train: {name}"), _steps_shown(run) as show:
             return follow.wait(session, name, poll_s=run.settings.training.poll_s, timeout_s=timeout_s, show=show)
+    except TrainingFailed:
+        if run.console.on_github:  # in a job's log people see it
+            mark_reported(session, name)
+        raise
     except AzureError as error:
         error.hint = f"the job '{name}' does not depend on this command: mlops wait {name} follows it again"
         raise

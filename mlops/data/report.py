@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from mlops.data.rules import BUCKETS, RULES, Checker
 from mlops.errors import DataInvalid, Place
 
+MOST = 500
+"""So many rows are remembered for each rule."""
+
 
 @dataclass(frozen=True)
 class Violation:
@@ -16,6 +19,8 @@ class Violation:
     count: int
     first: Place
     reason: str
+    rows: tuple[tuple[Place, str], ...] = ()
+    """The first of them, each with its reason."""
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.count} row{'s' * (self.count != 1)}, first {self.first}: {self.reason}"
@@ -74,14 +79,16 @@ class Tally:
     rows: dict[str, int] = field(default_factory=dict)
     invalid: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    firsts: dict[str, tuple[Place, str]] = field(default_factory=dict)
+    offenders: dict[str, list[tuple[Place, str]]] = field(default_factory=dict)
     columns: set[str] = field(default_factory=set)
 
     def broken(self, *, split: str, rule: str, reason: str, place: Place) -> None:
         """Counts one row that breaks a rule."""
         self.invalid[split] = self.invalid.get(split, 0) + 1
         self.counts[rule] = self.counts.get(rule, 0) + 1
-        self.firsts.setdefault(rule, (place, reason))
+        offenders = self.offenders.setdefault(rule, [])
+        if len(offenders) < MOST:
+            offenders.append((place, reason))
 
     def report(self) -> Report:
         """Returns what was found."""
@@ -95,5 +102,8 @@ class Tally:
             )
             for split, rows in self.rows.items()
         )
-        broken = tuple(Violation(rule, self.counts[rule], *self.firsts[rule]) for rule in RULES if rule in self.counts)
+        broken = tuple(
+            Violation(rule, self.counts[rule], *rows[0], rows=tuple(rows))
+            for rule in RULES if (rows := self.offenders.get(rule))
+        )  # fmt: skip
         return Report(splits=splits, violations=broken, ignored_columns=tuple(sorted(self.columns)))

@@ -15,6 +15,7 @@ import msgspec
 import xxhash
 
 RULES: dict[str, str] = {
+    "file": "the file as a whole can be read",
     "json": "each line is one JSON object",
     "truncated": "the last line is whole",
     "encoding": "the text is UTF-8",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlops.data import reading, sources
 from mlops.data.report import Report, Tally
 from mlops.data.rules import Checker, RowInvalid
-from mlops.errors import Place, UsageError
+from mlops.errors import DataInvalid, Place, UsageError
 
 if TYPE_CHECKING:
     from mlops.console import Console
@@ -32,8 +32,8 @@ def validate(
 
     Raises:
         UsageError: a path does not exist or holds no rows.
-        DataInvalid: a file is broken as a whole (0 bytes, UTF-16). Rows that break a rule raise nothing: they are
-            in the report.
+
+    Files that are broken as a whole (0 bytes, UTF-16) and rows that break a rule raise nothing: they are in the report.
     """
     files: dict[str, list[Path]] = {}
     for path in paths:
@@ -46,9 +46,13 @@ def validate(
     for split, found in ordered.items():
         tally.rows[split] = 0
         for path in found:
-            note_columns(tally, path, max_row_bytes)
-            for _ in check_rows(tally, split, path, follow(path, max_row_bytes, console)):
-                pass
+            try:
+                note_columns(tally, path, max_row_bytes)
+                for _ in check_rows(tally, split, path, follow(path, max_row_bytes, console)):
+                    pass
+            except DataInvalid as error:  # the other files are looked at all the same
+                place = error.place or Place(file=str(path))
+                tally.broken(split=split, rule="file", reason=error.message, place=place)
     return tally.report()
 
 

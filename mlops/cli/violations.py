@@ -1,0 +1,54 @@
+"""What is wrong with files of a pull request: annotations at their lines, and all of it in the job summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlops.console import Console
+    from mlops.errors import Place
+
+ANNOTATIONS = 10
+"""GitHub shows no more of one level per step."""
+IN_SUMMARY = 2000
+"""A job summary holds 1 MiB."""
+CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One thing that is wrong, and where."""
+
+    place: Place
+    message: str
+
+
+def tell_github(console: Console, found: Sequence[Violation], *, what: str, unlisted: int = 0) -> None:
+    """Annotate the worst, and list all in the summary; nothing outside GitHub.
+
+    Args:
+        console: of the command.
+        found: the worst first.
+        what: was looked at, for the heading.
+        unlisted: how many more there are than are given.
+    """
+    from mlops.console import markdown_table
+
+    if console.on_github:
+        for violation in found[:ANNOTATIONS]:
+            console.annotate("error", violation.message, place=violation.place)
+    if not found:
+        console.summary(f"### {what}: valid")
+        return
+    more = unlisted + max(0, len(found) - IN_SUMMARY)
+    rows = [[f"`{item.place}`", _short(item.message)] for item in found[:IN_SUMMARY]]
+    rows += [["…", f"{more:,} more"]] if more else []
+    console.summary(f"### {what}: {len(found) + unlisted:,} wrong\n\n{markdown_table(['where', 'what'], rows)}")
+
+
+def _short(text: str) -> str:
+    """In one cell, and never Markdown or HTML of whoever wrote the file."""
+    cut = text if len(text) <= CHARACTERS else f"{text[: CHARACTERS - 1]}…"
+    return cut.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("`", "\\`")

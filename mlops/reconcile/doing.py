@@ -1,0 +1,151 @@
+"""The calls around the decisions. What fails for one job does not keep the others from being looked after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from mlops import follow, models, rollout
+from mlops.azure import endpoints, jobs
+from mlops.azure import models as azure_models
+from mlops.azure.errors import BusyError, UnavailableError
+from mlops.errors import MlopsError
+from mlops.ledger import Ledger
+from mlops.reconcile.decisions import REPORTED_TAG, Next, Work, next_version, ours, sort_jobs
+from mlops.resources import Job, ModelVersion
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+    from mlops.rollout import Repair
+    from mlops.settings import Settings
+
+LOOK_BACK = timedelta(days=30)
+"""Jobs that are older are nobody's concern any more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A training that ended badly, or one whose model cannot be registered."""
+
+    job: Job
+    error: MlopsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What was found and done.
+
+    Attributes:
+        work: the trainings by what was to be done.
+        registered: each job with its new version.
+        failures: to be reported.
+        repair: what became of a rollout that was left half way; None where there was none.
+        deploy: the version that should be deployed.
+        problems: what will be tried again.
+    """
+
+    work: Work
+    registered: Sequence[tuple[Job, ModelVersion]] = ()
+    failures: Sequence[Failure] = ()
+    repair: Repair | None = None
+    deploy: Next
+    problems: Sequence[str] = ()
+
+    @property
+    def did_nothing(self) -> bool:
+        """Whether all was in order."""
+        return not (self.registered or self.failures or self.repair or self.problems or self.deploy.version)
+
+
+def look(session: Session, settings: Settings, *, now: datetime | None = None) -> tuple[Work, list[ModelVersion]]:
+    """This repository's trainings of the last 30 days by what is to be done, and the versions, archived ones too."""
+    model = models.model_name(settings)
+    since = (now or datetime.now(UTC)) - LOOK_BACK
+    found = [job for job in jobs.since(session, since) if ours(job, model=model, experiment=settings.experiment)]
+    versions = azure_models.versions(session, model, archived=True)
+    return sort_jobs(found, versions), versions
+
+
+def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) -> Outcome:
+    """Go on with what outlived its workflow. A second call finds nothing to do.
+
+    What is to be reported is returned, to be marked by :func:`mark_reported` once people have been told.
+
+    Args:
+        session: the workspace.
+        settings: the target's settings.
+        dry_run: only say what would be done.
+    """
+    console, name = session.console, settings.endpoint.name
+    with console.step("Look at the trainings") as step:
+        work, _ = look(session, settings)
+        step.note = (
+            f"{len(work.running)} running, {len(work.register)} to register, {len(work.report)} to report"
+        )  # fmt: skip
+    problems: list[str] = []
+    registered: list[tuple[Job, ModelVersion]] = []
+    failures: list[Failure] = []
+    for job in work.report:
+        try:
+            failures.append(Failure(job=job, error=follow.why(session, job)))
+        except MlopsError as error:
+            problems.append(f"{job.name}: {error.message}")
+    for job in work.register if not dry_run else ():
+        with console.step(f"Register the model of {job.name}") as step:
+            try:
+                version, made = models.register(session, settings, job.name, scores=_scores(session, job))
+                step.note = f"version {version.version}" + ("" if made else " (was there)")
+                if made:
+                    registered.append((job, version))
+            except MlopsError as error:
+                step.outcome = "failed"
+                problems.append(f"{job.name}: {error.message}")
+                if not isinstance(error, (UnavailableError, BusyError)) and REPORTED_TAG not in job.tags:
+                    failures.append(Failure(job=job, error=error))
+    with console.step(f"Look at the endpoint {name}") as step:
+        repair = _mended(session, name, problems, dry_run=dry_run)
+        deploy = _next(session, settings, name)
+        step.note = repair.why if repair else "no rollout was left half way"
+    return Outcome(
+        work=work, registered=registered, failures=failures, repair=repair, deploy=deploy, problems=problems
+    )  # fmt: skip
+
+
+def mark_reported(session: Session, job: str) -> None:
+    """Note on a job that people have been told of its end; where that fails, they are told once more."""
+    try:
+        jobs.tag(session, job, {REPORTED_TAG: datetime.now(UTC).isoformat(timespec="seconds")})
+    except MlopsError as error:
+        session.console.warn(f"{error.message}; the job '{job}' will be reported again")
+
+
+def _scores(session: Session, job: Job) -> dict[str, float]:
+    """A model without its scores is better than none."""
+    try:
+        return models.scores(session, job)
+    except MlopsError as error:
+        session.console.warn(f"{error.message}; the model is registered without its scores")
+        return {}
+
+
+def _mended(session: Session, name: str, problems: list[str], *, dry_run: bool) -> Repair | None:
+    mend: Callable[[Session, str], Repair | None] = rollout.would_mend if dry_run else rollout.mend_left
+    try:
+        return mend(session, name)
+    except MlopsError as error:
+        problems.append(f"{name}: {error.message}")
+        return None
+
+
+def _next(session: Session, settings: Settings, name: str) -> Next:
+    model = models.model_name(settings)
+    found = endpoints.get(session, name)
+    live = {
+        slot.model_version
+        for slot in (endpoints.deployments(session, name) if found else [])
+        if found and slot.model == model and endpoints.shares(found.traffic).get(slot.name.lower(), 0) > 0
+    }
+    records, held = Ledger(session, name).look()
+    return next_version(azure_models.versions(session, model), records, live=live, held=held)
