@@ -1,0 +1,41 @@
+"""GitHub's packages and, on them, a GitHub of the test's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.workflows.runner import bridge
+
+ROOT = Path(__file__).parents[2]
+KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "SHELL")
+
+
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    """Where GitHub's npm packages are; without Node the tests that need them are skipped, in CI they fail."""
+    try:
+        return bridge.install()
+    except bridge.Missing as error:
+        message = f"the workflows cannot be executed here: {error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def github(packages: Path) -> Iterator[bridge.Bridge]:
+    """GitHub's parser and evaluator."""
+    made = bridge.Bridge(packages)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def machine() -> dict[str, str]:
+    """What a fresh machine of GitHub's has in its environment."""
+    return {name: os.environ[name] for name in KEPT if name in os.environ}
