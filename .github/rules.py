@@ -54,7 +54,7 @@ def problems(path: Path) -> Iterator[tuple[int, str]]:
 
 def of_workflow(document: dict[str, Any]) -> Iterator[tuple[int, str]]:
     """Permissions, shell, jobs, inputs."""
-    if {key: value for key, value in (document.get("permissions") or {"": ""}).items() if key != LINE}:
+    if granted(document) != {}:
         yield 1, "`permissions: {}` is missing at the top: each job asks for what it needs"
     shell = document.get("defaults", {}).get("run", {}).get("shell")
     if shell != "bash":
@@ -68,11 +68,17 @@ def of_workflow(document: dict[str, Any]) -> Iterator[tuple[int, str]]:
             yield from of_job(name, job, together="concurrency" in document, shell=shell)
 
 
+def granted(entry: dict[str, Any]) -> dict[str, str] | None:
+    """The permissions that a workflow or a job names one by one; none for `read-all` and for silence."""
+    found = entry.get("permissions")
+    return {key: value for key, value in found.items() if key != LINE} if isinstance(found, dict) else None
+
+
 def of_job(name: str, job: dict[str, Any], *, together: bool, shell: str | None) -> Iterator[tuple[int, str]]:
     """Its own permissions, a time limit, a concurrency group, one environment for Azure."""
     line = job[LINE]
-    if "permissions" not in job:
-        yield line, f"the job '{name}' says nothing of its permissions"
+    if granted(job) is None:
+        yield line, f"the job '{name}' does not name its permissions"
     if "uses" in job:
         if not str(job["uses"]).startswith(OWN):
             yield line, f"the job '{name}' calls '{job['uses']}': write {OWN}.github/workflows/…"
@@ -82,7 +88,7 @@ def of_job(name: str, job: dict[str, Any], *, together: bool, shell: str | None)
     if not together and "concurrency" not in job:
         yield line, f"the job '{name}' is in no concurrency group"
     azure = "AZURE_CLIENT_ID" in job.get("env", {})
-    if azure != ("environment" in job) or azure != (job.get("permissions", {}).get("id-token") == "write"):
+    if azure != ("environment" in job) or azure != ((granted(job) or {}).get("id-token") == "write"):
         yield line, f"the job '{name}' needs all of these or none: an environment, AZURE_…, `id-token: write`"
     yield from of_steps(job["steps"], shell, in_action=False)
 
