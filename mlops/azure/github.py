@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 AUDIENCE = "api://AzureADTokenExchange"
 ADDRESS, REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 ACTION = "ask GitHub for a statement of who this job is"
-PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
-LONGEST_READ_S = 20.0
+PATIENCE_S = 30.0
+"""For so long it is asked again. A lease that waits for its token must outlast it."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+LONGEST_READ_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -58,19 +60,21 @@ class Statements:
         """
         import httpx
 
-        trouble = ""
-        for pause_s in (0.0, *PAUSES_S):
-            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads requests, protects nothing
+        begin, pause_s = time.monotonic(), FIRST_PAUSE_S
+        while True:
             try:
                 response = self._ask()
             except httpx.TransportError as error:
                 trouble = f"no answer: {error or type(error).__name__}"
-                continue
-            if response.status_code not in PASSING:
-                return self._read(response)
-            trouble = f"it answered {response.status_code}"
-        hint = "try again; www.githubstatus.com says whether Actions has trouble"
-        raise UnavailableError(f"{ACTION}: {trouble}", hint=hint)
+            else:
+                if response.status_code not in PASSING:
+                    return self._read(response)
+                trouble = f"it answered {response.status_code}"
+            if time.monotonic() + pause_s > begin + PATIENCE_S:
+                hint = "try again; www.githubstatus.com says whether Actions has trouble"
+                raise UnavailableError(f"{ACTION}: {trouble}", hint=hint)
+            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads requests, protects nothing
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _ask(self) -> httpx.Response:
         import httpx
@@ -91,7 +95,7 @@ class Statements:
             self.console.mask(value)
             claims = _claims(value)
             self.last = Claims(str(claims["iss"]), str(claims["sub"]), str(claims["aud"]))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, LookupError, AttributeError):
             raise AzureError(f"{ACTION}: its answer holds none") from None  # not the cause: that may quote the answer
         return str(value)
 
@@ -113,7 +117,7 @@ def from_a_fork() -> bool:
         with open(os.environ.get("GITHUB_EVENT_PATH", ""), encoding="utf-8") as file:  # noqa: PTH123 - "" is no path
             event = json.load(file)
         return bool(event["pull_request"]["head"]["repo"]["fork"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, LookupError):
         return False
 
 

@@ -304,28 +304,34 @@ def test_a_run_from_a_fork_is_told_so(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("rule", "passes"),
+    ("path", "rule", "said"),
     [
-        ({"kind": "status", "status": 503, "times": 2}, True),
-        ({"kind": "status", "status": 429, "times": 1}, True),
-        ({"kind": "drop", "times": 2}, True),
-        ({"kind": "hang", "delay_s": 5, "times": 1}, True),
-        ({"kind": "status", "status": 500, "times": None}, False),
+        ("/idtoken/", {"kind": "status", "status": 503, "times": 2}, None),
+        ("/idtoken/", {"kind": "status", "status": 429, "times": 1}, None),
+        ("/idtoken/", {"kind": "drop", "times": 2}, None),
+        ("/idtoken/", {"kind": "hang", "delay_s": 5, "times": 1}, None),
+        ("/idtoken/", {"kind": "status", "status": 500, "times": None}, "ask GitHub.*it answered 500"),
+        ("/idtoken/", {"kind": "drop", "times": None}, "ask GitHub.*no answer: "),
+        ("/oauth2/", {"kind": "status", "status": 503, "times": 2, "retry_after": 0}, None),
+        ("/oauth2/", {"kind": "status", "status": 503, "times": None, "retry_after": 0}, "log in to Azure"),
     ],
 )
 @pytest.mark.usefixtures("in_job")
-def test_github_is_asked_again(rule: dict[str, Any], passes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_busy_is_asked_again(
+    path: str, rule: dict[str, Any], said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlops.azure import github
     from mlops.azure.errors import UnavailableError
     from mlops.local import client
 
-    monkeypatch.setattr(github, "PAUSES_S", (0.01, 0.02, 0.04))
+    monkeypatch.setattr(github, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(github, "FIRST_PAUSE_S", 0.02)
     monkeypatch.setattr(github, "LONGEST_READ_S", 1.0)
-    client.request("faults", method="POST", body={**rule, "match": {"path": "/idtoken/"}})
-    if passes:
+    client.request("faults", method="POST", body={**rule, "match": {"path": path}})
+    if said is None:
         assert connect()
         return
-    with pytest.raises(UnavailableError, match="it answered 500"):
+    with pytest.raises(UnavailableError, match=said):
         connect()
 
 
