@@ -142,19 +142,20 @@ def show(run: Run, outcome: Outcome) -> None:
     before = ", ".join(f"{name} {share} %" for name, share in outcome.before.items()) or "none"
     verb = "is live" if outcome.changed else "was live already"
     named = "" if outcome.endpoint == run.settings.endpoint.name else f" --endpoint {outcome.endpoint}"
-    back = not named and any(name != outcome.slot for name in outcome.before)
+    way_back = "mlops rollback" + ("" if run.settings.is_local else f" --target {run.target}") + named
+    back = any(name != outcome.slot for name in outcome.before)
     lines = [
         f"{outcome.model}:{outcome.version} {verb} in {outcome.slot} of {outcome.endpoint}",
         f"traffic: {now} (before: {before})",
         *([f"gate:    {outcome.report_folder}"] if outcome.report_folder else []),
         f"url:     {outcome.scoring_url}",
-        f'next:    mlops endpoint score "…"{named}' + ("   ·   the way back: mlops rollback" if back else ""),
+        f'next:    mlops endpoint score "…"{named}' + (f"   ·   the way back: {way_back}" if back else ""),
     ]
     rows: list[list[Any]] = [
         ["before", f"{before}: {outcome.replaced}" if outcome.replaced else before],
         ["now", f"{now}: {outcome.model}:{outcome.version}"],
         ["url", outcome.scoring_url],
-        *([["way back", "`mlops rollback`"]] if back else []),
+        *([["way back", f"`{way_back}`"]] if back else []),
     ]
     summary = f"### {outcome.model}:{outcome.version} {verb}\n\n{markdown_table(['', outcome.endpoint], rows)}"
     if outcome.report is not None:

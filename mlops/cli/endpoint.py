@@ -58,7 +58,7 @@ def status(run: Run, name: str | None) -> None:
     outputs = {"endpoint": name, "live": ",".join(found.live), "url": found.scoring_url or ""}
     run.console.result(
         {"endpoint": found, "deployments": slots}, table, outputs=outputs,
-        summary=f"### {name}\n\n{markdown_table(header, rows)}",
+        summary=f"### {name} ({run.target})\n\n{markdown_table(header, rows)}",
     )  # fmt: skip
 
 
