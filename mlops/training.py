@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops import catalogue
 from mlops.azure import computes, jobs, models
-from mlops.errors import PreconditionError, UsageError
+from mlops.errors import AzureError, PreconditionError, UsageError
 from mlops.models import model_name
 from mlops.resources import MANAGED_BY, MANAGED_TAG, MODEL_TAG, Cluster, Job, ModelVersion
 
@@ -327,4 +327,10 @@ def submit(session: Session, settings: Settings, made: TrainingPlan, *, again: b
         inputs=made.inputs,
         tags=made.tags,
     )
-    return Submitted(job=jobs.submit(session, spec), is_new=True)
+    try:
+        return Submitted(job=jobs.submit(session, spec), is_new=True)
+    except AzureError:
+        found = jobs.get(session, spec.name)  # another one was faster, or only the answer was lost
+        if found is None:
+            raise
+        return Submitted(job=found, is_new=False)
