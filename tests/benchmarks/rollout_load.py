@@ -22,6 +22,8 @@ from tests.fire.workspace import Endpoint, Workspace  # noqa: E402
 
 STEPS = [10, 50, 100]
 QUIET_S = 8.0
+WARM_S = 2.0
+"""The first connections are made in it."""
 OLD, NEW, BAD = "#4878a8", "#e08a3c", "#c03030"
 
 
@@ -47,9 +49,12 @@ def measure(endpoint: Endpoint, rate: float) -> tuple[Load, list[Stretch], list[
         end = users.now_s()
     (deploy, deployed), (back, rolled) = times
     parts = [
-        ("before", 1.0, deploy), ("deploy", deploy, deployed), ("between", deployed, back), ("rollback", back, rolled),
+        ("before", WARM_S, deploy),
+        ("deploy", deploy, deployed),
+        ("between", deployed, back),
+        ("rollback", back, rolled),
         ("after", rolled, end),
-    ]  # fmt: skip
+    ]
     return users, [Stretch.of(users, *part) for part in parts], versions
 
 

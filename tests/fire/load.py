@@ -81,10 +81,11 @@ def load(endpoint: Endpoint, *, rate: float, timeout_s: float = 20) -> Iterator[
         )  # fmt: skip
 
     async def users() -> None:
-        limits = httpx.Limits(max_connections=200, max_keepalive_connections=50)
+        # as many as a proxy before the users would keep; who waits for one has waited since his time came
+        limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
         async with httpx.AsyncClient(
             proxy=endpoint.workspace.env["HTTPS_PROXY"], verify=endpoint.workspace.trust, trust_env=False,
-            timeout=timeout_s, limits=limits,
+            timeout=httpx.Timeout(timeout_s, pool=None), limits=limits,
         ) as client:  # fmt: skip
             number = 0
             async with asyncio.TaskGroup() as group:
