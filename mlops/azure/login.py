@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 SCOPE = "https://management.azure.com/.default"
 IDENTITY = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID")
 """The variables that say which application a job logs in as."""
-REASON = re.compile(r"AADSTS(\d+): ?(.*?)(?= ?Trace ID:|['\r\n]*$)", re.DOTALL)
+REASON = re.compile(r"AADSTS(\d+): ?(.*?)(?= ?(?:Trace ID:|Check your|Review the)|['\r\n]*$)", re.DOTALL)
+"""Entra's code and what it says, without the advice that follows."""
 NO_MATCH = "70021"
 """How the codes begin by which Entra says that no federated credential matches: 70021, 700211 to 700213, 7002138."""
 CAUSES = {
@@ -111,6 +112,8 @@ class JobCredential:
         ]
         hint = CAUSES.get(code, "check what the application or managed identity AZURE_CLIENT_ID may do")
         if code.startswith(NO_MATCH):
+            if ":environment:" not in claims.subject:
+                details.append(f"It names no environment; to trust is a job with `environment: {self._target}` alone.")
             details += self._matching(claims)
             hint = f"let Azure trust this subject, once, then run the job again; AZURE_CLIENT_ID is '{self._client}'"
         return AzureError(f"log in to Azure: it does not accept this job: {said}", hint=hint, details=details)

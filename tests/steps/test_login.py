@@ -220,7 +220,8 @@ def test_who_is_not_trusted_sees_what_would_match(monkeypatch: pytest.MonkeyPatc
 
     error = refused.value
     assert error.exit_code == 8
-    assert "Trace ID" not in error.message
+    assert error.message.endswith(f"presented assertion subject '{subject}'.")
+    assert not any("names no environment" in line for line in error.details)
     assert f"  subject   {subject}" in error.details
     assert "  issuer    https://token.actions.githubusercontent.com" in error.details
     assert "  audience  api://AzureADTokenExchange" in error.details
@@ -232,6 +233,17 @@ def test_who_is_not_trusted_sees_what_would_match(monkeypatch: pytest.MonkeyPatc
     body = {"issuer": wanted["issuer"], "subject": wanted["subject"], "audience": audience}
     client.request("federated-credentials", method="POST", body=body)
     assert connect().ml.workspaces.get(connect().ml.workspace_name)
+
+
+@pytest.mark.usefixtures("in_job")
+def test_a_branch_is_not_to_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in github_job("repo:acme@1001/chat@2002:ref:refs/heads/main").items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(AzureError, match="AADSTS700213") as refused:
+        connect()
+
+    assert any("a job with `environment: staging` alone" in line for line in refused.value.details)
 
 
 @pytest.mark.parametrize(
