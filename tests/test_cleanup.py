@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops.cleanup import Rollouts, Rules, Saving, age_of, decide, decide_cluster, decide_versions, saving
+from mlops.cleanup import Rollouts, Rules, Saving, decide, decide_cluster, decide_versions, saving
 from mlops.cleanup.look import told
-from mlops.errors import UsageError
 from mlops.inventory import Standing, created
 from mlops.ledger import Record
 from mlops.resources import Cluster, Deployment, Endpoint, ModelVersion
@@ -292,16 +291,3 @@ def test_what_the_records_tell() -> None:
 
     assert begun.unfinished
     assert begun.begun == (("chat", "3"),)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("7d", 604800), ("12h", 43200), ("30m", 1800), ("45s", 45), ("2", 172800), ("0d", 0)]
-)
-def test_ages_are_read(text: str, seconds: float) -> None:
-    assert age_of(text).total_seconds() == seconds
-
-
-@pytest.mark.parametrize("text", ["", "x", "-1d", "7 weeks", "d", "1e99d", "nan"])
-def test_other_ages_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no age"):
-        age_of(text)

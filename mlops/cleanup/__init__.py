@@ -3,7 +3,7 @@
 from mlops.cleanup.assets import decide_cluster, decide_versions
 from mlops.cleanup.decisions import Decision, Rollouts, Rules, decide
 from mlops.cleanup.doing import Result, carry_out, failure
-from mlops.cleanup.look import Found, age_of, plan, rules
+from mlops.cleanup.look import Found, plan, rules
 from mlops.cleanup.prices import Saving, saving
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Rollouts",
     "Rules",
     "Saving",
-    "age_of",
     "carry_out",
     "decide",
     "decide_cluster",

@@ -17,7 +17,6 @@ from mlops.cleanup.decisions import (
 )
 from mlops.errors import MlopsError
 from mlops.inventory import Standing, each, survey
-from mlops.timespan import timespan
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -40,15 +39,6 @@ class Found:
     def stale(self) -> tuple[Decision, ...]:
         """What goes."""
         return tuple(item for item in self.decisions if item.stale)
-
-
-def age_of(text: str) -> timedelta:
-    """Read ``7d``, ``12h``, ``30m``, ``45s`` or a bare number of days.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    return timespan(text, bare="d", what="age")
 
 
 def rules(settings: Settings, *, older_than: timedelta, now: datetime | None = None) -> Rules:

@@ -60,9 +60,10 @@ def cleanup(
     """
     from mlops import cleanup as steps
     from mlops.azure.session import connect
+    from mlops.timespan import timespan
 
     given = run.settings.cleanup
-    age = steps.age_of(older_than or f"{given.older_than_days:g}d")
+    age = timespan(older_than or f"{given.older_than_days:g}d", bare="d", what="age")
     session = connect(run.settings, run.console)
     with run.console.step("Look at the workspace") as step:
         found = steps.plan(
