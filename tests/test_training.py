@@ -1,21 +1,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlops import lineage, models
+from mlops.azure import jobs
+from mlops.azure.errors import UnavailableError
 from mlops.cli.train import parse
-from mlops.errors import TrainingFailed, UsageError
+from mlops.errors import AzureError, TrainingFailed, UsageError
 from mlops.follow import Progress, failure, timed
 from mlops.resources import Job
+from mlops.settings import load
 from mlops.training import (
+    TrainingPlan,
     check_parameters,
+    chosen,
     display_name,
     folder_hash,
     literal,
     resolve_parameters,
+    submit,
     truth,
 )
 
@@ -131,3 +139,73 @@ def test_an_override_that_is_no_value_is_wrong_use(given: str) -> None:
 def test_a_parameter_that_could_not_hold_is_refused(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=name):
         check_parameters({name: value})
+
+
+# -- the choices of one run --------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "source", "what"),
+    [
+        (None, "huggingface", "microsoft/Phi-3-mini-4k-instruct"),
+        ("Phi-3-mini-4k-instruct", "huggingface", "microsoft/Phi-3-mini-4k-instruct"),  # the settings' own
+        ("microsoft/Phi-3-mini-4k-instruct", "huggingface", "microsoft/Phi-3-mini-4k-instruct"),
+        ("Qwen/Qwen3-4B", "huggingface", "Qwen/Qwen3-4B"),
+        ("Phi-4", "registry", ("Phi-4", "latest")),
+        ("Phi-4:7", "registry", ("Phi-4", "7")),
+    ],
+)
+def test_the_base_model_of_one_run(given: str | None, source: str, what: Any) -> None:
+    settings = load("staging", ROOT / "mlops.yaml")
+
+    choice = chosen(settings, base_model=given).base_model
+
+    assert choice.source == source
+    assert what in (choice.huggingface_id, (choice.name, choice.version))
+    assert "/" not in choice.name
+
+
+def test_the_percentage_of_one_run() -> None:
+    settings = load("staging", ROOT / "mlops.yaml")
+
+    assert chosen(settings, percent=7).data.percent == 7
+    assert chosen(settings) == settings
+
+
+def test_the_reason_is_a_tag_that_azure_takes() -> None:
+    assert lineage.tags(ROOT, reason="more\nbirds ")["reason"] == "more birds"
+    assert len(lineage.tags(ROOT, reason="x" * 1000)["reason"]) == 256
+    assert "reason" not in lineage.tags(ROOT)
+    assert "reason" in models.LINEAGE
+
+
+@pytest.fixture
+def plan() -> TrainingPlan:
+    return TrainingPlan(
+        display_name="d", experiment="e", base_model="b", component="c", compute="gpu", gpus_per_node=1, nodes=1,
+        parameters=(), inputs={}, tags={}, fingerprint="f" * 64,
+    )  # fmt: skip
+
+
+def test_a_submission_whose_answer_is_lost_or_that_another_was_faster_with_is_joined(
+    plan: TrainingPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: dict[str, Job] = {}
+
+    def submit_and_lose(_session: Any, spec: jobs.PipelineSpec) -> Job:
+        there[spec.name] = Job(name=spec.name, status="Running")
+        raise UnavailableError("submit the pipeline: no answer from Azure")
+
+    def refuse(_session: Any, spec: jobs.PipelineSpec) -> Job:
+        raise AzureError(f"submit the pipeline: {spec.name} is not wanted")
+
+    monkeypatch.setattr(jobs, "get", lambda _session, name: there.get(name))
+    settings, session = load("local", ROOT / "mlops.yaml"), cast(Any, None)
+    monkeypatch.setattr(jobs, "submit", refuse)
+    with pytest.raises(AzureError, match="not wanted"):
+        submit(session, settings, plan)
+    monkeypatch.setattr(jobs, "submit", submit_and_lose)
+    found = submit(session, settings, plan)
+    assert (found.job.name, found.is_new) == (plan.job_name(1), False)

@@ -85,3 +85,18 @@ def test_a_dry_run_submits_and_creates_nothing(home: Path) -> None:
     assert plan["plan"]["parameters"]["lora_r"] == {"value": 16, "from": "setting"}
     assert plan["plan"]["parameters"]["max_seq_length"]["from"] == "default"
     mlops("wait", plan["plan"]["job"], code=3)
+
+
+def test_the_choices_of_a_dispatch_are_in_the_plan() -> None:
+    choices = ["--base-model", "acme/birds-1b", "--percent", "50", "--epochs", "2", "--reason", "more birds"]
+    shown = json.loads(mlops("train", "--dry-run", "--json", *choices, code=0).stdout)["plan"]
+    empty = [part for name in choices[::2] for part in (name, "")]
+    usual = json.loads(mlops("train", "--dry-run", "--json", *empty, code=0).stdout)["plan"]
+
+    assert shown["base_model"] == "https://huggingface.co/acme/birds-1b"
+    assert shown["parameters"]["num_train_epochs"] == {"value": 2, "from": "setting"}
+    assert shown["tags"]["reason"] == "more birds"
+    assert shown["tags"]["model"] == usual["tags"]["model"]
+    assert shown["tags"]["data-hash"] != usual["tags"]["data-hash"]
+    assert usual == json.loads(mlops("train", "--dry-run", "--json", code=0).stdout)["plan"]
+    assert "prepared" in mlops("train", "--data", "folder", "--percent", "5", code=2).stderr
