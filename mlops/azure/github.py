@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 AUDIENCE = "api://AzureADTokenExchange"
 ADDRESS, REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 ACTION = "ask GitHub for a statement of who this job is"
-PATIENCE_S = 30.0
-"""For so long it is asked again. A lease that waits for its token must outlast it."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
-LONGEST_READ_S = 8.0
+PATIENCE_S = 20.0
+"""For so long it is asked again. A rollout's lease, which waits for a token too, must outlast that."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+LONGEST_READ_S = 6.0
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,23 @@ def test_who_is_not_trusted_sees_what_would_match(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("in_job")
+def test_trust_that_ends_while_a_command_runs_is_explained_too() -> None:
+    from mlops.azure.errors import translated
+    from mlops.local import client
+
+    session = connect()
+    client.request("federated-credentials", method="DELETE")
+    try:
+        time.sleep(1.5)  # the token has ended
+        with pytest.raises(AzureError, match="AADSTS700213") as refused, translated("read the workspace"):
+            session.ml.workspaces.get(session.ml.workspace_name)
+    finally:
+        trust(SUBJECT)
+
+    assert f"  subject   {SUBJECT}" in refused.value.details
+
+
+@pytest.mark.usefixtures("in_job")
 def test_a_branch_is_not_to_be_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in github_job("repo:acme@1001/chat@2002:ref:refs/heads/main").items():
         monkeypatch.setenv(name, value)
