@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.workflows.cloud import Cloud
 from tests.workflows.runner import bridge
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +40,18 @@ def github(packages: Path) -> Iterator[bridge.Bridge]:
 def machine() -> dict[str, str]:
     """What a fresh machine of GitHub's has in its environment."""
     return {name: os.environ[name] for name in KEPT if name in os.environ}
+
+
+@pytest.fixture(scope="module")
+def cloud(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """A workspace of the module's own; the environment of this process is given back afterwards."""
+    before = dict(os.environ)
+    made = Cloud(tmp_path_factory.mktemp("home"))
+    made.open()
+    try:
+        made.trust()
+        yield made
+    finally:
+        made.close()
+        os.environ.clear()
+        os.environ.update(before)

@@ -17,8 +17,13 @@ HIDDEN = "***"
 
 @dataclass
 class Log:
-    """Reads a job's output line by line; masks hold for the whole job."""
+    """Reads a job's output line by line; masks hold for the whole job.
 
+    Attributes:
+        copy: where the whole job's output is kept as it comes, for looking at a run that hangs.
+    """
+
+    copy: Path | None = None
     masks: set[str] = field(default_factory=set)
     lines: list[str] = field(default_factory=list)
     annotations: list[Annotation] = field(default_factory=list)
@@ -35,6 +40,9 @@ class Log:
     def feed(self, line: str) -> None:
         """One line of output."""
         line = line.rstrip("\r\n")
+        if self.copy is not None:
+            with self.copy.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
         if self._stopped is not None:
             if line.strip() == f"::{self._stopped}::":
                 self._stopped = None

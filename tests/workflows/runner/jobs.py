@@ -109,7 +109,7 @@ class JobRun:
             repository=self.world.repository,
             sha=self.event.sha,
             token=f"ghs_{uuid.uuid4().hex}",
-            log=Log(),
+            log=Log(copy=self.folder / "log"),
         )
 
     def _environment(self) -> Any:

@@ -69,11 +69,12 @@ def run(
     try:
         code = process.wait(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
         raise TimedOut from error
     finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         reader.join(timeout=LEFT_OPEN_S)
         if not reader.is_alive() and process.stdout is not None:
             process.stdout.close()

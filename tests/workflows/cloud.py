@@ -1,0 +1,132 @@
+"""Azure for the workflows: a local workspace of the test's own, its settings, and what a person would look at."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.workflows.runner.world import World, subject
+
+ROOT = Path(__file__).parents[2]
+SHORT = {"RETRY_AFTER_S": "0.05", "ENDPOINT_S": "0.05", "DEPLOYMENT_S": "0.05", "COMPUTE_S": "0.05", "DELETE_S": "0.05"}
+NAMES = (
+    *("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP"),
+    *("AZUREML_WORKSPACE_NAME", "AZURE_REGION"),
+)
+"""The six variables; there is no secret."""
+ENVIRONMENTS = ("staging", "production")
+TRIVIAL = """
+import json, os, pathlib
+
+def init():
+    global answers
+    answers = json.loads(next(pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).rglob("answers.json")).read_text())
+
+def run(raw):
+    question = json.loads(raw)["input_data"]["input_string"][-1]["content"]
+    return {"output": answers.get(question, "no idea")}
+"""
+"""A scoring script for models that are a table of answers: a slot of it stands in a second."""
+
+
+@dataclass
+class Cloud:
+    """One workspace, started by the first call."""
+
+    home: Path
+
+    def open(self) -> None:
+        """Lead this process to the workspace."""
+        os.environ["MLOPS_HOME"] = str(self.home)
+        os.environ.setdefault("MLOPS_CACHE", str(ROOT / ".mlops" / "cache"))
+        os.environ.update({f"MLOPS_LOCAL_{name}": value for name, value in SHORT.items()})
+
+    def close(self) -> None:
+        """Stop the workspace."""
+        subprocess.run([sys.executable, "-m", "mlops", "local", "stop"], cwd=ROOT, check=True, capture_output=True)
+
+    def environ(self) -> dict[str, str]:
+        """What leads a program here, credentials included."""
+        from mlops.local import client
+
+        return {name: value for name, value in client.env().items() if value is not None}
+
+    def way(self) -> dict[str, str]:
+        """The same without any credential or name: all that a job's machine gets."""
+        return {name: value for name, value in self.environ().items() if not name.startswith("AZURE")}
+
+    def variables(self) -> dict[str | None, dict[str, str]]:
+        """The six variables of each GitHub environment."""
+        found = self.environ()
+        return {name: {each: found[each] for each in NAMES} for name in ENVIRONMENTS}
+
+    @staticmethod
+    def identity(whose: str, claims: Mapping[str, Any]) -> Mapping[str, str]:
+        """GitHub's token service, as the workspace plays it."""
+        from tests.github_job import github_job
+
+        return github_job(whose, **claims)
+
+    def trust(self) -> None:
+        """The federated credentials of the two environments; no branch and no pull request is trusted."""
+        from mlops.local import client
+        from tests.github_job import trust
+        from tests.workflows.runner.events import Event
+
+        client.start()
+        for name in ENVIRONMENTS:
+            trust(subject(Event("push", ""), name))
+
+    def mlops(self, world: World, *arguments: str) -> Any:
+        """Ask as a person at a desk would, with credentials of one's own: the result as JSON."""
+        environ = {**world.environ, **self.environ(), "MLOPS_HOME": str(self.home / "desk")}
+        command = [sys.executable, "-m", "mlops", *arguments, "--target", "staging", "--json"]
+        done = subprocess.run(command, cwd=world.repository, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        return json.loads(done.stdout)
+
+    def traffic(self, world: World) -> dict[str, int]:
+        """The shares of staging's slots that have any."""
+        found = self.mlops(world, "endpoint", "status")["endpoint"]["traffic"]
+        return {name: share for name, share in found.items() if share}
+
+
+def settings(**changes: Any) -> str:
+    """mlops.yaml with staging and production as small and quick as the laptop's target.
+
+    Args:
+        changes: sections of staging and production, over what `local` says.
+    """
+    document = yaml.safe_load((ROOT / "mlops.yaml").read_text(encoding="utf-8"))
+    small = document["targets"]["local"]
+    quick = {
+        "rollout": {"steps": [50, 100], "soak_s": 0.3, "probes": 3, "probes_per_s": 40, "lease_s": 15},
+        "data": {"percent": 25},
+        "training": {"poll_s": 0.2, "parameters": {"num_train_epochs": 1}},
+    }
+    for name in ENVIRONMENTS:
+        document["targets"][name] = merged(merged(merged({}, small), quick), changes)
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with some changed, section by section."""
+    found = dict(base)
+    for name, value in over.items():
+        inner = found.get(name)
+        found[name] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return found
+
+
+NO_THRESHOLDS = {
+    "gate": {"quality": {"exact_match": {"min": None}, "rouge_l": {"min": None}}, "max_latency_ratio": None}
+}
+"""For models that were trained for one epoch."""
