@@ -26,7 +26,7 @@ def register(run: Run, job: str | None) -> None:
     verb = "registered" if made else "was registered already"
     run.console.result(
         {"model": model.name, "version": model.version, "id": model.id, "tags": dict(model.tags), "made": made},
-        f"{model.name}:{model.version} {verb}\nnext: mlops deploy {model.version}",
+        f"{model.name}:{model.version} {verb}\nnext: mlops deploy {model.version}{run.at}",
         outputs={"model": model.name, "version": model.version, "made": made},
         summary=f"**{model.name}:{model.version}** {verb} from the job `{model.tags.get('job')}`",
     )

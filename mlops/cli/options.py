@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mlops.console import Console
     from mlops.settings import Settings
 
+LOCAL = "local"
 TARGET_HELP = "Section of mlops.yaml to work on: local, staging, production."
 
 
@@ -29,6 +30,11 @@ class Run:
         from mlops.settings import load
 
         return load(self.target)
+
+    @property
+    def at(self) -> str:
+        """What a command that is told to people needs to mean this target."""
+        return "" if self.target == LOCAL else f" --target {self.target}"
 
 
 class _MayBeEmpty(click.Parameter):
@@ -107,7 +113,7 @@ def command(
         )(call)
         made = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(made)
         made = click.option(
-            "-t", "--target", envvar="MLOPS_TARGET", default="local", show_default=True, help=TARGET_HELP
+            "-t", "--target", envvar="MLOPS_TARGET", default=LOCAL, show_default=True, help=TARGET_HELP
         )(made)
         if group is not None:
             group.add_command(made)

@@ -87,7 +87,7 @@ def train(
         outcome = {"job": job.name, "status": job.status, "url": job.studio_url, "reused": not found.is_new,
                    "fingerprint": made.fingerprint}  # fmt: skip
         note = "" if found.is_new else ": the job of the same content that was there"
-        text = f"{job.name} is {job.status}{note}\nnext: mlops wait {job.name}"
+        text = f"{job.name} is {job.status}{note}\nnext: mlops wait {job.name}{run.at}"
         console.result(outcome, text, summary=plan_markdown(made, found))
         return
     progress = followed(run, session, job.name, timeout_s=timeout_s, cancel_on_interrupt=cancel_on_interrupt)
@@ -174,7 +174,7 @@ def plan_table(made: TrainingPlan) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    words = {"setting": "mlops.yaml or --set", "model": "the base model", "default": "default"}
+    words = {"setting": "mlops.yaml or an option", "model": "the base model", "default": "default"}
     facts = [
         made.display_name,
         f"  base model  {made.base_model}",

@@ -90,9 +90,9 @@ def next_version(
     newer = max(past, key=int, default="0")
     if int(newest) <= int(newer):
         if newest in judged:
-            return Next("", f"{newest} did not pass here; mlops deploy {newest} tries it again")
+            return Next("", f"{newest} did not pass here; only a person deploys it again")
         return Next("", f"{newest} was tried here already" if newest in past else f"{newer} is newer than {newest}")
     broken = sum(entry.version == newest and entry.action == "deploy" for entry in entries)
     if broken >= TRIES:
-        return Next("", f"{broken} rollouts of {newest} broke off; mlops deploy {newest} tries it again")
+        return Next("", f"{broken} rollouts of {newest} broke off; a person has to look")
     return Next(newest, "newer than what is live or was tried")
