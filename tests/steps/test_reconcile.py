@@ -161,6 +161,47 @@ def test_a_rollout_that_was_left_half_way_is_undone_and_one_that_is_under_way_is
     assert again(bench).did_nothing
 
 
+DEPLOY = """
+import sys
+from pathlib import Path
+from mlops import models, rollout
+from mlops.azure.session import connect
+from mlops.console import Console
+from mlops.settings import Settings
+
+settings = Settings.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+session = connect(settings, Console(quiet=True))
+rollout.deploy(session, settings, models.find(session, settings, "2"), test_rows=Path(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_runner_left_is_undone(bench: Bench, tmp_path: Path) -> None:
+    rollout.deploy(bench.session, bench.settings, bench.model("1", QUESTIONS), test_rows=bench.rows)
+    before = traffic(bench)
+    bench.model("2", QUESTIONS)
+    slow = bench.settings.rollout.model_copy(update={"soak_s": 120, "steps": [50, 100]})
+    settings = bench.settings.model_copy(update={"rollout": slow})
+    (tmp_path / "settings.json").write_text(settings.model_dump_json(), encoding="utf-8")
+    command = [sys.executable, "-c", DEPLOY, str(tmp_path / "settings.json"), str(bench.rows)]
+    with subprocess.Popen(command, cwd=ROOT) as runner:
+        try:
+            end = time.monotonic() + 120
+            while sorted(traffic(bench).values()) != [50, 50]:
+                assert runner.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.2)
+            assert again(bench).did_nothing  # it is at work
+        finally:
+            runner.kill()
+
+    done = again(bench)
+
+    assert done.repair is not None
+    assert done.repair.outcome == "restored"
+    assert traffic(bench) == before
+    assert again(bench).did_nothing
+
+
 @pytest.fixture
 def checkout(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Settings in a file for the command, and the files of a GitHub job."""
