@@ -109,7 +109,7 @@ def markdown(rows: list[Row], words: str) -> str:
     from mlops.console import markdown_table
 
     shown: list[list[Any]] = [list(row) for row in rows]
-    return f"### Reconcile: {words}\n\n{markdown_table(['', '', ''], shown)}"
+    return f"### Reconcile: {words}\n\n{markdown_table(['what', 'which', 'how'], shown)}"
 
 
 def data(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
