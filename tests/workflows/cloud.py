@@ -6,14 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tests.workflows.runner.world import World, subject
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+    from mlops.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 SHORT = {"RETRY_AFTER_S": "0.05", "ENDPOINT_S": "0.05", "DEPLOYMENT_S": "0.05", "COMPUTE_S": "0.05", "DELETE_S": "0.05"}
@@ -85,18 +90,54 @@ class Cloud:
         for name in ENVIRONMENTS:
             trust(subject(Event("push", ""), name))
 
-    def mlops(self, world: World, *arguments: str) -> Any:
+    def mlops(self, world: World, *arguments: str, code: int = 0) -> Any:
         """Ask as a person at a desk would, with credentials of one's own: the result as JSON."""
         environ = {**world.environ, **self.environ(), "MLOPS_HOME": str(self.home / "desk")}
         command = [sys.executable, "-m", "mlops", *arguments, "--target", "staging", "--json"]
         done = subprocess.run(command, cwd=world.repository, env=environ, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         return json.loads(done.stdout)
 
     def traffic(self, world: World) -> dict[str, int]:
         """The shares of staging's slots that have any."""
+        if not self.endpoints(world):
+            return {}
         found = self.mlops(world, "endpoint", "status")["endpoint"]["traffic"]
         return {name: share for name, share in found.items() if share}
+
+    def endpoints(self, world: World) -> list[str]:
+        """The names of all there are."""
+        return sorted(each["endpoint"] for each in self.mlops(world, "endpoint", "list")["endpoints"])
+
+    @contextmanager
+    def desk(self, world: World) -> Iterator[tuple[Session, Settings]]:
+        """A session of a person with credentials of one's own."""
+        from mlops.azure.session import connect
+        from mlops.console import Console
+        from mlops.settings import load
+
+        before = dict(os.environ)
+        os.environ.update(self.environ())
+        try:
+            found = load("staging", world.repository / "mlops.yaml")
+            yield connect(found, Console(quiet=True)), found
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+    def tags(self, world: World, version: str) -> dict[str, str]:
+        """The tags of a model version."""
+        with self.desk(world) as (session, found):
+            return dict(session.ml.models.get(found.model.name, version).tags)
+
+    def register(self, world: World, version: str, folder: Path) -> None:
+        """Register a model that no job has made."""
+        with self.desk(world) as (session, found):
+            from azure.ai.ml.entities import Model
+
+            session.ml.models.create_or_update(
+                Model(path=str(folder), name=found.model.name, version=version, type="custom_model")
+            )
 
 
 def settings(**changes: Any) -> str:

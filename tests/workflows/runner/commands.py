@@ -40,17 +40,14 @@ class Log:
     def feed(self, line: str) -> None:
         """One line of output."""
         line = line.rstrip("\r\n")
-        if self.copy is not None:
-            with self.copy.open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
         if self._stopped is not None:
             if line.strip() == f"::{self._stopped}::":
                 self._stopped = None
-            self.lines.append(self.hide(line))
+            self.keep(line)
             return
         found = COMMAND.match(line)
         if found is None:
-            self.lines.append(self.hide(line))
+            self.keep(line)
             return
         name, properties, message = found[1], _properties(found[2] or ""), _unescape(found[3])
         if name == "add-mask":
@@ -59,11 +56,19 @@ class Log:
             self._stopped = message
         elif name in LEVELS:
             self.annotations.append(self._annotation(name, properties, message))
-            self.lines.append(self.hide(f"{name.capitalize()}: {message}"))
+            self.keep(f"{name.capitalize()}: {message}")
         elif name in QUIET:
-            self.lines.append(self.hide(line))
+            self.keep(line)
         else:
             raise Unknown(f"the runner does not know the workflow command '::{name}::'")
+
+    def keep(self, line: str) -> None:
+        """A line as the log shows it."""
+        shown = self.hide(line)
+        self.lines.append(shown)
+        if self.copy is not None:
+            with self.copy.open("a", encoding="utf-8") as file:
+                file.write(f"{shown}\n")
 
     def hide(self, text: str) -> str:
         """The text with what is masked taken out, the longest first."""

@@ -89,6 +89,7 @@ class Run:
     workflow: str
     name: str
     artifacts: Path
+    number: int = 0
     conclusion: str = "success"
     jobs: list[JobRecord] = field(default_factory=list)
     outputs: dict[str, str] = field(default_factory=dict)

@@ -124,7 +124,7 @@ class WorkflowRun:
         begin = time.monotonic()
         contexts = self._contexts()
         name = text(self._resolve(self.workflow.run_name, contexts)) or self.workflow.name
-        run = Run(self.workflow.path, name, artifacts=self.happening.folder / "artifacts")
+        run = Run(self.workflow.path, name, artifacts=self.happening.folder / "artifacts", number=self.happening.number)
         run.concurrency = self._concurrency(self.workflow.concurrency, contexts)
         env = {name: text(value) for name, value in self._resolve(dict(self.workflow.env), contexts).items()}
         for job in self._in_order():

@@ -1,0 +1,105 @@
+"""A pull request: everything that can be known without Azure, for strangers as well.
+
+Two things are not done here, as they are what `make lint` and `make test` do around these tests: the unit-test job
+runs one file of the suite instead of all (PYTEST_ADDOPTS, pytest's own variable), and the lint job is left out.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.workflows.cloud import ROOT
+from tests.workflows.conftest import machine
+from tests.workflows.runner.bridge import Bridge
+from tests.workflows.runner.repository import Repository
+from tests.workflows.runner.workflows import happen
+from tests.workflows.runner.world import World
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.xdist_group("workflow-pull-request")]
+ONE_FILE = "tests/test_slots.py -p no:cacheprovider"
+PAYLOAD = "data/payloads/nested.json"
+
+
+@pytest.fixture(scope="module")
+def world(github: Bridge, tmp_path_factory: pytest.TempPathFactory) -> World:
+    place = tmp_path_factory.mktemp("github")
+    repository = Repository.of(ROOT, place / "repository")
+    return World(
+        bridge=github,
+        repository=repository.folder,
+        place=place / "runs",
+        environ={
+            **machine(),
+            "MLOPS_CACHE": str(ROOT / ".mlops" / "cache"),
+            "PYTEST_ADDOPTS": ONE_FILE,
+            "WORKERS": "0",
+        },
+        variables={None: {"AZURE_CLIENT_ID": "not-for-strangers"}},
+        secrets={"PASSWORD": "not-for-strangers"},
+    )
+
+
+def test_a_bad_payload_is_shown_at_its_line(world: World) -> None:
+    repository = Repository(world.repository)
+    text = (repository.folder / PAYLOAD).read_text(encoding="utf-8")
+    line = next(number for number, each in enumerate(text.splitlines(), 1) if '"role": "user"' in each)
+    bad = text.replace('"role": "user"', '"role": "robot"', 1)
+
+    runs = happen(world, repository.pull_request({PAYLOAD: bad}), only=["data"])
+    repository.commit({PAYLOAD: text})
+
+    assert list(runs) == ["pr.yml"]
+    run = runs["pr.yml"]
+    assert run.conclusion == "failure"
+    job = run.job("data")
+    assert [step.outcome for step in job.steps if "ayload" in step.name] == ["failure"]
+    assert job.steps[-1].outcome == "success", "one that failed hides what the others find"
+    errors = [each for each in run.annotations if each.level == "error" and each.file]
+    assert [(each.file, each.line) for each in errors] == [(PAYLOAD, line)]
+    assert "robot" in errors[0].message
+    assert "robot" in job.summary
+
+
+def test_a_broken_setting_is_shown_at_its_line(world: World) -> None:
+    repository = Repository(world.repository)
+    text = (repository.folder / "mlops.yaml").read_text(encoding="utf-8")
+    line = next(number for number, each in enumerate(text.splitlines(), 1) if each.strip().startswith("max_p95_ms"))
+    bad = text.replace("max_p95_ms", "max_p59_ms", 1)
+
+    run = happen(world, repository.pull_request({"mlops.yaml": bad}), only=["data"])["pr.yml"]
+    repository.commit({"mlops.yaml": text})
+
+    assert run.conclusion == "failure"
+    errors = [each for each in run.job("data").steps[2].shown if each.level == "error"]
+    assert [(each.file, each.line) for each in errors] == [("mlops.yaml", line)]
+
+
+def test_a_pull_request_from_a_fork_is_green_without_any_secret(world: World) -> None:
+    repository = Repository(world.repository)
+    event = repository.pull_request({"README.md": "a word more\n"}, fork=True)
+
+    runs = happen(world, event, only=["data", "test", "main"])
+
+    assert list(runs) == ["pr.yml"]
+    run = runs["pr.yml"]
+    assert run.conclusion == "success", run
+    assert [job.result for job in run.jobs if job.id == "lint"] == ["skipped"]
+    for job in run.every_job():
+        assert job.permissions in ({}, {"contents": "read"})
+        assert not job.may_ask_for_token
+        assert "not-for-strangers" not in job.log
+    assert "### Gate ✓ passed" in run.job("main").summary
+    assert "| " in run.job("test").step("Coverage").summary
+    report = json.loads((run.artifacts / "gate-report-local-1" / "report.json").read_text(encoding="utf-8"))
+    assert report["verdict"] == "pass"
+
+
+def test_a_branch_is_checked_as_a_pull_request_is_and_main_is_not(world: World) -> None:
+    repository = Repository(world.repository)
+    branch = repository.push({"docs.txt": "one"}, branch="feature/one")
+    runs = happen(world, branch, only=[])
+    assert list(runs) == ["pr.yml"]
+    assert runs["pr.yml"].concurrency == {"group": "check-refs/heads/feature/one", "cancel-in-progress": True}
+    assert happen(world, repository.push({"docs.txt": "two"})) == {}
