@@ -49,13 +49,15 @@ def reconcile(run: Run, dry_run: bool) -> None:
     )  # fmt: skip
     for problem in outcome.problems:
         run.console.warn(f"{problem}; it is tried again by the next mlops reconcile")
-    if dry_run or not outcome.failures:
-        return
     told = dataclasses.replace(run.console, as_json=False)  # stdout has its document already
-    for failure in outcome.failures:
-        told.failure(failure.error)
+    errors = [] if dry_run else [failure.error for failure in outcome.failures]
+    errors += [outcome.broken] if outcome.broken else []
+    for error in errors:
+        told.failure(error)
+    for failure in outcome.failures if not dry_run else ():
         steps.mark_reported(session, failure.job.name)
-    raise click.exceptions.Exit(outcome.failures[0].error.exit_code)
+    if errors:
+        raise click.exceptions.Exit(errors[0].exit_code)
 
 
 Row = tuple[str, str, str]
@@ -129,7 +131,7 @@ def data(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
         "repair": outcome.repair,
         "version": outcome.deploy.version,
         "why": outcome.deploy.why,
-        "problems": list(outcome.problems),
+        "problems": [*outcome.problems, *([outcome.broken.message] if outcome.broken else [])],
     }  # fmt: skip
 
 

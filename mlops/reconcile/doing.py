@@ -44,6 +44,7 @@ class Outcome:
         repair: what became of a rollout that was left half way; None where there was none.
         deploy: the version that should be deployed.
         problems: what will be tried again.
+        broken: why the endpoint could not be looked after; unlike the rest it is an error each time.
     """
 
     work: Work
@@ -52,11 +53,14 @@ class Outcome:
     repair: Repair | None = None
     deploy: Next
     problems: Sequence[str] = ()
+    broken: MlopsError | None = None
 
     @property
     def did_nothing(self) -> bool:
         """Whether all was in order."""
-        return not (self.registered or self.failures or self.repair or self.problems or self.deploy.version)
+        return not (
+            self.registered or self.failures or self.repair or self.problems or self.broken or self.deploy.version
+        )
 
 
 def look(session: Session, settings: Settings, *, now: datetime | None = None) -> tuple[Work, list[ModelVersion]]:
@@ -105,11 +109,17 @@ def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) ->
                 if not isinstance(error, (UnavailableError, BusyError)) and REPORTED_TAG not in job.tags:
                     failures.append(Failure(job=job, error=error))
     with console.step(f"Look at the endpoint {name}") as step:
-        repair = _mended(session, name, problems, dry_run=dry_run)
-        deploy = _next(session, settings, name)
-        step.note = repair.why if repair else "no rollout was left half way"
+        mend: Callable[[Session, str], Repair | None] = rollout.would_mend if dry_run else rollout.mend_left
+        repair, deploy, broken = None, Next("", "it could not be looked at"), None
+        try:
+            repair = mend(session, name)
+            deploy = _next(session, settings, name)
+            step.note = repair.why if repair else "no rollout was left half way"
+        except MlopsError as error:
+            step.outcome, broken = "failed", error
     return Outcome(
-        work=work, registered=registered, failures=failures, repair=repair, deploy=deploy, problems=problems
+        work=work, registered=registered, failures=failures, repair=repair, deploy=deploy, problems=problems,
+        broken=broken,
     )  # fmt: skip
 
 
@@ -128,15 +138,6 @@ def _scores(session: Session, job: Job) -> dict[str, float]:
     except MlopsError as error:
         session.console.warn(f"{error.message}; the model is registered without its scores")
         return {}
-
-
-def _mended(session: Session, name: str, problems: list[str], *, dry_run: bool) -> Repair | None:
-    mend: Callable[[Session, str], Repair | None] = rollout.would_mend if dry_run else rollout.mend_left
-    try:
-        return mend(session, name)
-    except MlopsError as error:
-        problems.append(f"{name}: {error.message}")
-        return None
 
 
 def _next(session: Session, settings: Settings, name: str) -> Next:

@@ -18,7 +18,7 @@ from mlops import cli, models, reconcile, rollout
 from mlops.azure import endpoints, jobs
 from mlops.azure import models as azure_models
 from mlops.azure.endpoints import shares
-from mlops.errors import GateFailed
+from mlops.errors import AzureError, GateFailed
 from mlops.ledger import Ledger, history, unfinished
 from mlops.reconcile import REPORTED_TAG
 from mlops.resources import MODEL_TAG
@@ -112,7 +112,7 @@ def test_a_training_that_failed_is_reported_once_with_the_end_of_its_log(bench: 
 
     for _ in range(2):  # until it is marked: whoever was to tell it may have died
         (failure,) = again(bench).failures
-        assert "the step 'made'" in failure.error.message
+        assert "the step 'finetune'" in failure.error.message
         assert any("the data is gone" in line for line in failure.error.details)
     reconcile.mark_reported(bench.session, job)
 
@@ -250,6 +250,28 @@ def test_the_command_is_red_once_and_does_all_the_rest_as_well(
         assert failed not in json.dumps(found)
     finally:
         jobs.cancel(bench.session, running)
+
+
+def test_an_endpoint_that_cannot_be_looked_after_is_an_error_and_the_rest_is_done(
+    bench: Bench, checkout: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise AzureError("look up the endpoint: not allowed")
+
+    failed = train(bench, "echo the data is gone >&2; exit 3")
+    train(bench)
+    monkeypatch.setattr(rollout, "mend_left", refused)
+
+    assert cli.run(["reconcile"]) == 5
+    assert len(versions(bench)) == 1
+    assert outputs(checkout)["version"] == ""
+    found = jobs.get(bench.session, failed)
+    assert found is not None
+    assert REPORTED_TAG in found.tags
+    capsys.readouterr()
+    for _ in range(2):
+        assert cli.run(["reconcile"]) == 8
+        assert "not allowed" in capsys.readouterr().err
 
 
 def test_what_wait_has_reported_is_not_reported_again(
