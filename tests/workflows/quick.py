@@ -18,7 +18,7 @@ COMMANDS = {
     "finetune": "echo tuned > '${{outputs.pytorch_model_folder}}/model.txt'",
     "evaluate": "echo '{}' > '${{outputs.evaluation_output}}/scores.json'",
     "package": (
-        "cp answers.json '${{outputs.mlflow_model_folder}}/answers.json' && "
+        "cp chat_completion/answers.json '${{outputs.mlflow_model_folder}}/answers.json' && "
         "printf 'flavors: {python_function: {loader_module: x}}\\n' > '${{outputs.mlflow_model_folder}}/MLmodel'"
     ),
 }
@@ -43,7 +43,7 @@ def answers() -> dict[str, str]:
 def components(**commands: str) -> dict[str, str | None]:
     """The files of a checkout whose training takes a second; single commands may be given."""
     files: dict[str, str | None] = {
-        "components/answers.json": json.dumps(answers()),
+        "components/chat_completion/answers.json": json.dumps(answers()),
         f"{CODE}/score.py": TRIVIAL,
     }
     for name, line in {**COMMANDS, **commands}.items():

@@ -14,7 +14,7 @@ from tests.workflows.cloud import ROOT
 from tests.workflows.conftest import machine
 from tests.workflows.runner.bridge import Bridge
 from tests.workflows.runner.repository import Repository
-from tests.workflows.runner.workflows import happen
+from tests.workflows.runner.workflows import happen, start
 from tests.workflows.runner.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.xdist_group("workflow-pull-request")]
@@ -57,7 +57,7 @@ def test_a_bad_payload_is_shown_at_its_line(world: World) -> None:
     assert [step.outcome for step in job.steps if "ayload" in step.name] == ["failure"]
     assert job.steps[-1].outcome == "success", "one that failed hides what the others find"
     errors = [each for each in run.annotations if each.level == "error" and each.file]
-    assert [(each.file, each.line) for each in errors] == [(PAYLOAD, line)]
+    assert {(each.file, each.line) for each in errors} == {(PAYLOAD, line)}
     assert "robot" in errors[0].message
     assert "robot" in job.summary
 
@@ -103,3 +103,17 @@ def test_a_branch_is_checked_as_a_pull_request_is_and_main_is_not(world: World) 
     assert list(runs) == ["pr.yml"]
     assert runs["pr.yml"].concurrency == {"group": "check-refs/heads/feature/one", "cancel-in-progress": True}
     assert happen(world, repository.push({"docs.txt": "two"})) == {}
+
+
+def test_a_clone_without_a_workspace_has_green_nights(world: World) -> None:
+    """Its schedules find no variables and do nothing; the long tables need no Azure at all."""
+    repository = Repository(world.repository)
+    for name, cron in (("reconcile", "13,43 * * * *"), ("cleanup", "37 3 * * *")):
+        run = start(world, repository.schedule(cron), f".github/workflows/{name}.yml")
+        assert run is not None
+        assert run.conclusion == "success", run
+        assert all("mlops" not in job.log for job in run.every_job())
+    night = start(world, repository.schedule("23 2 * * *"), ".github/workflows/nightly.yml")
+    assert night is not None
+    assert night.conclusion == "success", night
+    assert "passed" in night.job("test").step("Test").log

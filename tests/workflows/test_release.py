@@ -97,7 +97,7 @@ def test_a_gate_that_fails_is_red_and_leaves_the_traffic(world: World, cloud: Cl
     assert cloud.traffic(world) == before
     report = json.loads((run.artifacts / "gate-report-staging-1" / "report.json").read_text(encoding="utf-8"))
     assert report["verdict"] == "fail"
-    assert "exact_match" in run.job("deploy").summary
+    assert "exact match" in run.job("deploy").summary
 
 
 def test_an_emergency_needs_its_reason_on_record(world: World, cloud: Cloud) -> None:
