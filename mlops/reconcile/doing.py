@@ -63,13 +63,12 @@ class Outcome:
         )
 
 
-def look(session: Session, settings: Settings, *, now: datetime | None = None) -> tuple[Work, list[ModelVersion]]:
-    """This repository's trainings of the last 30 days by what is to be done, and the versions, archived ones too."""
+def look(session: Session, settings: Settings, *, now: datetime | None = None) -> Work:
+    """This repository's trainings of the last 30 days, by what is to be done."""
     model = models.model_name(settings)
     since = (now or datetime.now(UTC)) - LOOK_BACK
     found = [job for job in jobs.since(session, since) if ours(job, model=model, experiment=settings.experiment)]
-    versions = azure_models.versions(session, model, archived=True)
-    return sort_jobs(found, versions), versions
+    return sort_jobs(found, azure_models.versions(session, model, archived=True))
 
 
 def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) -> Outcome:
@@ -84,30 +83,13 @@ def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) ->
     """
     console, name = session.console, settings.endpoint.name
     with console.step("Look at the trainings") as step:
-        work, _ = look(session, settings)
+        work = look(session, settings)
         step.note = (
             f"{len(work.running)} running, {len(work.register)} to register, {len(work.report)} to report"
         )  # fmt: skip
     problems: list[str] = []
-    registered: list[tuple[Job, ModelVersion]] = []
-    failures: list[Failure] = []
-    for job in work.report:
-        try:
-            failures.append(Failure(job=job, error=follow.why(session, job)))
-        except MlopsError as error:
-            problems.append(f"{job.name}: {error.message}")
-    for job in work.register if not dry_run else ():
-        with console.step(f"Register the model of {job.name}") as step:
-            try:
-                version, made = models.register(session, settings, job.name, scores=_scores(session, job))
-                step.note = f"version {version.version}" + ("" if made else " (was there)")
-                if made:
-                    registered.append((job, version))
-            except MlopsError as error:
-                step.outcome = "failed"
-                problems.append(f"{job.name}: {error.message}")
-                if not isinstance(error, (UnavailableError, BusyError)) and REPORTED_TAG not in job.tags:
-                    failures.append(Failure(job=job, error=error))
+    failures = _failed(session, work.report, problems)
+    registered = [] if dry_run else _register(session, settings, work.register, failures, problems)
     with console.step(f"Look at the endpoint {name}") as step:
         mend: Callable[[Session, str], Repair | None] = rollout.would_mend if dry_run else rollout.mend_left
         repair, deploy, broken = None, Next("", "it could not be looked at"), None
@@ -129,6 +111,38 @@ def mark_reported(session: Session, job: str) -> None:
         jobs.tag(session, job, {REPORTED_TAG: datetime.now(UTC).isoformat(timespec="seconds")})
     except MlopsError as error:
         session.console.warn(f"{error.message}; the job '{job}' will be reported again")
+
+
+def _failed(session: Session, ended: Sequence[Job], problems: list[str]) -> list[Failure]:
+    """Why each of them ended badly; one that cannot be looked at is a problem."""
+    found: list[Failure] = []
+    for job in ended:
+        try:
+            found.append(Failure(job=job, error=follow.why(session, job)))
+        except MlopsError as error:
+            problems.append(f"{job.name}: {error.message}")
+    return found
+
+
+def _register(
+    session: Session, settings: Settings, completed: Sequence[Job], failures: list[Failure], problems: list[str]
+) -> list[tuple[Job, ModelVersion]]:
+    """Register each one's model. What fails is a problem, and where it will fail again people are told once."""
+    found: list[tuple[Job, ModelVersion]] = []
+    for job in completed:
+        with session.console.step(f"Register the model of {job.name}") as step:
+            try:
+                version, made = models.register(session, settings, job.name, scores=_scores(session, job))
+            except MlopsError as error:
+                step.outcome = "failed"
+                problems.append(f"{job.name}: {error.message}")
+                if not isinstance(error, (UnavailableError, BusyError)) and REPORTED_TAG not in job.tags:
+                    failures.append(Failure(job=job, error=error))
+                continue
+            step.note = f"version {version.version}" + ("" if made else " (was there)")
+            if made:
+                found.append((job, version))
+    return found
 
 
 def _scores(session: Session, job: Job) -> dict[str, float]:
