@@ -16,7 +16,7 @@ from mlops.errors import Interrupted, MlopsError, UsageError
 
 # name -> (module, attribute, one line for the help): the help needs no import of what it lists.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "run": ("mlops.cli.run", "run", "The whole way: chats in, a gated blue/green endpoint out."),
+    "run": ("mlops.cli.main_job", "run", "The whole way: chats in, a gated blue/green endpoint out."),
     "data": ("mlops.cli.data", "data", "Prepare, check and look at the chats."),
     "train": ("mlops.cli.train", "train", "Submit the chat_completion pipeline and follow it."),
     "wait": ("mlops.cli.wait", "wait", "Follow a training job that is already running."),
