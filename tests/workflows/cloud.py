@@ -47,6 +47,7 @@ class Cloud:
     """One workspace, started by the first call."""
 
     home: Path
+    _session: Session | None = None
 
     def open(self) -> None:
         """Lead this process to the workspace."""
@@ -99,15 +100,16 @@ class Cloud:
         return json.loads(done.stdout)
 
     def traffic(self, world: World) -> dict[str, int]:
-        """The shares of staging's slots that have any."""
-        if not self.endpoints(world):
-            return {}
-        found = self.mlops(world, "endpoint", "status")["endpoint"]["traffic"]
-        return {name: share for name, share in found.items() if share}
+        """The shares of the lasting endpoint's slots that have any; nothing where it is not there yet."""
+        with self.desk(world) as (session, found):
+            name = found.endpoint.name
+            every = {each.name: each for each in session.ml.online_endpoints.list()}
+            return {slot: share for slot, share in (every[name].traffic if name in every else {}).items() if share}
 
     def endpoints(self, world: World) -> list[str]:
         """The names of all there are."""
-        return sorted(each["endpoint"] for each in self.mlops(world, "endpoint", "list")["endpoints"])
+        with self.desk(world) as (session, _):
+            return sorted(each.name for each in session.ml.online_endpoints.list())
 
     @contextmanager
     def desk(self, world: World) -> Iterator[tuple[Session, Settings]]:
@@ -120,7 +122,8 @@ class Cloud:
         os.environ.update(self.environ())
         try:
             found = load("staging", world.repository / "mlops.yaml")
-            yield connect(found, Console(quiet=True)), found
+            self._session = self._session or connect(found, Console(quiet=True))
+            yield self._session, found
         finally:
             os.environ.clear()
             os.environ.update(before)

@@ -68,16 +68,25 @@ def test_a_merge_of_new_chats_trains_registers_and_deploys_to_staging(world: Wor
     assert deploy.url.startswith("https://")
     assert "### Gate ✓ passed" in deploy.summary
     assert "mermaid" in deploy.summary
-    assert "mlops rollback" in deploy.summary
     assert (run.artifacts / "gate-report-staging-1" / "report.json").is_file()
     assert all("ey" + "J" not in job.log for job in run.every_job()), "a token stands in the log"
     assert cloud.traffic(world) == {"blue": 100}
-    status = cloud.mlops(world, "endpoint", "status")
-    assert train.outputs["version"] in str(status)
+    assert deploy.outputs["version"] == train.outputs["version"]
     tags = cloud.tags(world, train.outputs["version"])
     assert tags["actor"] == "ada"
     assert tags["commit"] == Repository(world.repository).head
     assert tags["run-url"] == "https://github.com/acme/chat/actions/runs/" + str(9000 + run.number)
+
+
+def test_settings_that_train_nothing_buy_nothing(world: World, cloud: Cloud) -> None:
+    text = (world.repository / "mlops.yaml").read_text(encoding="utf-8")
+
+    run = merged(world, {"mlops.yaml": text.replace("older_than_days: 7", "older_than_days: 8")})
+
+    assert run.conclusion == "success", run
+    assert run.job("train").step("submit").outputs["reused"] == "true"
+    assert "was live already" in run.job("deploy/deploy").log
+    assert cloud.traffic(world) == {"blue": 100}
 
 
 def test_a_training_that_fails_is_red_and_shows_the_failing_components_log(world: World, cloud: Cloud) -> None:
