@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.workflows.conftest import machine
+from tests.workflows.conftest import machine, without
+from tests.workflows.runner import bridge
 from tests.workflows.runner.bridge import Bridge
 from tests.workflows.runner.files import Invalid, Unknown
 from tests.workflows.runner.repository import Repository
@@ -169,3 +170,13 @@ def test_what_the_runner_lacks_is_named(world: World, old: str, new: str, words:
 def test_a_dispatch_is_checked(world: World, inputs: dict[str, str], words: str) -> None:
     with pytest.raises(Invalid, match=words):
         start(world, Repository(world.repository).dispatch(**inputs), ".github/workflows/calling.yml")
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_without_node_it_is_said(monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(bridge.Missing, match="node and npm") as missing:
+        bridge.install()
+    with pytest.raises(outcome, match="cannot be executed here: node and npm"):
+        without(missing.value)

@@ -79,7 +79,9 @@ def start(world: World, event: Event, path: str, *, only: Iterable[str] | None =
     allowed = read_only(workflow) if event.fork else None
     run = WorkflowRun(happening, workflow, inputs, world.secrets_of(event), ceiling=allowed, only=chosen)
     run.check()
-    return run.run()
+    done = run.run()
+    (happening.folder / "record.txt").write_text(f"{done}\n", encoding="utf-8")
+    return done
 
 
 def read_only(workflow: Workflow) -> dict[str, str]:
