@@ -2,6 +2,7 @@
 
 Two things are not done here, as they are what `make lint` and `make test` do around these tests: the unit-test job
 runs one file of the suite instead of all (PYTEST_ADDOPTS, pytest's own variable), and the lint job is left out.
+The main job trains for one epoch, without thresholds; tests/test_main_job.py is the one that holds its figures.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 
 import pytest
 
-from tests.workflows.cloud import ROOT
+from tests.workflows.cloud import NO_THRESHOLDS, ROOT, settings
 from tests.workflows.conftest import machine
 from tests.workflows.runner.bridge import Bridge
 from tests.workflows.runner.repository import Repository
@@ -25,7 +26,7 @@ PAYLOAD = "data/payloads/nested.json"
 @pytest.fixture(scope="module")
 def world(github: Bridge, tmp_path_factory: pytest.TempPathFactory) -> World:
     place = tmp_path_factory.mktemp("github")
-    repository = Repository.of(ROOT, place / "repository")
+    repository = Repository.of(ROOT, place / "repository", {"mlops.yaml": settings(**NO_THRESHOLDS)})
     return World(
         bridge=github,
         repository=repository.folder,
