@@ -14,7 +14,7 @@ from mlops.settings import SLOTS
 if TYPE_CHECKING:
     from mlops.settings import Settings
 
-SETTLED = ("succeeded", "failed")
+SETTLED = ("succeeded", "failed", "canceled")
 """States in which nobody is changing an endpoint or a slot."""
 
 

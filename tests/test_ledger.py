@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mlops.cli import history as shown
 from mlops.console import Console
-from mlops.ledger import Kind, Record, approved, history, idle_since, machine, unfinished
+from mlops.ledger import Kind, Record, approved, cleared, history, idle_since, machine, unfinished
 from mlops.ledger.holder import lease_of
 from mlops.ledger.records import parse
 
@@ -217,8 +217,27 @@ def test_a_version_is_approved_by_the_gate_or_with_a_reason() -> None:
     verdict("8", "gate", "pass")
     verdict("8", "soak", "fail")
     verdict("8", "gate", "pass")
+    verdict("9", "gate", "pass")
+    verdict("9", "gate", "inconclusive")
     assert [version for version in "123456789" if approved(story.records, "m", version)] == [*"1368"]
     assert not approved(story.records, "other", "1")
+
+
+def test_what_was_put_into_a_slot_anew_is_not_cleared_by_what_was_there() -> None:
+    story = Story()
+    story.released("a", "1", "blue", {})
+    assert cleared(story.records, "Blue")
+    assert not cleared(story.records, "green")
+    story.add("b", "plan", action="rollback", slot="blue", before={})
+    assert cleared(story.records, "blue")
+    story.add("c", "plan", action="deploy", slot="blue", before={})
+    assert not cleared(story.records, "blue")
+    story.add("c", "deployed", slot="blue", model="m", version="1")
+    assert not cleared(story.records, "blue")
+    story.add("c", "verdict", what="gate", slot="blue", model="m", version="1", verdict="pass")
+    assert cleared(story.records, "blue")
+    story.add("c", "verdict", what="soak", slot="blue", model="m", version="1", verdict="fail")
+    assert not cleared(story.records, "blue")
 
 
 def test_a_slot_is_idle_since_it_lost_its_traffic() -> None:

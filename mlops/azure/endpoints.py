@@ -18,11 +18,12 @@ from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
 from mlops.errors import AzureError
 from mlops.resources import Deployment, Endpoint, Probe, Probes
+from mlops.settings import SLOTS
 
 CONTAINERS = {"storage": "storage-initializer", "server": "inference-server"}
 SPEC_TAG = "mlops-spec"
 """A digest of all that makes up a deployment: one that stands with the same digest need not be made again."""
-FAILED = "failed"
+BROKEN = ("failed", "canceled")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +185,12 @@ def deployment(session: Session, endpoint: str, name: str) -> Deployment | None:
     return settled(session, f"the deployment '{name}' of '{endpoint}'", look, lambda found: found.state)
 
 
+def settled_deployments(session: Session, endpoint: str) -> list[Deployment]:
+    """The deployments of an endpoint, each once nothing changes it any more."""
+    found = [deployment(session, endpoint, item.name) for item in deployments(session, endpoint)]
+    return [item for item in found if item is not None]
+
+
 def deploy(session: Session, spec: DeploymentSpec, *, anew: bool = False) -> Deployment:
     """Create a deployment, or put another model into it; returns when Azure says that it is ready.
 
@@ -200,12 +207,14 @@ def deploy(session: Session, spec: DeploymentSpec, *, anew: bool = False) -> Dep
         found = deployment(session, spec.endpoint, spec.name)
         if found is None or found.state.lower() != "succeeded" or found.tags.get(SPEC_TAG) != digest:
             return None
+        if not spec.model_id.lower().endswith(f"/{found.model}/versions/{found.model_version}".lower()):
+            return None  # changed by hand, and the tag was left
         return found if made or not anew else None
 
     def put() -> None:
         nonlocal made
         standing = patiently(lambda: deployment(session, spec.endpoint, spec.name))
-        if standing is not None and standing.state.lower() == FAILED:
+        if standing is not None and standing.state.lower() in BROKEN:
             delete_deployment(session, spec.endpoint, spec.name)
         made = True
         with translated(f"deploy to the slot '{spec.name}'"):
@@ -282,14 +291,19 @@ def key(session: Session, endpoint: str) -> str:
     return found
 
 
+def slot_name(name: str) -> str:
+    """A deployment's name as we compare it: Azure takes ``Blue`` for ``blue``."""
+    return name.lower() if name.lower() in SLOTS else name
+
+
 def _endpoint(found: Any) -> Endpoint:
     return Endpoint(
         name=found.name,
         state=text(found.provisioning_state),
         auth_mode=text(found.auth_mode),
         scoring_url=found.scoring_uri,
-        traffic={name: int(share) for name, share in (found.traffic or {}).items()},
-        mirror={name: int(share) for name, share in (found.mirror_traffic or {}).items()},
+        traffic={slot_name(name): int(share) for name, share in (found.traffic or {}).items()},
+        mirror={slot_name(name): int(share) for name, share in (found.mirror_traffic or {}).items()},
         tags=dict(found.tags or {}),
     )
 
@@ -300,7 +314,7 @@ def _deployment(found: Any, endpoint: str) -> Deployment:
     named = len(parts) >= 4 and parts[-2].lower() == "versions"
     context = getattr(found, "creation_context", None)
     return Deployment(
-        name=found.name,
+        name=slot_name(found.name),
         endpoint=endpoint,
         state=text(found.provisioning_state),
         model=parts[-3] if named else model,

@@ -7,10 +7,18 @@ reading of all authorities' certificates. That costs more than the calls.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 CONNECTIONS = 16
 """As many calls as are ever under way at a time (``cleanup.at_once`` goes no higher)."""
+
+
+GUARD: ContextVar[Callable[[], object] | None] = ContextVar("GUARD", default=None)
+"""Called before each change of an endpoint or a deployment goes out, the SDK's own repeats included; raises where the
+caller has lost the right to it. Whoever holds an endpoint's lease sets it."""
+CHANGES = frozenset({"PUT", "PATCH", "DELETE"})
 
 
 def transport(connect_timeout_s: float, read_timeout_s: float) -> Any:
@@ -20,11 +28,20 @@ def transport(connect_timeout_s: float, read_timeout_s: float) -> Any:
     from requests.adapters import HTTPAdapter
     from urllib3 import Retry
 
+    class Guarded(RequestsTransport):  # type: ignore[misc]
+        """Asks the guard last of all: between a call of ours and its request the SDK uploads, waits and repeats."""
+
+        def send(self, request: Any, **kwargs: Any) -> Any:
+            guard = GUARD.get()
+            if guard is not None and request.method in CHANGES and "/onlineendpoints/" in request.url.lower():
+                guard()
+            return super().send(request, **kwargs)
+
     never = Retry(total=False, redirect=False, raise_on_status=False)  # asking again is the SDK's policies' business
     session = Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS, max_retries=never))
-    return RequestsTransport(
+    return Guarded(
         session=session,
         session_owner=False,  # one client that is closed must not close it for the others
         connection_timeout=connect_timeout_s,

@@ -3,7 +3,7 @@
 from mlops.ledger.hold import Hold
 from mlops.ledger.holder import Held, Overruled
 from mlops.ledger.ledger import Ledger
-from mlops.ledger.records import Entry, Kind, Record, approved, history, idle_since, unfinished
+from mlops.ledger.records import Entry, Kind, Record, approved, cleared, history, idle_since, unfinished
 
 __all__ = [
     "Entry",
@@ -14,6 +14,7 @@ __all__ = [
     "Overruled",
     "Record",
     "approved",
+    "cleared",
     "history",
     "idle_since",
     "unfinished",

@@ -8,8 +8,9 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from mlops.azure.transport import GUARD
 from mlops.console import plain
-from mlops.errors import MlopsError
+from mlops.errors import AzureError, MlopsError
 from mlops.ledger import machine
 from mlops.ledger.holder import Holder, Overruled, lease_of
 from mlops.ledger.records import Kind, Record, parse, unfinished
@@ -58,6 +59,21 @@ class Hold:
         """
         if self.lost:
             raise self._overruled()
+
+    def confirm(self) -> None:
+        """As :meth:`check`, but asks the storage; one that does not answer changes nothing of what is known.
+
+        Raises:
+            Overruled: the lease is lost.
+        """
+        self.check()
+        try:
+            kept = self._log.renew(self._lease, attempts=1)
+        except AzureError:
+            return
+        if not kept:
+            self._lost.set()
+            self.check()
 
     def write(self, kind: Kind, *, rollout: str | None = None, **facts: Any) -> Record:
         """Append a record. A ``begin`` gets action, machine, broke, commit and run_url by itself.
@@ -116,9 +132,11 @@ class Hold:
         """Renew the lease in the background while the block runs, and give it back in the end."""
         thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         thread.start()
+        guard = GUARD.set(self.confirm)
         try:
             yield
         finally:
+            GUARD.reset(guard)
             self._done.set()
             thread.join(timeout=1)  # one that hangs in a call is left behind
             if not self.lost:

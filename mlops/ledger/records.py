@@ -175,7 +175,7 @@ def _verdict(record: Record) -> str:
 def approved(records: Iterable[Record], model: str, version: str) -> bool:
     """Whether that version may have traffic here: it passed the gate, or was let through with a reason.
 
-    One that failed a soak since then may not, before it has passed again.
+    One that a gate or a soak has not passed since then may not, before it has passed again.
     """
     found = False
     for record in records:
@@ -184,8 +184,21 @@ def approved(records: Iterable[Record], model: str, version: str) -> bool:
         what, verdict = record.text("what"), record.text("verdict")
         if (what, verdict) in (("gate", "pass"), ("skipped", "skipped")):
             found = True
-        elif (what, verdict) == ("soak", "fail"):
+        elif what in ("gate", "soak") and verdict != "pass":
             found = False
+    return found
+
+
+def cleared(records: Iterable[Record], slot: str) -> bool:
+    """Whether what stands in a slot may have traffic: since it was put there, it has passed, or was let through."""
+    found = False
+    for record in records:
+        if record.text("slot").lower() != slot.lower():
+            continue
+        if record.kind == "deployed" or (record.kind == "plan" and record.text("action") == "deploy"):
+            found = False
+        elif record.kind == "verdict":
+            found = record.text("verdict") in ("pass", "skipped")
     return found
 
 

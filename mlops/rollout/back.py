@@ -10,11 +10,11 @@ from mlops.azure import endpoints, models
 from mlops.azure.endpoints import shares
 from mlops.endpoint import scorer
 from mlops.errors import MlopsError, PreconditionError
-from mlops.ledger import Hold, Ledger, Record, approved, history
+from mlops.ledger import Hold, Ledger, Record, approved, cleared, history
 from mlops.resources import Deployment, Endpoint, ModelVersion
 from mlops.rollout.outcome import Outcome
 from mlops.rollout.recovery import recover
-from mlops.rollout.release import leftovers, named, release
+from mlops.rollout.release import named, release
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BROUGHT = ("released", "rolled_back")
 """Outcomes after which a rollout's version has all the traffic."""
 LATE_S = 2.0
-"""A deploy whose lease was broken may have one call under way; so long after our own we look once more."""
+"""A deploy whose lease was broken may have one request under way; what it changes is to be seen when we look."""
 
 
 def rollback(
@@ -57,6 +57,8 @@ def rollback(
     with Ledger(session, name).hold(action="rollback", break_lease=True) as hold:
         known = {"model": version.name, "version": version.version} if version else {}
         hold.write("begin", **known, reason=skip_gate or reason or None)
+        if hold.broke:
+            time.sleep(LATE_S)
         repaired = recover(session, hold, name)
         undone = bool(repaired and repaired.traffic)
         return _back(session, settings, hold, name, version, skip_gate=skip_gate, undone=undone)
@@ -72,12 +74,14 @@ def _back(
     skip_gate: str | None,
     undone: bool,
 ) -> Outcome:
-    found = endpoints.settle(session, name)
-    if found is None:
-        raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
-    standing = endpoints.deployments(session, name)
-    if leftovers(hold):
-        standing = [item for item in (endpoints.deployment(session, name, one.name) for one in standing) if item]
+    try:
+        found = endpoints.settle(session, name)
+        if found is None:
+            raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
+        standing = endpoints.settled_deployments(session, name)
+    except MlopsError as error:
+        hold.write("end", outcome="failed", error=error.message)
+        raise
     live = next((item for item in standing if shares(found.traffic).get(item.name.lower(), 0) == 100), None)
     now = shares(found.traffic)
     if version is None and undone and live is not None:
@@ -100,6 +104,7 @@ def _back(
         return _outcome(hold, found, live, before=now, note="was live already")
     ready = [
         item for item in standing if _is(item, goal) and item.state.lower() == "succeeded"
+        and (skip_gate is not None or cleared(hold.records(), item.name))
         and (version is not None or item is not live)  # the same version in both: it was deployed anew with --force
     ]  # fmt: skip
     if not ready:
@@ -209,7 +214,6 @@ def _stay(session: Session, hold: Hold, name: str, wanted: dict[str, int]) -> No
     """A deploy whose lease was broken may have had one call under way: it must not have the last word."""
     if hold.broke is None:
         return
-    time.sleep(LATE_S)
     found = endpoints.settle(session, name)
     if found is not None and shares(found.traffic) != wanted:
         session.console.warn(f"the deploy that was stopped set the traffic of {name} once more; it is set back")

@@ -11,6 +11,7 @@ from mlops import gate, preflight
 from mlops.azure import endpoints
 from mlops.ledger import Ledger, unfinished
 from mlops.resources import ModelVersion
+from mlops.rollout.slot import deployment_spec
 from mlops.slots import Plan, make_plan, preview_name
 
 if TYPE_CHECKING:
@@ -53,4 +54,5 @@ def look(
     if not force and live is not None and (live.model, live.model_version) == (version.name, version.version):
         notes.append(f"this version is live in {live.name} already: nothing would be done without --force")
     checked = preflight.check(session, settings, version, plan, standing)
+    deployment_spec(settings, plan, version, probes=checked.probes)
     return Look(plan=plan, preflight=checked, skips_gate=skip_gate, notes=(*notes, *checked.warnings))

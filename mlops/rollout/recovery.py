@@ -51,6 +51,7 @@ def repair(dead: Sequence[Record], endpoint: Endpoint | None, standing: Sequence
     wished = [shares(record.facts.get("wanted") or {}) for record in own if record.kind == "traffic"]
     now, mirrored = shares(endpoint.traffic), bool(shares(endpoint.mirror))
     sound = {item.name.lower() for item in standing if item.state.lower() == "succeeded"}
+    there = {item.name.lower() for item in standing}
     if not wished or now not in (before, *wished):
         why = "the traffic is as it had found it" if now == before else "the traffic is somebody else's, and stays"
         return Repair(traffic=None, why=why, outcome="abandoned")
@@ -58,10 +59,10 @@ def repair(dead: Sequence[Record], endpoint: Endpoint | None, standing: Sequence
         return Repair(traffic=wished[-1], why="a person wished it, so it is finished", outcome="rolled_back")
     if now == wished[-1] == {slot: 100} and through(own):
         return Repair(traffic=None, why="all its steps had passed", outcome="released")
-    if sound.issuperset(before):
+    if there.issuperset(before):  # whatever its last update came to: it had the traffic
         undo = before if mirrored or now != before else None
         return Repair(traffic=undo, why="it had stopped half way, so it is undone", outcome="restored")
-    if passed(own) and slot in sound:
+    if passed(own) and not failed(own) and slot in sound:
         why = "what was live before is gone, and this has passed the gate"
         return Repair(traffic={slot: 100}, why=why, outcome="released")
     why = "neither what was live before nor what has passed the gate stands"
@@ -75,6 +76,14 @@ def passed(records: Sequence[Record]) -> bool:
         and record.facts.get("verdict") in ("pass", "skipped")
         for record in records
     )  # fmt: skip
+
+
+def failed(records: Sequence[Record]) -> bool:
+    """Whether a soak was not passed."""
+    return any(
+        record.kind == "verdict" and record.facts.get("what") == "soak" and record.facts.get("verdict") != "pass"
+        for record in records
+    )
 
 
 def through(records: Sequence[Record]) -> bool:
@@ -97,7 +106,7 @@ def recover(session: Session, hold: Hold, name: str) -> Repair | None:
     if not dead:
         return None
     found = endpoints.settle(session, name)
-    standing = endpoints.deployments(session, name) if found else []
+    standing = endpoints.settled_deployments(session, name) if found else []
     wanted = repair(dead, found, standing)
     begun = dead[0]
     how = "was broken off" if hold.broke else "was left by a runner that is gone"

@@ -84,11 +84,10 @@ def release(
 ) -> Outcome:
     """What :func:`deploy` does once it has the lease and the endpoint is in a known state."""
     try:
-        found = endpoints.settle(session, name) if leftovers(hold) else endpoints.get(session, name)
-        standing = endpoints.deployments(session, name) if found else []
-        if leftovers(hold):
-            settled = [endpoints.deployment(session, name, item.name) for item in standing]
-            standing = [item for item in settled if item is not None]
+        ours = leftovers(hold)  # then what is under way may be our own, and is waited for
+        found = endpoints.settle(session, name) if ours else endpoints.get(session, name)
+        look = endpoints.settled_deployments if ours else endpoints.deployments
+        standing = look(session, name) if found else []
         plan = make_plan(settings, name, found, standing)
         live = next((item for item in standing if item.name == plan.live), None)
         if live is not None and not force and live.model_version == version.version and live.model == version.name:
@@ -96,13 +95,13 @@ def release(
             hold.write("end", outcome="unchanged", traffic=dict(plan.before))
             return unchanged(plan, version, found, live, hold)
         checked = preflight.check(session, settings, version, plan, standing)
+        spec = deployment_spec(settings, plan, version, probes=checked.probes, skip_gate=skip_gate)
     except MlopsError as error:
         hold.write("end", outcome="failed", error=error.message)
         raise
     for warning in checked.warnings:
         session.console.warn(warning)
     session.console.say(f"{version.name}:{version.version} goes into {plan.slot}: {plan.why}")
-    spec = deployment_spec(settings, plan, version, probes=checked.probes, skip_gate=skip_gate)
     steps = plan.steps if skip_gate is None else (100,)
     hold.write(
         "plan", action="deploy", slot=plan.slot, live=plan.live, before=dict(plan.before), steps=steps,
@@ -127,11 +126,7 @@ def release(
         raise told from None
     replaced = next(iter(plan.before), None)
     hold.write("end", outcome="released", traffic=work.traffic, left=replaced)
-    folder = None
-    try:
-        folder = work.write_report(logs=False)
-    except OSError as error:
-        session.console.warn(f"the report could not be written: {error}")
+    folder = work.write_report(logs=False)
     return Outcome(
         endpoint=name, slot=plan.slot, model=version.name, version=version.version, traffic=work.traffic,
         before=plan.before, scoring_url=seen.scoring_url, changed=True, rollout=hold.rollout,
@@ -195,6 +190,8 @@ def _deploy(work: UnderWay, spec: endpoints.DeploymentSpec, *, anew: bool) -> No
     with work.session.console.step(f"Deploy to {spec.name}") as step:
         try:
             made = endpoints.deploy(work.session, spec, anew=anew)
+        except Overruled:
+            raise
         except (AzureError, PreconditionError) as error:
             failure = causes.failure(work.session, work.settings, spec.endpoint, spec.name, error)
             if failure.logs:
@@ -224,8 +221,7 @@ def _ask_gate(work: UnderWay, split: str) -> None:
         work.verdict("gate", report.verdict, scores=dict(report.candidate.scores))
         if not report.passed:
             step.outcome = "failed"
-            folder = work.write_report(logs=True)
-            assert folder is not None
+            folder = work.write_report(logs=True) or Path("(not written)")
             console.summary(gate.markdown(report))
             console.outputs({"report": str(folder)})
             raise (gate.refusal if report.verdict == "fail" else gate.undecided)(report, folder)
@@ -245,12 +241,6 @@ def _stopped(work: UnderWay, error: BaseException) -> BaseException:
         return error
     moved = any(record.kind == "traffic" for record in work.hold.records() if record.rollout == work.hold.rollout)
     restored = work.restore()
-    if isinstance(error, GateFailed) and work.soaks:
-        folder = work.write_report(logs=True)
-        error.details = (*error.details, f"report and the slot's logs: {folder}")
-        if work.report is not None:
-            work.session.console.summary(gate.markdown(work.report))
-            work.session.console.outputs({"report": str(folder)})
     if restored:
         outcome = next(name for kind, name in OUTCOMES if isinstance(error, kind))
         outcome = "restored" if moved and outcome in ("refused", "failed") else outcome
@@ -261,6 +251,12 @@ def _stopped(work: UnderWay, error: BaseException) -> BaseException:
             )
         except MlopsError as problem:
             work.session.console.warn(f"the end of this rollout could not be recorded: {problem.message}")
+    if isinstance(error, GateFailed) and work.soaks:
+        folder = work.write_report(logs=True)
+        error.details = (*error.details, f"report and the slot's logs: {folder}")
+        if work.report is not None:
+            work.session.console.summary(gate.markdown(work.report))
+            work.session.console.outputs({"report": str(folder)})
     if isinstance(error, KeyboardInterrupt):
         hint = f"mlops deploy {work.version.version} begins again"
         return Interrupted("interrupted" + ("; the traffic is as it was" if restored else ""), hint=hint)

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mlops import gate
 from mlops.azure import endpoints
 from mlops.azure.endpoints import shares
-from mlops.azure.errors import UnavailableError
 from mlops.endpoint import Scorer, scorer
-from mlops.errors import MlopsError, PreconditionError
+from mlops.errors import AzureError, MlopsError, PreconditionError
 from mlops.ledger import Overruled
 from mlops.resources import Endpoint, ModelVersion
 
@@ -81,7 +80,7 @@ class UnderWay:
         def noted(kind: Kind, **facts: Any) -> None:
             try:
                 self.hold.write(kind, **facts)
-            except UnavailableError:
+            except AzureError:
                 if what != RESTORE:
                     raise
                 self.hold.check()  # to put back what was there is right, also while nothing can be written down
@@ -187,14 +186,22 @@ class UnderWay:
                 found[container] = endpoints.logs(
                     self.session, self.name, self.plan.slot, container=container, lines=LOG_LINES
                 )
-        return gate.write(self.report, self.folder, logs=found)
+        try:
+            return gate.write(self.report, self.folder, logs=found)
+        except OSError as error:
+            self.session.console.warn(f"the report could not be written: {error}")
+            return None
 
-    def save_logs(self, logs: Mapping[str, str]) -> Path:
+    def save_logs(self, logs: Mapping[str, str]) -> Path | None:
         """Keep the logs of a slot that did not come up; there is no report of it yet."""
         folder = self._new_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in logs.items():
-            (folder / f"{name}.log").write_text(text, encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, text in logs.items():
+                (folder / f"{name}.log").write_text(text, encoding="utf-8")
+        except OSError as error:
+            self.session.console.warn(f"the logs could not be kept: {error}")
+            return None
         self.session.console.outputs({"report": str(folder)})
         return folder
 

@@ -95,6 +95,23 @@ def test_where_the_old_slot_is_gone_what_has_passed_the_gate_takes_over() -> Non
     assert repair(records[:1] + records[2:], half, standing("green")).traffic == {}
 
 
+@pytest.mark.parametrize("state", ["Updating", "Scaling", "Failed", "Canceled"])
+@pytest.mark.parametrize("now", [BLUE, {"blue": 90, "green": 10}])
+def test_a_live_slot_keeps_its_traffic_whatever_its_last_update_came_to(state: str, now: dict[str, int]) -> None:
+    records = [plan(BLUE), PASS, intent(blue=90, green=10)]
+    held = [*standing("blue", state=state), *standing("green")]
+
+    found = repair(records, endpoint(now), held)
+
+    assert (found.traffic or now) == BLUE
+
+
+def test_what_failed_a_soak_takes_nothing_over() -> None:
+    records = [plan(BLUE), PASS, intent(blue=50, green=50), verdict("soak", "fail", share=50)]
+
+    assert repair(records, endpoint({"blue": 50, "green": 50}), standing("green")).traffic == {}
+
+
 def test_who_came_to_help_and_died_too_is_undone_by_the_newest_plan() -> None:
     first = [plan(BLUE), PASS, intent(blue=50, green=50)]
     helper = [record("begin"), intent(blue=100)]

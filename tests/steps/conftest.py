@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from mlops.azure.session import Session
 
 ROOT = Path(__file__).parents[2]
-SHORT = {"RETRY_AFTER_S": "0.05", "ENDPOINT_S": "0.05", "DEPLOYMENT_S": "0.05", "COMPUTE_S": "0.05", "DELETE_S": "0.05"}
+SHORT = {
+    "FAMILY_VCPUS": "10000",
+    "RETRY_AFTER_S": "0.05",
+    "ENDPOINT_S": "0.05",
+    "DEPLOYMENT_S": "0.05",
+    "COMPUTE_S": "0.05",
+    "DELETE_S": "0.05",
+}
 SCORE = """
 import json, os, pathlib
 

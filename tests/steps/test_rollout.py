@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from mlops import gate, rollout
-from mlops.azure import endpoints
+from mlops.azure import endpoints, models
 from mlops.azure.endpoints import shares
-from mlops.errors import GateFailed, GateUndecided
+from mlops.errors import GateFailed, GateUndecided, PreconditionError
 from mlops.ledger import Entry, Held, Ledger, Overruled, history
 from mlops.rollout.soak import soak
 from mlops.settings import Settings
@@ -75,6 +75,59 @@ def test_a_rollback_does_not_wait_for_a_deploy_and_has_the_last_word(bench: Benc
     ]
     assert found[0].reason == "too many complaints"
     assert deploy(bench, "3").traffic == {"green": 100}
+
+
+def test_a_deploy_that_was_overruled_puts_nothing_into_a_slot(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lease is lost between the plan and the SDK's request, which comes seconds later, after its uploads."""
+    deploy(bench, "1")
+    deploy(bench, "2")
+    ledger = Ledger(bench.session, bench.settings.endpoint.name)
+    entity = endpoints._entity
+
+    def overruled(*arguments: Any) -> Any:
+        ledger.log.break_()
+        return entity(*arguments)
+
+    monkeypatch.setattr(endpoints, "_entity", overruled)
+    with pytest.raises(Overruled):
+        deploy(bench, "3")
+
+    monkeypatch.undo()
+    slots = {item.name: item.model_version for item in endpoints.deployments(bench.session, ledger.endpoint)}
+    assert slots == {"blue": "1", "green": "2"}
+    assert traffic(bench) == {"green": 100}
+    assert deploy(bench, "4").traffic == {"blue": 100}
+
+
+def test_a_slot_whose_code_the_gate_refused_is_no_way_back(bench: Bench) -> None:
+    """The version passed long ago; what stands in the slot now did not."""
+    deploy(bench, "1")
+    deploy(bench, "2")
+    strict = bench.settings.gate.model_copy(update={"max_p95_ms": 0.001})
+    settings = bench.settings.model_copy(update={"gate": strict})
+    old = models.get(bench.session, bench.settings.model.name, "1")
+    assert old is not None
+    with pytest.raises(GateFailed):
+        rollout.deploy(bench.session, settings, old, test_rows=bench.rows)
+
+    with pytest.raises(PreconditionError, match="has not passed the gate"):
+        rollout.rollback(bench.session, bench.settings, version=None)
+
+    assert traffic(bench) == {"green": 100}
+
+
+def test_a_report_that_cannot_be_written_hides_no_verdict(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    deploy(bench, "1")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(gate, "write", full)
+    with pytest.raises(GateFailed):
+        deploy(bench, "2", dict.fromkeys(QUESTIONS, "wrong"))
+
+    assert newest(bench).outcome == "refused"
+    assert traffic(bench) == {"blue": 100}
 
 
 def test_of_two_deploys_at_once_one_wins_and_the_other_says_who(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
