@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -82,9 +81,3 @@ def test_a_wrong_command_line_is_seen(tmp_path: Path, line: str, words: str) -> 
     found = command_lines.problems(group, tmp_path)
     assert len(found) == 1
     assert words in found[0]
-
-
-def copy(tmp_path: Path) -> Path:
-    """A copy of .github to make mistakes in."""
-    shutil.copytree(PLACE, tmp_path / ".github")
-    return tmp_path
