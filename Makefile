@@ -46,16 +46,16 @@ run: $(VENV)/ready ## chats in, a gated blue/green endpoint out, on this machine
 	@$(BIN)/mlops run
 
 test: $(VENV)/ready ## the whole suite
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/ready ## what needs no model and no daemon
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow and not full"
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not full"
 
 test-full: $(VENV)/ready ## with the long tables
-	@MLOPS_FULL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@MLOPS_FULL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 coverage: $(VENV)/ready ## the whole suite, and which lines it has run
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=
 
 coverage-table: $(VENV)/ready ## what `make coverage` has found, in Markdown
 	@$(BIN)/coverage report --format=markdown --skip-covered --sort=cover

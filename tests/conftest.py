@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import hypothesis
 import pytest
@@ -20,27 +19,22 @@ def _outside_of_github(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+LONG = (
+    "test_main_job.py", "workflows", "fire", "test_reconcile.py", "test_ledger.py", "test_rollout.py", "test_causes.py",
+    "steps", "components", "serve", "serving", "local",
+)  # fmt: skip
+"""Files and folders with long stories, the longest first."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest story first, so that it does not run alone at the end on one of the cores."""
-    items.sort(key=lambda item: item.path.name != "test_main_job.py")
+    """Long stories first, so that none runs alone at the end on one of the cores.
 
-
-STORIES = tuple(f"tests/workflows/test_{name}.py" for name in ("train", "release", "pull_request"))
-"""Files whose tests build on each other: one workspace, one process."""
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Keep each story in one process.
-
-    pytest-xdist 3.8 writes a test's xdist_group where pytest 9.2 no longer looks, so that --dist loadgroup spreads a
-    group's tests over the processes.
+    A file stays in one process (``--dist loadfile``): its workspace is started once, and its tests may build on each
+    other. Groups of pytest-xdist 3.8 do not do that: it writes them where pytest 9.2 no longer looks.
     """
-    from xdist.scheduler import LoadGroupScheduling  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    class Stories(LoadGroupScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            path = nodeid.partition("::")[0]
-            return path if path in STORIES else super()._split_scope(nodeid)
+    def rank(item: pytest.Item) -> int:
+        found = [place for place, name in enumerate(LONG) if name in item.path.parts]
+        return min(found, default=len(LONG))
 
-    return Stories(config, log) if config.getvalue("dist") == "loadgroup" else None
+    items.sort(key=rank)
