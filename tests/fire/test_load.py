@@ -9,7 +9,7 @@ import pytest
 from tests.fire.load import load
 from tests.fire.workspace import Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fire")]
+pytestmark = [pytest.mark.slow]
 RATE = 20.0
 
 

@@ -12,7 +12,7 @@ from tests.fire import fire, report
 from tests.fire.cases import FAULTS, sample
 from tests.fire.workspace import ROOT, Workspace
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fire")]
+pytestmark = [pytest.mark.slow]
 SEED = 7
 SAMPLE = 20
 LANES = 4 * max(2, os.cpu_count() or 1)

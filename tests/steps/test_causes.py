@@ -22,7 +22,6 @@ from .conftest import QUESTIONS, Bench
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("causes"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the SDK's own, at each load of an environment
 ]
 SCORE = """

@@ -26,7 +26,7 @@ from mlops.ledger import Held, Ledger, Overruled, history, unfinished
 
 from .conftest import ROOT, Bench
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ledger")]
+pytestmark = [pytest.mark.slow]
 LEASE_S = 15  # the shortest that Azure grants
 HOLDER = """
     import sys, time

@@ -23,7 +23,7 @@ from tests.github_job import github_job, trust
 
 from .conftest import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("login")]
+pytestmark = [pytest.mark.slow]
 
 SUBJECT = "repo:acme@1001/chat@2002:environment:staging"
 LIVES = {"TOKEN_S": "4", "ASSERTION_S": "5"}

@@ -16,7 +16,6 @@ from .conftest import QUESTIONS, Bench
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("preconditions"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the SDK's own, at each load of an environment
 ]
 

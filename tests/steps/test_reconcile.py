@@ -27,7 +27,6 @@ from .conftest import QUESTIONS, ROOT, Bench
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("reconcile"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the SDK's own, at each load of an environment
 ]
 MODEL = "printf 'flavors: {python_function: {loader_module: x}}\\n' > ${{outputs.model}}/MLmodel"

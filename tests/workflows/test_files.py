@@ -18,7 +18,6 @@ PLACE = ROOT / ".github"
 WORKFLOWS = sorted(str(path.relative_to(ROOT)) for path in PLACE.glob("workflows/*.y*ml"))
 ACTIONS = sorted(str(path.relative_to(ROOT)) for path in PLACE.glob("actions/*/action.y*ml"))
 Diagnose = Callable[[Path], list[str]]
-pytestmark = pytest.mark.xdist_group("workflow-samples")
 
 
 def diagnose(packages: Path, root: Path) -> list[str]:

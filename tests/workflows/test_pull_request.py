@@ -18,7 +18,7 @@ from tests.workflows.runner.repository import Repository
 from tests.workflows.runner.workflows import happen, start
 from tests.workflows.runner.world import World
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.xdist_group("workflow-pull-request")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 ONE_FILE = "tests/test_slots.py -p no:cacheprovider"
 PAYLOAD = "data/payloads/nested.json"
 

@@ -18,7 +18,6 @@ from tests.workflows.runner.world import World
 
 SAMPLES = Path(__file__).parent / "samples"
 PASSWORD = "correct-horse"
-pytestmark = pytest.mark.xdist_group("workflow-samples")
 
 
 def token(subject: str, claims: Mapping[str, Any]) -> dict[str, str]:
