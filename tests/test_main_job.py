@@ -82,7 +82,7 @@ def test_the_main_job_twice_and_back_and_a_control_that_is_refused(shell: Shell,
     assert first["outcome"]["report"]["live"] is None
     assert first["metrics"]["tuned_exact_match"] >= 0.9
     assert first["metrics"]["base_exact_match"] < 0.5
-    assert first["outcome"]["report"]["candidate"]["exact_match"] >= 0.9  # wordings that nobody has ever seen
+    assert first["outcome"]["report"]["candidate"]["scores"]["exact_match"] >= 0.9  # wordings that nobody has ever seen
     assert first["answer"].strip()
     assert "### Gate ✓ passed" in summary.read_text(encoding="utf-8")
     assert "version<<" in (shell.home / "outputs").read_text(encoding="utf-8")
@@ -129,8 +129,8 @@ def refused(shell: Shell, control: Path) -> None:
     assert shell.traffic() == before
     report = max((shell.home / "reports").glob("*/report.json"), key=lambda path: path.stat().st_mtime)
     document = json.loads(report.read_text(encoding="utf-8"))
-    assert document["passed"] is False
-    assert document["candidate"]["exact_match"] < 0.1
+    assert document["verdict"] == "fail"
+    assert document["candidate"]["scores"]["exact_match"] < 0.1
     assert (report.parent / "server.log").read_text(encoding="utf-8")
     assert len(document["worst"]) == 5
 
@@ -141,11 +141,17 @@ def previews(shell: Shell, version: str) -> None:
     assert re.fullmatch(r"ultrachat-completion-\d{10}", made["endpoint"])
     dry = shell.json("cleanup", "--older-than", "0s")
     assert dry["dry_run"] is True
-    assert dry["deleted"] == []
-    assert shell.json("cleanup", "--older-than", "1h", "--yes")["deleted"] == []
-    assert shell.json("cleanup", "--older-than", "0s", "--yes")["deleted"] == [made["endpoint"]]
+    assert gone(dry) == []
+    assert gone(shell.json("cleanup", "--older-than", "1h", "--yes")) == []
+    assert gone(shell.json("cleanup", "--older-than", "0s", "--yes")) == [made["endpoint"]]
     left = shell.json("cleanup", "--older-than", "0s", "--dry-run")["decisions"]
-    assert [item["endpoint"] for item in left] == ["ultrachat-completion"]
+    assert {item["action"] for item in left} == {"keep"}
+    assert "ultrachat-completion" in {item["name"] for item in left}
+
+
+def gone(cleanup: dict[str, Any]) -> list[str]:
+    """What a cleanup has deleted."""
+    return [item["decision"]["name"] for item in cleanup["results"] if item["outcome"] == "done"]
 
 
 def test_stop_leaves_no_process_behind(tmp_path: Path) -> None:
