@@ -146,8 +146,9 @@ def test_broken_files_are_named(write: Any, raw: bytes, says: str) -> None:
     path = write("train_sft.jsonl", raw)
     done = process("validate", path)
     assert done.returncode == 4, done.stderr
-    assert says in done.stdout + done.stderr
-    assert path.name in done.stdout + done.stderr
+    said = "".join((done.stdout + done.stderr).split())  # a table folds long paths where they come to its edge
+    assert "".join(says.split()) in said
+    assert path.name in said
     assert "Traceback" not in done.stderr
 
 
