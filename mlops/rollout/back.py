@@ -52,7 +52,8 @@ def rollback(
         PreconditionError: there is no endpoint, nothing to go back to, or only what has not passed the gate.
     """
     name = name or settings.endpoint.name
-    if endpoints.get(session, name) is None:
+    met = endpoints.get(session, name)
+    if met is None:
         raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
     with Ledger(session, name).hold(action="rollback", break_lease=True) as hold:
         known = {"model": version.name, "version": version.version} if version else {}
@@ -60,7 +61,7 @@ def rollback(
         if hold.broke:
             time.sleep(LATE_S)
         repaired = recover(session, hold, name)
-        undone = bool(repaired and repaired.traffic)
+        undone = shares(met.traffic) if repaired and repaired.traffic else None
         return _back(session, settings, hold, name, version, skip_gate=skip_gate, undone=undone)
 
 
@@ -72,7 +73,7 @@ def _back(
     version: ModelVersion | None,
     *,
     skip_gate: str | None,
-    undone: bool,
+    undone: dict[str, int] | None,
 ) -> Outcome:
     try:
         found = endpoints.settle(session, name)
@@ -84,10 +85,14 @@ def _back(
         raise
     live = next((item for item in standing if shares(found.traffic).get(item.name.lower(), 0) == 100), None)
     now = shares(found.traffic)
-    if version is None and undone and live is not None:
+    if version is None and undone is not None and live is not None:
         _stay(session, hold, name, now)
-        hold.write("end", outcome="rolled_back", traffic=now)
-        return _outcome(hold, found, live, before=now, note="the rollout that was under way is undone")
+        hold.write(
+            "end", outcome="rolled_back", before=undone, traffic=now, slot=live.name, model=live.model,
+            version=live.model_version,
+        )  # fmt: skip
+        note = "the rollout that was under way is undone"
+        return _outcome(hold, found, live, before=undone, changed=True, note=note)
     try:
         goal = version or the_one_before(session, hold.records(), live, standing, name)
         if skip_gate is None and not approved(hold.records(), goal.name, goal.version) and not _is(live, goal):

@@ -62,6 +62,7 @@ def test_a_rollback_does_not_wait_for_a_deploy_and_has_the_last_word(bench: Benc
         back = rollout.rollback(bench.session, bench.settings, version=None, reason="too many complaints")
         seconds = time.monotonic() - begin
         assert (back.slot, back.version, traffic(bench)) == ("blue", "1", {"blue": 100})
+        assert (back.changed, back.before) == (True, {"blue": 50, "green": 50})
         assert seconds < 15
         pool_error = under_way.exception(timeout=100)
 
@@ -72,7 +73,8 @@ def test_a_rollback_does_not_wait_for_a_deploy_and_has_the_last_word(bench: Benc
         ("rollback", "rolled_back"),
         ("deploy", "overruled"),
     ]
-    assert found[0].reason == "too many complaints"
+    assert (found[0].reason, found[0].version) == ("too many complaints", "1")
+    assert (found[0].before, found[0].after) == ({"blue": 50, "green": 50}, {"blue": 100})
     assert deploy(bench, "3").traffic == {"green": 100}
 
 
