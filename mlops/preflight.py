@@ -12,7 +12,7 @@ from mlops.azure.quota import usages
 from mlops.duration import Duration, how_long
 from mlops.errors import AzureError, PreconditionError
 from mlops.probes import probes
-from mlops.quota import Needs, Shortage
+from mlops.quota import Needs
 from mlops.resources import Deployment, ModelVersion, Probes, VmSize
 
 if TYPE_CHECKING:
@@ -162,12 +162,8 @@ def check_quota(session: Session, needs: Needs, *, held: int) -> tuple[int | Non
     row = quota.of_family(rows, needs.family)
     if row is None:
         return None, None, (f"Azure lists no quota for the family '{needs.family}'; it may refuse the deployment",)
-    for each in (row, quota.regional_total(rows)):
-        if each is not None and each.limit is not None and each.used - held + needs.cores > each.limit:
-            short = Shortage(
-                size=needs.size, needed=needs.cores, used=each.used - held, limit=each.limit, family=each.family
-            )
-            raise PreconditionError(short.sentence, hint=short.hint)
+    for short in quota.shortages(rows, [needs], held={needs.family: held}):
+        raise PreconditionError(short.sentence, hint=short.hint)
     return row.used - held, row.limit, ()
 
 
