@@ -12,19 +12,16 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.virtual_environment import virtual_environment
 from tests.workflows.runner.commands import Log
 from tests.workflows.runner.files import Unknown
 from tests.workflows.runner.record import Annotation
 
 PINNED = re.compile(r"^[0-9a-f]{40}$")
-VENV = Path(sys.executable).parents[1]
-READY = ("ready", "ready-cli")
 
 
 @dataclass
@@ -95,42 +92,10 @@ def setup_python(inputs: Mapping[str, str], place: Place) -> bool:
     locks = inputs.get("cache-dependency-path", "").split()
     if inputs.get("cache") and not all((place.workspace / each).is_file() for each in locks):
         return place.fails(f"No file in {place.workspace} matched to {locks}")
-    _virtual_environment(place.workspace / ".venv")
+    virtual_environment(place.workspace / ".venv")
     version = ".".join(map(str, sys.version_info[:3]))
     place.outputs |= {"python-version": version, "python-path": str(base), "cache-hit": "true"}
     return True
-
-
-def _virtual_environment(folder: Path) -> None:
-    """What `make install` would make of the checkout beside it, from the packages that the tests run with.
-
-    `mlops` is the checkout's own. The marks come last, newer than the files that `make` compares them with.
-    """
-    if folder.exists() or not (folder.parent / "Makefile").exists():
-        return
-    home = Path(getattr(sys, "_base_executable", sys.executable)).resolve().parent
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    own, theirs = folder / "lib" / version / "site-packages", Path(sysconfig.get_path("purelib"))
-    own.mkdir(parents=True)
-    (folder / "pyvenv.cfg").write_text(f"home = {home}\ninclude-system-site-packages = false\n", encoding="utf-8")
-    (own / "packages.pth").write_text(f"{folder.parent}\n{theirs}\n", encoding="utf-8")
-    (folder / "bin").mkdir()
-    python = folder / "bin" / "python"
-    for name in ("python", "python3", version):
-        (folder / "bin" / name).symlink_to(home / version)
-    for program in VENV.joinpath("bin").iterdir():
-        copy = folder / "bin" / program.name
-        if program.is_dir() or copy.is_symlink():
-            continue
-        text = program.read_bytes()
-        if text.startswith(f"#!{VENV}".encode()):
-            copy.write_bytes(f"#!{python}\n".encode() + text.partition(b"\n")[2])
-            copy.chmod(0o755)
-        else:
-            copy.symlink_to(program)
-    time.sleep(0.01)
-    for name in READY:
-        (folder / name).touch()
 
 
 def upload_artifact(inputs: Mapping[str, str], place: Place) -> bool:

@@ -1,0 +1,106 @@
+"""The Markdown of the checkout: its console blocks, headings and links."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>\w*)\s*$")
+CODE = re.compile(r"#\s*exit code (\d+)")
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<goal>[^)\s]+)\)|!\[[^\]]*\]\((?P<picture>[^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line of a console block that begins with ``$``, and the exit code that it must end with."""
+
+    file: str
+    line: int
+    text: str
+    code: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+def documents() -> list[Path]:
+    """Every Markdown file that a commit would hold."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    return [ROOT / name for name in sorted(filter(None, listed.split("\0"))) if (ROOT / name).is_file()]
+
+
+def blocks(text: str) -> Iterator[tuple[str, int, list[str]]]:
+    """The fenced blocks: language, number of their first line, lines."""
+    fence, language, begin, inside = "", "", 0, list[str]()
+    for number, line in enumerate(text.splitlines(), start=1):
+        found = FENCE.match(line)
+        if not fence and found:
+            fence, language, begin, inside = found["fence"], found["language"], number + 1, []
+        elif fence and line.strip() == fence:
+            yield language, begin, inside
+            fence = ""
+        elif fence:
+            inside.append(line)
+
+
+def commands(path: Path) -> list[Command]:
+    """The commands of a document's console blocks, in their order; a backslash at the end goes on in the next line."""
+    found: list[Command] = []
+    name = path.relative_to(ROOT).as_posix()
+    for language, begin, lines in blocks(path.read_text(encoding="utf-8")):
+        if language != "console":
+            continue
+        goes_on = False
+        for number, line in enumerate(lines, start=begin):
+            assert goes_on or line.startswith("$ "), f"{name}:{number}: a console block holds commands only: {line!r}"
+            part = line.strip() if goes_on else line[2:]
+            if goes_on:
+                last = found.pop()
+                part, number = f"{last.text.removesuffix(chr(92))}{part}", last.line
+            code = CODE.search(part)
+            found.append(Command(name, number, part, int(code[1]) if code else 0))
+            goes_on = part.endswith("\\")
+    return found
+
+
+def prose(text: str) -> str:
+    """A document without its fenced blocks and inline code."""
+    kept, fence = [], ""
+    for line in text.splitlines():
+        found = FENCE.match(line)
+        if not fence and found:
+            fence = found["fence"]
+        elif fence:
+            fence = "" if line.strip() == fence else fence
+        else:
+            kept.append(re.sub(r"(?<!\[)`[^`]*`(?!\])", "", line))
+    return "\n".join(kept)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of the headings, as GitHub makes them."""
+    found: dict[str, int] = {}
+    names = set()
+    fence = ""
+    for line in text.splitlines():
+        fenced = FENCE.match(line)
+        if fence or fenced:
+            fence = "" if fence and line.strip() == fence else fence or (fenced["fence"] if fenced else "")
+            continue
+        heading = re.match(r"#{1,6} (.+)", line)
+        if heading:
+            slug = re.sub(r"[^\w\- ]", "", heading[1].replace("`", "").lower()).replace(" ", "-")
+            again = found.get(slug, 0)
+            found[slug] = again + 1
+            names.add(slug if not again else f"{slug}-{again}")
+    return names
+
+
+def links(text: str) -> list[str]:
+    """Where a document's links and pictures lead."""
+    return [match["goal"] or match["picture"] for match in LINK.finditer(prose(text))]

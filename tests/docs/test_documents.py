@@ -1,0 +1,58 @@
+"""What the documents say is there: references as the code has them, links that lead somewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from mlops.cli import group, reference
+from tests.docs.documents import ROOT, anchors, blocks, documents, links
+from tests.workflows.command_lines import command_lines, problem
+
+ALL = documents()
+
+
+def test_the_command_reference_is_what_the_code_says() -> None:
+    assert (ROOT / "mlops" / "README.md").read_text(encoding="utf-8") == reference.reference(), "make reference"
+
+
+def test_the_tables_of_the_readme_are_what_the_code_says() -> None:
+    found = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert found == reference.filled(found), "make reference"
+
+
+def test_the_reference_has_every_command_and_option() -> None:
+    text = reference.reference()
+    for path, command in reference.leaves(group):
+        section = text.split(f" mlops {' '.join(path)}\n", 1)
+        assert len(section) == 2, path
+        body = section[1].split("\n## ", 1)[0].split("\n### ", 1)[0]
+        for item in command.params:
+            if isinstance(item, click.Option) and item.name not in reference.COMMON:
+                assert all(f"`{name}`" in body for name in item.opts), (path, item.opts)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for goal in links(text):
+        if "://" in goal or goal.startswith("mailto:"):
+            continue
+        name, _, anchor = goal.partition("#")
+        there = (path.parent / name).resolve() if name else path
+        assert there.exists(), f"{path.name} leads to '{goal}'"
+        if anchor:
+            assert anchor in anchors(there.read_text(encoding="utf-8")), f"{path.name} leads to '{goal}'"
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_mlops_line_is_one_that_mlops_takes(path: Path) -> None:
+    """Lines of `sh` blocks are templates that nothing executes: at least their commands and options exist."""
+    for language, begin, lines in blocks(path.read_text(encoding="utf-8")):
+        if language not in ("sh", "console"):
+            continue
+        for words in command_lines("\n".join(line.removeprefix("$ ") for line in lines)):
+            wrong = None if {"--help", "--version"} & set(words) else problem(group, words)
+            assert not wrong, f"{path.relative_to(ROOT)}:{begin}: {wrong}"
