@@ -54,6 +54,8 @@ class Session:
     registries: dict[str, Any] = field(default_factory=dict)
     containers: dict[float, Any] = field(default_factory=dict)
     """The default datastore's container, by the read timeout of its client: one look-up and one pool of connections."""
+    managers: dict[str, Any] = field(default_factory=dict)
+    """Clients of what stands around the workspace, by their name; see :mod:`mlops.azure.management`."""
     opening: threading.Lock = field(default_factory=threading.Lock)
 
     def registry(self, name: str) -> Any:

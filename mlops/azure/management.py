@@ -1,0 +1,198 @@
+"""What stands around the workspace, by Azure's management libraries: any resource by its id, who we are, providers.
+
+Resources are read and written by id and api-version with the generic client: such a PUT is idempotent and has the name
+that we give. The ML SDK would create a workspace by a template deployment instead, whose name and whose dependent
+resources' names differ from call to call, so that a run that is cut off could not be taken up again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mlops.azure.errors import NotFoundError, translated
+from mlops.azure.login import SCOPE
+from mlops.azure.session import Session, finished, patience
+from mlops.errors import AzureError
+
+Document = dict[str, Any]
+Kind = Literal["resources", "identities", "authorization", "quota"]
+POLL_S = 5
+"""Between two looks at a long-running operation, where Azure does not say when to look."""
+REGISTER_S = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who the login is, as its token says."""
+
+    name: str
+    object_id: str
+    tenant: str
+    expires: datetime
+    application: bool
+    """An application or a managed identity, not a person."""
+
+
+def client(session: Session, kind: Kind) -> Any:
+    """One of the management clients, made when first used; all of them share one pool of connections."""
+    with session.opening:
+        if kind not in session.managers:
+            session.managers[kind] = _made(session, kind)
+        return session.managers[kind]
+
+
+def _made(session: Session, kind: Kind) -> Any:
+    if "patience" not in session.managers:
+        session.managers["patience"] = {**patience(session.settings), "polling_interval": POLL_S}
+    given: tuple[Any, str] = (session.credential, session.ml.subscription_id)
+    options: dict[str, Any] = session.managers["patience"]
+    match kind:
+        case "resources":
+            from azure.mgmt.resource.resources import ResourceManagementClient
+
+            return ResourceManagementClient(*given, **options)
+        case "identities":
+            from azure.mgmt.msi import ManagedServiceIdentityClient
+
+            return ManagedServiceIdentityClient(*given, **options)
+        case "authorization":
+            from azure.mgmt.authorization import AuthorizationManagementClient
+
+            return AuthorizationManagementClient(*given, api_version="2022-04-01", **options)
+        case "quota":
+            from azure.mgmt.quota import QuotaMgmtClient
+
+            return QuotaMgmtClient(*given, **options)
+
+
+def caller(session: Session) -> Caller:
+    """Who is logged in, read from a token for Azure's management (which Azure alone can check)."""
+    with translated("log in to Azure"):
+        token = session.credential.get_token(SCOPE)
+    try:
+        body = token.token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    except (IndexError, ValueError):
+        claims = {}  # a cloud may hand out tokens that only it can read
+    name = next((str(claims[key]) for key in ("upn", "unique_name", "email", "appid") if claims.get(key)), "")
+    return Caller(
+        name=name or "an identity that its token does not name",
+        object_id=str(claims.get("oid", "")),
+        tenant=str(claims.get("tid", "")),
+        expires=datetime.fromtimestamp(token.expires_on, UTC),
+        application=claims.get("idtyp") == "app" or not (claims.get("upn") or claims.get("unique_name")),
+    )
+
+
+def get(session: Session, resource_id: str, api_version: str) -> Document | None:
+    """A resource; None where there is none, nor its group."""
+    try:
+        with translated(f"look up {short(resource_id)}"):
+            found = client(session, "resources").resources.get_by_id(resource_id, api_version=api_version)
+    except NotFoundError:
+        return None
+    document: Document = found.as_dict()
+    return document
+
+
+def put(session: Session, resource_id: str, api_version: str, body: Mapping[str, Any]) -> Document:
+    """Create a resource, or write it anew; returns when Azure has made it."""
+    operations = client(session, "resources").resources
+    with translated(f"create {short(resource_id)}"):
+        made = finished(operations.begin_create_or_update_by_id(resource_id, dict(body), api_version=api_version))
+    document: Document = made.as_dict() if made is not None else {}
+    return document
+
+
+def patch(session: Session, resource_id: str, api_version: str, body: Mapping[str, Any]) -> None:
+    """Change parts of a resource."""
+    operations = client(session, "resources").resources
+    with translated(f"change {short(resource_id)}"):
+        finished(operations.begin_update_by_id(resource_id, dict(body), api_version=api_version))
+
+
+def delete(session: Session, resource_id: str, api_version: str) -> None:
+    """Delete a resource; one that is gone is no error."""
+    operations = client(session, "resources").resources
+    try:
+        with translated(f"delete {short(resource_id)}"):
+            finished(operations.begin_delete_by_id(resource_id, api_version=api_version))
+    except NotFoundError:
+        return
+
+
+def call(session: Session, method: str, path: str, api_version: str) -> Document:
+    """A call that the libraries have no method for; path without the host.
+
+    Raises:
+        NotFoundError: 404.
+        MlopsError: any other refusal.
+    """
+    from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
+    from azure.core.rest import HttpRequest
+    from azure.mgmt.core.exceptions import ARMErrorFormat
+
+    with translated(f"{'look up' if method == 'GET' else 'change'} {short(path)}"):
+        request = HttpRequest(method, path, params={"api-version": api_version})
+        response = client(session, "resources").send_request(request)
+        if response.status_code >= 400:
+            kinds = {404: ResourceNotFoundError, 401: ClientAuthenticationError}
+            raise kinds.get(response.status_code, HttpResponseError)(response=response, error_format=ARMErrorFormat)
+        found: Document = response.json() if response.content else {}
+    return found
+
+
+def subscription_id(session: Session) -> str:
+    """ARM id of the session's subscription."""
+    return f"/subscriptions/{session.ml.subscription_id}"
+
+
+def unregistered(session: Session, namespaces: Iterable[str]) -> list[str]:
+    """The resource providers among these that the subscription may not use yet."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    providers = client(session, "resources").providers
+
+    def state(namespace: str) -> str:
+        with translated(f"look up the resource provider '{namespace}'"):
+            return str(providers.get(namespace).registration_state)
+
+    names = list(namespaces)
+    with ThreadPoolExecutor(8) as pool:
+        states = list(pool.map(state, names))
+    return [name for name, found in zip(names, states, strict=True) if found != "Registered"]
+
+
+def register(session: Session, namespaces: Iterable[str]) -> None:
+    """Register resource providers and wait until Azure says that they are, which takes a minute or two.
+
+    Raises:
+        AzureError: one is not registered after ten minutes.
+    """
+    names, end = list(namespaces), time.monotonic() + REGISTER_S
+    providers = client(session, "resources").providers
+    for name in names:
+        with translated(f"register the resource provider '{name}'"):
+            providers.register(name)
+    pause_s = 0.2
+    while names := unregistered(session, names):
+        if time.monotonic() > end:
+            raise AzureError(
+                f"the resource providers {', '.join(names)} are not registered after {REGISTER_S / 60:.0f} minutes",
+                hint="run mlops setup again; az provider show --namespace NAME shows their state",
+            )
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, POLL_S)
+
+
+def short(resource_id: str) -> str:
+    """What people call a resource: its type and its name."""
+    parts = [part for part in resource_id.split("/") if part]
+    kind = parts[-2] if len(parts) > 1 else "resource"
+    return f"{kind} '{parts[-1]}'" if parts else f"'{resource_id}'"
