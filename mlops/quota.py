@@ -1,4 +1,4 @@
-"""Cores: how many training and serving need, what of a family is left, and Azure's sentence when they do not suffice."""
+"""Cores: what training and serving need, what of a family is left, and Azure's sentence when they do not suffice."""
 
 from __future__ import annotations
 
@@ -180,5 +180,5 @@ def shortage_in(text: str, *, family: str = "") -> Shortage | None:
     found = REFUSED.search(text)
     if found is None:
         return None
-    numbers = {name: int(found[name]) for name in ("needed", "used", "limit")}
-    return Shortage(size=found["size"], family=family, **numbers)
+    needed, used, limit = (int(found[name]) for name in ("needed", "used", "limit"))
+    return Shortage(size=found["size"], family=family, needed=needed, used=used, limit=limit)
