@@ -1,32 +1,36 @@
-"""Who may do what: role assignments, and what the login itself may do at a scope."""
+"""Who may do what: role assignments and the permissions that follow from them."""
 
 from __future__ import annotations
 
 import re
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
 
 from mlops.azure import management
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session
-from mlops.errors import AzureError, MlopsError
+from mlops.errors import MlopsError
 
 ROLES = {
-    "Owner": "8e3af657-a8ff-443c-a75c-2fe8c4bcb635",
-    "Contributor": "b24988ac-6180-42a0-ab88-20f7382dd24c",
-    "Reader": "acdd72a7-3385-48ef-bd42-f606fba81ae7",
-    "User Access Administrator": "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9",
-    "Role Based Access Control Administrator": "f58310d9-a9f6-439a-9e8d-f62e7b41a168",
-    "Storage Blob Data Owner": "b7e6dc6d-f1e8-4753-8033-0f276bb0955b",
-    "Storage Blob Data Contributor": "ba92f5b4-2d11-453d-a403-e96b0029c9fe",
-    "Storage Blob Data Reader": "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1",
-    "AcrPull": "7f951dda-4ed3-4680-a7ca-43fe172d538d",
-    "AzureML Data Scientist": "f6c7c914-8db3-469d-8ca1-694a8f32e121",
-    "Managed Identity Operator": "f1a07417-d97a-45cb-824c-7a7467783830",
+    "8e3af657-a8ff-443c-a75c-2fe8c4bcb635": "Owner",
+    "b24988ac-6180-42a0-ab88-20f7382dd24c": "Contributor",
+    "acdd72a7-3385-48ef-bd42-f606fba81ae7": "Reader",
+    "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9": "User Access Administrator",
+    "f58310d9-a9f6-439a-9e8d-f62e7b41a168": "Role Based Access Control Administrator",
+    "b7e6dc6d-f1e8-4753-8033-0f276bb0955b": "Storage Blob Data Owner",
+    "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1": "Storage Blob Data Reader",
+    "ba92f5b4-2d11-453d-a403-e96b0029c9fe": "Storage Blob Data Contributor",
+    "7f951dda-4ed3-4680-a7ca-43fe172d538d": "AcrPull",
+    "f6c7c914-8db3-469d-8ca1-694a8f32e121": "AzureML Data Scientist",
+    "635dd51f-9968-44d3-b7fb-6d9a6bd613ae": "AzureML Metrics Writer (preview)",
+    "f1a07417-d97a-45cb-824c-7a7467783830": "Managed Identity Operator",
 }
-"""Built-in roles; their ids are the same in every subscription ("Azure built-in roles")."""
+"""Azure's built-in roles by the name of their definition, which is the same everywhere."""
+IDS = {name: guid for guid, name in ROLES.items()}
 API = "2022-04-01"
 REPLICATION_S = 180.0
 """How long Entra may take until Azure finds an identity that was just made."""
@@ -36,50 +40,46 @@ THERE = re.compile(r"RoleAssignmentExists|role assignment already exists", re.IG
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """A role that a principal has at a scope, and so below it."""
+    """A role that somebody has somewhere; ``role`` is its name, ``scope`` the ARM id at and below which it holds."""
 
     id: str
     role: str
-    """The role's name; its id where it is none that we know."""
     scope: str
     principal: str
+
+    def covers(self, scope: str) -> bool:
+        """Whether it holds for that resource: assigned there or above."""
+        here = self.scope.rstrip("/").lower()
+        return scope.lower() == here or scope.lower().startswith(f"{here}/")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Permission:
-    """Actions that the login may take at a scope, but for those that are taken out."""
+    """What one of the caller's roles lets it do at a scope; names may hold wildcards."""
 
-    actions: tuple[str, ...]
-    not_actions: tuple[str, ...]
-
-    def allows(self, action: str) -> bool:
-        """Whether an action is among them; ``*`` stands for anything, case does not matter."""
-        return _matches(self.actions, action) and not _matches(self.not_actions, action)
+    actions: tuple[str, ...] = ()
+    not_actions: tuple[str, ...] = ()
+    data_actions: tuple[str, ...] = ()
+    not_data_actions: tuple[str, ...] = ()
 
 
-def of(session: Session, principal: str, scope: str, *, below: bool = False) -> list[Assignment]:
-    """The assignments of a principal that hold at a scope: those made there and above it.
+def of(session: Session, principal: str, scope: str) -> list[Assignment]:
+    """The roles of a principal at a scope, above it and below, those of its groups included.
 
     Args:
-        session: the login.
-        principal: object id of an identity, a person or an application; what its groups have counts.
-        scope: ARM id of a resource, a group or a subscription.
-        below: also those made on what lies below the scope.
+        session: the login that asks.
+        principal: the object id of a user, an application or an identity.
+        scope: an ARM id.
     """
-    operations = management.client(session, "authorization").role_assignments
-    with translated(f"list the roles of '{principal}'"):
-        listed = list(operations.list_for_scope(scope.lstrip("/"), filter=f"assignedTo('{principal}')"))
-    names = {guid: name for name, guid in ROLES.items()}
-    found = [
-        Assignment(
-            id=str(item.id),
-            role=names.get(str(item.role_definition_id).rsplit("/", 1)[-1].lower(), str(item.role_definition_id)),
-            scope=str(item.scope),
-            principal=str(item.principal_id),
-        )
-        for item in listed
-    ]
-    return [item for item in found if within(scope, item.scope) or (below and within(item.scope, scope))]
+    client = management.client(session, "authorization")
+    with translated("list the role assignments"):
+        found = list(client.role_assignments.list_for_scope(scope, filter=f"assignedTo('{principal}')"))
+        return [
+            Assignment(
+                id=item.id, role=_name(client, item.role_definition_id), scope=item.scope, principal=item.principal_id
+            )
+            for item in found
+        ]  # fmt: skip
 
 
 def assign(session: Session, principal: str, role: str, scope: str) -> None:
@@ -90,10 +90,8 @@ def assign(session: Session, principal: str, role: str, scope: str) -> None:
     from azure.mgmt.authorization.v2022_04_01.models import RoleAssignmentCreateParameters
 
     operations = management.client(session, "authorization").role_assignments
-    name = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{scope.lower()}|{ROLES[role]}|{principal.lower()}"))
-    definition = (
-        f"{management.subscription_id(session)}/providers/Microsoft.Authorization/roleDefinitions/{ROLES[role]}"
-    )
+    name = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{scope.lower()}|{IDS[role]}|{principal.lower()}"))
+    definition = f"{management.subscription_id(session)}/providers/Microsoft.Authorization/roleDefinitions/{IDS[role]}"
     body = RoleAssignmentCreateParameters(
         role_definition_id=definition, principal_id=principal, principal_type="ServicePrincipal"
     )
@@ -123,34 +121,51 @@ def take(session: Session, assignment_id: str) -> None:
 
 
 def permissions(session: Session, scope: str) -> list[Permission]:
-    """What the login may do at a scope (a subscription, a group, a resource)."""
+    """What the caller itself may do at a subscription, a resource group or a resource.
+
+    Args:
+        session: the login that asks of itself; this needs no right but to read the scope.
+        scope: its ARM id.
+    """
     path = f"{scope.rstrip('/')}/providers/Microsoft.Authorization/permissions"
-    document = management.call(session, "GET", path, API)
+    found = management.call(session, "GET", path, API).get("value", [])
     return [
-        Permission(actions=tuple(item.get("actions") or ()), not_actions=tuple(item.get("notActions") or ()))
-        for item in document.get("value", [])
+        Permission(
+            actions=tuple(item.get("actions") or ()),
+            not_actions=tuple(item.get("notActions") or ()),
+            data_actions=tuple(item.get("dataActions") or ()),
+            not_data_actions=tuple(item.get("notDataActions") or ()),
+        )
+        for item in found
     ]
 
 
-def missing(granted: Sequence[Permission], wanted: Iterable[str]) -> list[str]:
-    """The actions among those wanted that no permission allows."""
-    return [action for action in wanted if not any(item.allows(action) for item in granted)]
+def may(held: Iterable[Permission], action: str, *, data: bool = False) -> bool:
+    """Whether the permissions allow an action: one role must, and what it takes away counts for itself alone."""
+    for each in held:
+        given, taken = (each.data_actions, each.not_data_actions) if data else (each.actions, each.not_actions)
+        if _matches(action, given) and not _matches(action, taken):
+            return True
+    return False
 
 
-def within(inner: str, outer: str) -> bool:
-    """Whether a scope is another one or lies below it."""
-    inside, outside = inner.rstrip("/").lower(), outer.rstrip("/").lower()
-    return inside == outside or inside.startswith(f"{outside}/")
+def _matches(action: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(action.lower(), pattern.lower()) for pattern in patterns)
 
 
-def _matches(patterns: Iterable[str], action: str) -> bool:
-    return any(
-        re.fullmatch(".*".join(re.escape(part) for part in pattern.split("*")), action, re.IGNORECASE)
-        for pattern in patterns
-    )
+def _name(client: Any, definition: str) -> str:
+    """A role's name; its definition's id where it has none any more."""
+    known = ROLES.get(definition.rstrip("/").rpartition("/")[2].lower())
+    if known:
+        return known
+    try:
+        with translated("look up a role"):
+            return str(client.role_definitions.get_by_id(definition).role_name)
+    except NotFoundError:
+        return definition
 
 
 def _whole(error: MlopsError) -> str:
     """A refusal with its code, which the sentence for people leaves out."""
-    code = getattr(getattr(error.__cause__, "error", None), "code", "") if isinstance(error, AzureError) else ""
+    code = getattr(getattr(error.__cause__, "error", None), "code", "")
     return f"{code or ''} {error.message}"
