@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.azure import endpoints
 from mlops.errors import AzureError, PreconditionError
+from mlops.events import KIND, Telling
 
 if TYPE_CHECKING:
     import ssl
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from mlops.azure.session import Session
 
 SLOT_HEADER = "azureml-model-deployment"
+Piece = Callable[[str], None]
+"""Is told each piece of an answer as it comes."""
 RETRIED = frozenset({429, 503})
 """Answers that mean "not now"; every other one is final."""
 ATTEMPTS = 5
@@ -50,6 +53,9 @@ class Answer:
         error: what went wrong, for people.
         raw: the body as it came.
         completion_tokens: output tokens, where the server counts them (`usage.completion_tokens`).
+        prompt_tokens: tokens of the question and all before it, where the server counts them.
+        finish_reason: "stop", or "length" where the answer was cut off, if the server says.
+        first_ms: until the first piece of an answer that was told while it was written.
         attempts: how often it was sent; more than 1 after "not now".
     """
 
@@ -60,6 +66,9 @@ class Answer:
     error: str | None = None
     raw: str = ""
     completion_tokens: int | None = None
+    prompt_tokens: int | None = None
+    finish_reason: str | None = None
+    first_ms: float | None = None
     attempts: int = 1
 
     @property
@@ -157,27 +166,40 @@ class Line:
         pairs = zip(payloads, slots, strict=True)
         return list(await asyncio.gather(*(one(at, payload, slot) for at, (payload, slot) in enumerate(pairs))))
 
-    async def ask(self, payload: Mapping[str, Any], *, slot: str | None = None) -> Answer:
-        """One request, sent again while the answer is "not now"."""
+    async def ask(self, payload: Mapping[str, Any], *, slot: str | None = None, piece: Piece | None = None) -> Answer:
+        """One request, sent again while the answer is "not now".
+
+        With ``piece`` the server is asked for a stream; one that does not stream answers whole.
+        """
         for attempt in range(1, self._scorer.attempts + 1):
-            answer, retry_after = await self._once(payload, slot)
+            answer, retry_after = await self._once(payload, slot, piece)
             if answer.status not in RETRIED or attempt == self._scorer.attempts:
                 break
             await asyncio.sleep(pause_s(retry_after, attempt - 1))
         return replace(of(answer, slot), attempts=attempt)
 
-    async def _once(self, payload: Mapping[str, Any], slot: str | None) -> tuple[Answer, str | None]:
+    async def _once(
+        self, payload: Mapping[str, Any], slot: str | None, piece: Piece | None
+    ) -> tuple[Answer, str | None]:
         import httpx
 
         scorer = self._scorer
         headers = {"Authorization": f"Bearer {scorer.key}"}
         if slot is not None:
             headers[SLOT_HEADER] = slot
+        if piece is not None:
+            headers["Accept"] = f"{KIND}, application/json"
+        request = self._client.build_request("POST", scorer.url, json=dict(payload), headers=headers)
         begin = time.perf_counter()
         try:
             # httpx limits the wait for each byte; a server that dribbles would never reach that.
             async with asyncio.timeout(scorer.timeout_s):
-                response = await self._client.post(scorer.url, json=dict(payload), headers=headers)
+                response = await self._client.send(request, stream=piece is not None)
+                if piece is not None:
+                    async with contextlib.aclosing(response):
+                        if response.status_code == 200 and response.headers.get("Content-Type", "").startswith(KIND):
+                            return await told(response, begin, piece), None
+                        await response.aread()
         except httpx.ConnectTimeout:
             waited_ms = (time.perf_counter() - begin) * 1000
             return Answer(status=0, latency_ms=waited_ms, error=f"no connection within {waited_ms / 1000:.3g} s"), None
@@ -188,6 +210,46 @@ class Line:
             waited_ms = (time.perf_counter() - begin) * 1000
             return Answer(status=0, latency_ms=waited_ms, error=f"{type(error).__name__}: {error}"), None
         return read(response, (time.perf_counter() - begin) * 1000), response.headers.get("Retry-After")
+
+
+async def told(response: httpx.Response, begin: float, piece: Piece) -> Answer:
+    """Read an answer that is told while it is written.
+
+    Args:
+        response: open, its body not read.
+        begin: when the request was sent, by ``time.perf_counter``.
+        piece: is told each piece.
+    """
+    import httpx
+
+    telling, first_ms, error = Telling(), None, None
+    try:
+        async for chunk in response.aiter_bytes():
+            new = telling.feed(chunk)
+            if new:
+                first_ms = first_ms or (time.perf_counter() - begin) * 1000
+                piece(new)
+            if telling.error or telling.closed:
+                break
+    except ValueError as problem:
+        error = f"the answer is not of the agreed shape: {problem}"
+    except (httpx.ReadError, httpx.RemoteProtocolError):
+        error = "the answer broke off"
+    if error is None and (telling.error or not telling.ended):
+        error = telling.error or "the answer broke off"
+    usage = {"usage": telling.usage}
+    return Answer(
+        status=200,
+        latency_ms=(time.perf_counter() - begin) * 1000,
+        slot=response.headers.get(SLOT_HEADER),
+        texts=() if error else (telling.text,),
+        error=error,
+        raw=telling.text,
+        completion_tokens=tokens(usage, "completion_tokens"),
+        prompt_tokens=tokens(usage, "prompt_tokens"),
+        finish_reason=telling.finish_reason,
+        first_ms=first_ms,
+    )
 
 
 def of(answer: Answer, slot: str | None) -> Answer:
@@ -228,15 +290,22 @@ def read(response: httpx.Response, latency_ms: float) -> Answer:
     except ValueError as problem:
         error = f"the answer is not of the agreed shape: {problem}"
         return Answer(status=200, latency_ms=latency_ms, slot=slot, error=error, raw=raw)
+    why = body.get("finish_reason") if isinstance(body, dict) else None
     return Answer(
-        status=200, latency_ms=latency_ms, slot=slot, texts=texts, raw=raw, completion_tokens=completion_tokens(body)
-    )
+        status=200, latency_ms=latency_ms, slot=slot, texts=texts, raw=raw, completion_tokens=completion_tokens(body),
+        prompt_tokens=tokens(body, "prompt_tokens"), finish_reason=why if isinstance(why, str) else None,
+    )  # fmt: skip
 
 
 def completion_tokens(body: Any) -> int | None:
     """The output tokens that an answer says it has; None where it does not say."""
+    return tokens(body, "completion_tokens")
+
+
+def tokens(body: Any, name: str) -> int | None:
+    """A count that an answer has in its ``usage``; None where it does not say."""
     usage = body.get("usage") if isinstance(body, dict) else None
-    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 

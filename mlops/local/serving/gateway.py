@@ -16,6 +16,8 @@ from starlette.responses import Response
 from mlops.local.limits import Limits
 from mlops.local.operations import OperationFailed
 from mlops.local.serving.fleet import Fleet, Running
+from mlops.local.serving.process import Instance
+from mlops.local.serving.streamed import Stream, Streamed
 from mlops.local.serving.traffic import Share, Split
 from mlops.local.serving.upstream import Broken, Reply, Unreachable, exchange
 from mlops.local.workspace import Workspace
@@ -106,7 +108,9 @@ class Gateway:
             return
 
         async def send(running: Running) -> None:
-            self._counted(route, running.spec.name, await self._score(running, call))
+            response = self._counted(route, running.spec.name, await self._score(running, call))
+            if isinstance(response, Streamed):
+                await response.stream.run_out()
 
         self._kept(send(running))
 
@@ -124,10 +128,12 @@ class Gateway:
                          f"{spec.pending_limit} at a time.", {"Retry-After": "1"})  # fmt: skip
         running.in_flight += 1
         try:
-            async with asyncio.timeout(spec.timeout_s):
+            async with asyncio.timeout(spec.timeout_s) as limit:
                 if running.asleep:
                     await asyncio.shield(self._kept(self._fleet.wake(running)))
                 reply = await forward(running, call)
+                if reply.stream is not None:
+                    hold(running, reply.stream, until=limit.when())
         except TimeoutError:
             return plain(408, "upstream request timeout")
         except (Unreachable, OperationFailed):
@@ -226,12 +232,27 @@ async def forward(running: Running, call: Call) -> Reply:
             raise Unreachable("no instance is healthy")
         instance.in_flight += 1
         try:
-            return await exchange(instance.port, call.method, call.target, call.headers, call.body)
+            reply = await exchange(instance.port, call.method, call.target, call.headers, call.body)
+            if reply.stream is not None:
+                hold(instance, reply.stream)
+            return reply
         except Unreachable:
             instance.healthy = False
             running.alarm.set()
         finally:
             instance.in_flight -= 1
+
+
+def hold(place: Running | Instance, stream: Stream, *, until: float | None = None) -> None:
+    """Count a stream as in flight to its end, which comes by the event loop's time ``until`` at the latest."""
+
+    def release() -> None:
+        place.in_flight -= 1
+
+    place.in_flight += 1
+    stream.at_end(release)
+    if until is not None:
+        stream.at_end(asyncio.get_running_loop().call_at(until, stream.close).cancel)
 
 
 def returned(reply: Reply) -> Response:
@@ -242,6 +263,8 @@ def returned(reply: Reply) -> Response:
         headers["ms-azureml-model-error-statuscode"] = str(status)
         headers["ms-azureml-model-error-reason"] = "model_error"
         status = 424
+    if reply.stream is not None:
+        return Streamed(reply.stream, status_code=status, headers=headers)
     return Response(reply.body, status_code=status, headers=headers)
 
 

@@ -1,7 +1,8 @@
 """One HTTP exchange with a scoring process: a connection per request, on loopback, with asyncio alone.
 
 HTTP/1.0 on purpose, as Azure's own proxy in front of the container does it: the answer is never chunked and ends with
-the connection, so that no request can meet a kept connection that the other side is about to close.
+the connection, so that no request can meet a kept connection that the other side is about to close. An answer is read
+whole, unless it is a stream of events.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from mlops.local.serving.streamed import Stream
 
 READ_LIMIT = 256 * 1024
 
@@ -23,19 +26,21 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the scoring process answered."""
+    """What the scoring process answered: its body, or the stream that it will be."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    stream: Stream | None = None
 
 
 async def exchange(port: int, method: str, target: str, headers: Iterable[tuple[str, str]], body: bytes) -> Reply:
-    """Send a request to 127.0.0.1 and read the answer whole."""
+    """Send a request to 127.0.0.1 and read the answer; whoever gets a stream closes it."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=READ_LIMIT)
     except OSError as error:
         raise Unreachable(str(error)) from error
+    stream: Stream | None = None
     try:
         lines = [f"{method} {target} HTTP/1.0", f"Host: 127.0.0.1:{port}", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers]
@@ -47,13 +52,22 @@ async def exchange(port: int, method: str, target: str, headers: Iterable[tuple[
             length = next((value for name, value in parsed if name == "content-length"), None)
             if method == "HEAD" or status in (204, 304):
                 content = b""
+            elif length is None and is_stream(parsed):
+                content, stream = b"", Stream(reader, writer)
             else:
                 content = await (reader.read() if length is None else reader.readexactly(int(length)))
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             raise Broken(str(error)) from error
-        return Reply(status, parsed, content)
+        return Reply(status, parsed, content, stream)
     finally:
-        writer.close()
+        if stream is None:
+            writer.close()
+
+
+def is_stream(headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether an answer is made of server-sent events."""
+    kinds = [value.partition(";")[0].strip().lower() for name, value in headers if name == "content-type"]
+    return kinds == ["text/event-stream"]
 
 
 def parse(head: bytes) -> tuple[int, list[tuple[str, str]]]:
