@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from mlops.errors import PreconditionError
+from mlops.resources import ModelVersion, VmSize
 
 NO_TAG_REFUSED = frozenset({"standard_nc6", "standard_nc12", "standard_nc24", "standard_nc24r"})
 """Sizes that cannot fine-tune, refused where a model brings no allow-list."""
@@ -51,6 +52,50 @@ def retired_size(name: str, *, today: date | None = None) -> Retired | None:
 def retired_model(name: str, *, today: date | None = None) -> Retired | None:
     """The retirement of a catalogue model, if its day has come."""
     return _passed(_table()["models"].get(name.lower()), today)
+
+
+def retires_soon(name: str, *, today: date | None = None, within_days: int = 180) -> Retired | None:
+    """The retirement of a machine size that is still to come, where it comes soon."""
+    now, found = today or date.today(), _table()["sizes"].get(name.lower())
+    return found if found and now < found.since <= now + timedelta(days=within_days) else None
+
+
+def check_model(found: ModelVersion, *, today: date | None = None) -> None:
+    """Refuse a catalogue model that is retired, by its published date or by what the registry says of it.
+
+    Raises:
+        PreconditionError: with the date, where it is known, and what to use.
+    """
+    gone = retired_model(found.name, today=today)
+    if gone is None and (found.stage or "").lower() not in ("retired", "archived"):
+        return
+    when = f" on {gone.since}" if gone else ""
+    raise PreconditionError(
+        f"the model '{found.name}' was retired{when}",
+        hint=f"use {gone.instead}" if gone else "choose another base_model in mlops.yaml",
+    )
+
+
+def check_offered(size: str, offered: Iterable[VmSize], *, setting: str) -> VmSize:
+    """The size as the region offers it.
+
+    Args:
+        size: its name, in any case.
+        offered: all that the region offers.
+        setting: what of mlops.yaml names it.
+
+    Raises:
+        PreconditionError: it is not offered; with those with GPUs that are.
+    """
+    offered = list(offered)
+    found = next((item for item in offered if item.name.lower() == size.lower()), None)
+    if found is None:
+        names = ", ".join(sorted(item.name for item in offered if item.gpus))
+        raise PreconditionError(
+            f"the region does not offer the size '{size}'",
+            hint=f"choose another {setting} in mlops.yaml; with GPUs there are: {names}",
+        )
+    return found
 
 
 def _passed(found: Retired | None, today: date | None) -> Retired | None:

@@ -178,22 +178,27 @@ def check_size(session: Session, settings: Settings, version: ModelVersion) -> t
     name = settings.deployment.instance_type
     catalogue.check_size(name)
     choice = settings.base_model
+    base = None
     if choice.source == "registry":
         base = models.get(session, choice.name, choice.version, registry=choice.registry)
-        allowed = catalogue.allowed_sizes(base.tags, base.properties, purpose="inference") if base else None
-        catalogue.check_allowed(name, allowed, model=version.name, purpose="inference")
+    check_servable(name, base, model=version.name)
     try:
         offered = computes.sizes(session)
     except AzureError:
         return None, ()
-    found = next((item for item in offered if item.name.lower() == name.lower()), None)
-    if found is None:
-        names = ", ".join(sorted(item.name for item in offered if item.gpus))
-        raise PreconditionError(
-            f"the region does not offer the size '{name}'",
-            hint=f"choose another deployment.instance_type in mlops.yaml; with GPUs there are: {names}",
-        )
-    return found, offered
+    return catalogue.check_offered(name, offered, setting="deployment.instance_type"), offered
+
+
+def check_servable(size: str, base: ModelVersion | None, *, model: str) -> None:
+    """Refuse a size that is retired, or cannot serve what the base model became.
+
+    Raises:
+        PreconditionError: with what can be used.
+    """
+    catalogue.check_size(size)
+    if base is not None:
+        allowed = catalogue.allowed_sizes(base.tags, base.properties, purpose="inference")
+        catalogue.check_allowed(size, allowed, model=model, purpose="inference")
 
 
 def serving_needs(settings: Settings, size: VmSize, *, second_slot: bool) -> Needs:

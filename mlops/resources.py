@@ -86,6 +86,18 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PipelineInput:
+    """An input of a pipeline component: its type, the values that it takes, and whether it must be given."""
+
+    name: str
+    type: str
+    required: bool = False
+    values: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """A compute cluster."""
 

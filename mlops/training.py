@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops import catalogue
-from mlops.azure import computes, jobs, models
+from mlops import catalogue, readiness
+from mlops.azure import jobs
 from mlops.errors import AzureError, PreconditionError, UsageError
 from mlops.models import model_name
-from mlops.resources import MANAGED_BY, MANAGED_TAG, MODEL_TAG, Cluster, Job, ModelVersion
+from mlops.readiness import COMPONENT
+from mlops.resources import MANAGED_BY, MANAGED_TAG, MODEL_TAG, Job, ModelVersion
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.settings import Settings
 
-COMPONENT = "chat_completion_pipeline"
 MAX_ATTEMPTS = 1000
 COUNTED = (
     "per_device_train_batch_size",
@@ -165,70 +165,32 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def check_compute(
-    session: Session, settings: Settings, *, base: ModelVersion | None, create: bool
-) -> tuple[Cluster, int]:
-    """Find or create the cluster and count its GPUs per node.
+def pipeline_inputs(
+    settings: Settings, values: Mapping[str, Any], *, base: ModelVersion | None, cluster: str, gpus: int,
+    train: Path, test: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """All that the pipeline is given, by name.
 
-    Raises:
-        PreconditionError: a retired size, one off the allow-list, a failed cluster, one without GPUs.
+    Args:
+        settings: the target's.
+        values: the parameters, as :func:`resolve_parameters` found them.
+        base: the registry's model; None where the pipeline fetches it from the hub.
+        cluster: the name of the one that trains.
+        gpus: of each of its nodes.
+        train: the prepared split to train on.
+        test: the prepared split to evaluate on.
     """
-    wanted = settings.compute
-    catalogue.check_size(wanted.size)
-    found = computes.get(session, wanted.name)
-    size = found.size if found else wanted.size
-    catalogue.check_size(size)
-    allowed = None
+    inputs: dict[str, Any] = {name: literal(value) for name, value in values.items()}
+    clusters = ("model_import", "preprocess", "finetune", "model_evaluation")
+    inputs.update({f"compute_{purpose}": cluster for purpose in clusters})
+    inputs["number_of_gpu_to_use_finetuning"] = int(values.get("number_of_gpu_to_use_finetuning", gpus))
+    inputs["train_file_path"] = jobs.FileInput(train)
+    inputs["test_file_path"] = jobs.FileInput(test)
     if base is not None:
-        allowed = catalogue.allowed_sizes(base.tags, base.properties, purpose="finetune")
-    model = base.name if base else settings.base_model.huggingface_id
-    catalogue.check_allowed(size, allowed, model=model, purpose="finetune")
-    if found is None:
-        if not create:
-            found = Cluster(
-                name=wanted.name, size=size, state="to be created", tier=wanted.tier,
-                min_nodes=wanted.min_nodes, max_nodes=wanted.max_nodes,
-            )  # fmt: skip
-        else:
-            session.console.say(
-                f"the cluster '{wanted.name}' does not exist; creating it ({wanted.size}, {wanted.tier})"
-            )
-            found = computes.create(session, wanted)
-    if found.state.lower() == "failed":
-        raise PreconditionError(
-            f"the cluster '{found.name}' is in the state '{found.state}'",
-            hint="delete it, or name another under compute.name in mlops.yaml",
-        )
-    offered = computes.sizes(session)
-    gpus = next((item.gpus for item in offered if item.name.lower() == size.lower()), None)
-    if gpus is None:
-        names = ", ".join(sorted(item.name for item in offered if item.gpus))
-        raise PreconditionError(f"the region does not offer the size '{size}'", hint=f"it offers with GPUs: {names}")
-    if gpus == 0:
-        raise PreconditionError(f"the size '{size}' has no GPU", hint="choose one with a GPU under compute.size")
-    return found, gpus
-
-
-def find_base_model(session: Session, settings: Settings) -> ModelVersion | None:
-    """The registry's model where the settings ask for one; None where the pipeline fetches it from the hub.
-
-    Raises:
-        PreconditionError: the registry has no such model, or it is retired.
-    """
-    choice = settings.base_model
-    if choice.source == "huggingface":
-        return None
-    found = models.get(session, choice.name, choice.version, registry=choice.registry)
-    if found is None:
-        raise PreconditionError(f"the registry '{choice.registry}' has no model '{choice.name}' ({choice.version})")
-    gone = catalogue.retired_model(found.name)
-    if (gone or (found.stage or "").lower() == "retired") and not settings.is_local:
-        when = f" on {gone.since}" if gone else ""
-        raise PreconditionError(
-            f"the model '{found.name}' was retired{when}",
-            hint=f"use {gone.instead}" if gone else "choose another model",
-        )
-    return found
+        inputs["mlflow_model_path"] = jobs.ModelInput(base.id)
+    else:
+        inputs["huggingface_id"] = settings.base_model.huggingface_id
+    return inputs
 
 
 def plan(session: Session, settings: Settings, data: TrainingData, *, create_compute: bool, tags: Mapping[str, str],
@@ -236,27 +198,25 @@ def plan(session: Session, settings: Settings, data: TrainingData, *, create_com
     """Decide everything about a training job.
 
     Raises:
-        PreconditionError: see :func:`find_base_model` and :func:`check_compute`.
-        UsageError: see :func:`check_parameters`.
+        PreconditionError: see :mod:`mlops.readiness`.
+        UsageError: see :func:`check_parameters` and :func:`mlops.readiness.check_inputs`.
     """
     wanted = {**settings.training.parameters, **(overrides or {})}
     check_parameters(wanted)
     choice = settings.base_model
-    base = find_base_model(session, settings)
-    cluster, gpus = check_compute(session, settings, base=base, create=create_compute)
+    base = readiness.find_base_model(session, settings)
+    cluster, size = readiness.check_compute(session, settings, base=base)
     parameters = resolve_parameters(wanted, catalogue.model_defaults(base.tags) if base else {})
     values = {item.name: item.value for item in parameters}
-    inputs: dict[str, Any] = {item.name: literal(item.value) for item in parameters}
-    clusters = ("model_import", "preprocess", "finetune", "model_evaluation")
-    inputs.update({f"compute_{purpose}": cluster.name for purpose in clusters})
     nodes = int(values.get("num_nodes_finetune", 1))
-    inputs["number_of_gpu_to_use_finetuning"] = int(values.get("number_of_gpu_to_use_finetuning", gpus))
-    inputs["train_file_path"] = jobs.FileInput(data.train)
-    inputs["test_file_path"] = jobs.FileInput(data.test)
-    if base is not None:
-        inputs["mlflow_model_path"] = jobs.ModelInput(base.id)
-    else:
-        inputs["huggingface_id"] = choice.huggingface_id
+    inputs = pipeline_inputs(
+        settings, values, base=base, cluster=cluster.name, gpus=size.gpus, train=data.train, test=data.test
+    )
+    readiness.check_pipeline(session, settings, inputs)
+    if create_compute:
+        cluster = readiness.make_cluster(session, settings, cluster)
+    for warning in readiness.check_training_quota(session, cluster, size, nodes):
+        session.console.warn(warning)
     base_id = base.id if base else f"https://huggingface.co/{choice.huggingface_id}"
     ours = settings.training.pipeline == "components"
     folder = settings.root / "components"
@@ -273,12 +233,12 @@ def plan(session: Session, settings: Settings, data: TrainingData, *, create_com
     }
     fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
     return TrainingPlan(
-        display_name=display_name(choice.name, values, gpus_per_node=gpus, nodes=nodes),
+        display_name=display_name(choice.name, values, gpus_per_node=size.gpus, nodes=nodes),
         experiment=settings.experiment,
         base_model=base_id,
         component=component,
         compute=cluster.name,
-        gpus_per_node=gpus,
+        gpus_per_node=size.gpus,
         nodes=nodes,
         parameters=parameters,
         inputs=inputs,
@@ -315,15 +275,12 @@ def submit(session: Session, settings: Settings, made: TrainingPlan, *, again: b
         raise PreconditionError(
             f"{MAX_ATTEMPTS} jobs of this very content exist and none is usable", hint="change the data or the settings"
         )
-    component: Any = ("azureml", COMPONENT, settings.training.component_version)
-    if settings.training.pipeline == "components":
-        component = settings.root / "components" / f"{COMPONENT}.yml"
     spec = jobs.PipelineSpec(
         name=made.job_name(attempt),
         display_name=made.display_name,
         experiment=made.experiment,
         description=f"Fine-tune {settings.base_model.name} on {settings.data.dataset}",
-        component=component,
+        component=readiness.pipeline_of(settings),
         inputs=made.inputs,
         tags=made.tags,
     )

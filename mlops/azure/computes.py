@@ -41,6 +41,15 @@ def busy(session: Session, name: str) -> str | None:
     return f"{len(active)} of its nodes {'is' if len(active) == 1 else 'are'} {active[0]}" if active else None
 
 
+def nodes(session: Session, name: str) -> int:
+    """How many nodes a cluster has at this moment, all of which take of its quota."""
+    try:
+        with translated(f"list the nodes of the cluster '{name}'"):
+            return sum(1 for _ in session.ml.compute.list_nodes(name))
+    except NotFoundError:
+        return 0
+
+
 def scale_down(session: Session, name: str, min_nodes: int = 0) -> None:
     """Let a cluster shrink to so few nodes; all else about it stays. One that is gone is no error."""
 

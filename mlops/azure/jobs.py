@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mlops.azure import components
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
-from mlops.errors import UsageError
 from mlops.resources import MANAGED_BY, MANAGED_TAG, Job
 
 OUTPUT = "trained_model"
@@ -46,7 +45,7 @@ class PipelineSpec:
     display_name: str
     experiment: str
     description: str
-    component: tuple[str, str, str] | Path
+    component: components.Place
     inputs: Mapping[str, Any]
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -54,10 +53,9 @@ class PipelineSpec:
 def submit(session: Session, spec: PipelineSpec) -> Job:
     """Submit a pipeline job under its name.
 
-    Raises:
-        UsageError: the pipeline has no such parameter.
+    What the pipeline takes is looked at before, by :func:`mlops.readiness.check_inputs`.
     """
-    from azure.ai.ml import Input, load_component
+    from azure.ai.ml import Input
     from azure.ai.ml.constants import AssetTypes
     from azure.ai.ml.dsl import pipeline
 
@@ -68,20 +66,10 @@ def submit(session: Session, spec: PipelineSpec) -> Job:
             return Input(type=AssetTypes.MLFLOW_MODEL, path=value.id)
         return value
 
-    with translated("read the pipeline component"):
-        if isinstance(spec.component, Path):
+    if isinstance(spec.component, Path):
+        with translated("look up the environment of the components"):
             _ensure_environment(session, spec.component.parents[1] / "environments" / "finetune" / "environment.yml")
-            component = load_component(source=str(spec.component))
-        else:
-            registry, name, version = spec.component
-            where = {"label": version} if version == "latest" else {"version": version}
-            component = session.registry(registry).components.get(name, **where)
-
-    for name in spec.inputs:
-        if name not in component.inputs:
-            close = difflib.get_close_matches(name, component.inputs, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else "see training.parameters in mlops.yaml"
-            raise UsageError(f"the pipeline '{component.name}' has no parameter '{name}'", hint=hint)
+    component = components.read(session, spec.component)
     inputs = {name: asset(value) for name, value in spec.inputs.items()}
 
     @pipeline(name=spec.display_name)  # type: ignore[untyped-decorator]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlops import rollout, training
+from mlops import readiness, rollout
 from mlops.azure import computes, endpoints
 from mlops.errors import PreconditionError
 from mlops.settings import Settings
@@ -45,18 +45,18 @@ def test_where_dedicated_cannot_be_had_the_cluster_is_low_priority(workbench: Be
         "LowPriority",
         2,
     )
-    cluster, gpus = training.check_compute(workbench.session, workbench.settings, base=None, create=False)
-    assert (cluster.name, gpus) == (workbench.settings.compute.name, 1)
+    cluster, size = readiness.check_compute(workbench.session, workbench.settings, base=None)
+    assert (cluster.name, size.gpus) == (workbench.settings.compute.name, 1)
 
 
 def test_a_retired_catalogue_model_is_refused_with_its_date_except_in_the_local_workspace(workbench: Bench) -> None:
     local = with_base(workbench.settings, source="registry")
-    found = training.find_base_model(workbench.session, local)
+    found = readiness.find_base_model(workbench.session, local)
     assert found is not None
     assert found.version == "15"
 
     with pytest.raises(PreconditionError, match="2025-08-30") as caught:
-        training.find_base_model(workbench.session, local.model_copy(update={"target": "staging"}))
+        readiness.find_base_model(workbench.session, local.model_copy(update={"target": "staging"}))
     assert "huggingface" in (caught.value.hint or "")
 
 
@@ -70,10 +70,10 @@ def test_a_retired_catalogue_model_is_refused_with_its_date_except_in_the_local_
 )
 def test_a_size_that_cannot_train_the_model_is_refused(workbench: Bench, size: str, says: str) -> None:
     settings = with_size(with_base(workbench.settings, source="registry"), size)
-    base = training.find_base_model(workbench.session, settings)
+    base = readiness.find_base_model(workbench.session, settings)
 
     with pytest.raises(PreconditionError, match=says):
-        training.check_compute(workbench.session, settings, base=base, create=False)
+        readiness.check_compute(workbench.session, settings, base=base)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_size_that_cannot_train_the_model_is_refused(workbench: Bench, size: s
 )
 def test_a_size_without_an_allow_list_must_be_offered_and_have_gpus(workbench: Bench, size: str, says: str) -> None:
     with pytest.raises(PreconditionError, match=says):
-        training.check_compute(workbench.session, with_size(workbench.settings, size), base=None, create=False)
+        readiness.check_compute(workbench.session, with_size(workbench.settings, size), base=None)
 
 
 def test_missing_quota_is_a_precondition_and_nothing_is_made(bench: Bench) -> None:

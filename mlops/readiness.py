@@ -1,0 +1,231 @@
+"""What must hold before a training begins: the base model, the cluster, the pipeline's inputs, the quota.
+
+`mlops train` refuses for it, and `mlops doctor` finds it, by these same functions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mlops import catalogue, quota
+from mlops.azure import components, computes, models
+from mlops.azure.quota import usages
+from mlops.errors import AzureError, PreconditionError, UsageError
+from mlops.resources import Cluster, ModelVersion, PipelineInput, Usage, VmSize
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+    from mlops.settings import Settings
+
+COMPONENT = "chat_completion_pipeline"
+LOW_PRIORITY = "lowpriority"
+NOT_THERE = "to be created"
+"""The state of a cluster that the settings ask for and that does not exist."""
+
+
+def find_base_model(session: Session, settings: Settings) -> ModelVersion | None:
+    """The registry's model where the settings ask for one; None where the pipeline fetches it from the hub.
+
+    Raises:
+        PreconditionError: the registry has no such model, or it is retired.
+    """
+    choice = settings.base_model
+    if choice.source == "huggingface":
+        return None
+    found = models.get(session, choice.name, choice.version, registry=choice.registry)
+    if found is None:
+        raise PreconditionError(
+            f"the registry '{choice.registry}' has no model '{choice.name}' ({choice.version})",
+            hint="choose another base_model in mlops.yaml",
+        )
+    if not settings.is_local:  # whose registry has no other
+        catalogue.check_model(found)
+    return found
+
+
+def check_compute(session: Session, settings: Settings, *, base: ModelVersion | None) -> tuple[Cluster, VmSize]:
+    """Find the cluster, or what it would be, and the size of its nodes.
+
+    Raises:
+        PreconditionError: a retired size, one off the allow-list, a failed cluster, one without GPUs.
+    """
+    wanted = settings.compute
+    catalogue.check_size(wanted.size)
+    found = computes.get(session, wanted.name)
+    if found is None:
+        found = Cluster(
+            name=wanted.name, size=wanted.size, state=NOT_THERE, tier=wanted.tier,
+            min_nodes=wanted.min_nodes, max_nodes=wanted.max_nodes,
+        )  # fmt: skip
+    check_cluster(found)
+    check_trainable(settings, found.size, base)
+    return found, check_gpus(found.size, computes.sizes(session))
+
+
+def make_cluster(session: Session, settings: Settings, found: Cluster) -> Cluster:
+    """The cluster, made where it is not there.
+
+    Raises:
+        PreconditionError: it cannot be had.
+    """
+    if found.state != NOT_THERE:
+        return found
+    wanted = settings.compute
+    session.console.say(f"the cluster '{wanted.name}' does not exist; creating it ({wanted.size}, {wanted.tier})")
+    made = computes.create(session, wanted)
+    check_cluster(made)
+    return made
+
+
+def check_cluster(found: Cluster) -> None:
+    """Refuse a cluster that takes no jobs.
+
+    Raises:
+        PreconditionError: with its state.
+    """
+    if found.state.lower() == "failed":
+        raise PreconditionError(
+            f"the cluster '{found.name}' is in the state '{found.state}'",
+            hint="delete it, or name another under compute.name in mlops.yaml",
+        )
+
+
+def check_trainable(settings: Settings, size: str, base: ModelVersion | None) -> None:
+    """Refuse a size that is retired, or cannot train the base model.
+
+    Raises:
+        PreconditionError: with what can be used.
+    """
+    catalogue.check_size(size)
+    allowed = catalogue.allowed_sizes(base.tags, base.properties, purpose="finetune") if base else None
+    model = base.name if base else settings.base_model.huggingface_id
+    catalogue.check_allowed(size, allowed, model=model, purpose="finetune")
+
+
+def check_gpus(size: str, offered: Sequence[VmSize]) -> VmSize:
+    """The size as the region offers it, with GPUs.
+
+    Raises:
+        PreconditionError: it is not offered, or has none.
+    """
+    found = catalogue.check_offered(size, offered, setting="compute.size")
+    if found.gpus == 0:
+        raise PreconditionError(f"the size '{size}' has no GPU", hint="choose one with a GPU under compute.size")
+    return found
+
+
+# -- the pipeline ------------------------------------------------------------------------------------------------------
+
+
+def pipeline_of(settings: Settings) -> components.Place:
+    """Where the pipeline is read from."""
+    if settings.training.pipeline == "components":
+        return settings.root / "components" / f"{COMPONENT}.yml"
+    return ("azureml", COMPONENT, settings.training.component_version)
+
+
+def check_pipeline(session: Session, settings: Settings, given: Mapping[str, Any]) -> None:
+    """Refuse a pipeline that is not there, or that does not take what it will be given.
+
+    Raises:
+        PreconditionError: the registry has no such component.
+        UsageError: an input that it has not, or a value that it does not take.
+    """
+    taken = components.inputs(components.read(session, pipeline_of(settings)))
+    check_inputs(taken, given)
+
+
+def check_inputs(taken: Mapping[str, PipelineInput], given: Mapping[str, Any]) -> None:
+    """Compare what the pipeline is given with what it takes, as the component itself says.
+
+    Raises:
+        UsageError: for the first that does not fit.
+    """
+    for name, value in given.items():
+        if name not in taken:
+            close = difflib.get_close_matches(name, taken, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else "see training.parameters in mlops.yaml"
+            raise UsageError(f"the pipeline '{COMPONENT}' has no parameter '{name}'", hint=hint)
+        if isinstance(value, (bool, int, float, str)):
+            _check_value(taken[name], value)
+    for name, entry in taken.items():
+        if entry.required and name not in given:
+            raise UsageError(
+                f"the pipeline '{COMPONENT}' needs the parameter '{name}'",
+                hint="set it under training.parameters in mlops.yaml",
+            )
+
+
+def _check_value(entry: PipelineInput, value: bool | int | float | str) -> None:
+    said = f"the parameter '{entry.name}' is '{value}'"
+    written = str(value).lower() if isinstance(value, bool) else str(value)
+    if entry.values and written not in entry.values:
+        raise UsageError(f"{said}", hint=f"the pipeline takes {', '.join(entry.values)}")
+    if entry.type not in ("integer", "number"):
+        return
+    try:
+        number = float(written)
+    except ValueError:
+        raise UsageError(f"{said}; the pipeline takes a number") from None
+    if entry.type == "integer" and not number.is_integer():
+        raise UsageError(f"{said}; the pipeline takes a whole number")
+    if entry.least is not None and number < entry.least:
+        raise UsageError(f"{said}; the pipeline takes {entry.least:g} and more")
+    if entry.most is not None and number > entry.most:
+        raise UsageError(f"{said}; the pipeline takes {entry.most:g} and less")
+
+
+# -- cores -------------------------------------------------------------------------------------------------------------
+
+
+def check_training_quota(
+    session: Session, cluster: Cluster, size: VmSize, nodes: int, *, rows: Sequence[Usage] | None = None
+) -> tuple[str, ...]:
+    """Refuse a training that could never begin; what only has to wait is a warning.
+
+    Args:
+        session: the workspace.
+        cluster: the one that trains.
+        size: of its nodes.
+        nodes: of one training.
+        rows: the region's quota, where it is known already.
+
+    Raises:
+        PreconditionError: the cluster may not grow so large, or its family's limit is too low.
+    """
+    if nodes > cluster.max_nodes:
+        raise PreconditionError(
+            f"num_nodes_finetune is {nodes}, and the cluster '{cluster.name}' has at most {cluster.max_nodes} node(s)",
+            hint="raise the cluster's maximum, or name another under compute.name in mlops.yaml",
+        )
+    if rows is None:
+        try:
+            rows = usages(session)
+        except AzureError as error:
+            return (f"the quota is not known: {error.message}; without enough of it the job waits in the queue",)
+    needs = quota.training_needs(size, nodes)
+    low = cluster.tier.lower().replace("_", "") == LOW_PRIORITY
+    row = quota.low_priority(rows) if low else quota.of_family(rows, size.family)
+    if row is None or row.limit is None or row.used + needs.cores <= row.limit:
+        return ()
+    short = quota.Shortage(
+        size=size.name, needed=needs.cores, used=0, limit=row.limit, family=row.family, setting=needs.setting
+    )
+    if short.missing and cluster.state == NOT_THERE and not low:
+        instead = replace(cluster, tier="LowPriority")
+        try:
+            return (f"{short.sentence}; LowPriority is tried instead",
+                    *check_training_quota(session, instead, size, nodes, rows=rows))  # fmt: skip
+        except PreconditionError:
+            pass  # what Dedicated lacks is what is asked for
+    if short.missing:
+        raise PreconditionError(short.sentence, hint=short.hint)
+    own = size.cores * computes.nodes(session, cluster.name)
+    if row.used - own + needs.cores <= row.limit:
+        return ()
+    return (
+        f"{row.used} of {row.limit} vCPUs of '{row.family}' are in use; the job waits until {needs.cores} are free",
+    )
