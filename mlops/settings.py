@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,12 @@ from mlops.settings_file import Problem, SettingsFile, close_to, read, suggestio
 FILE = "mlops.yaml"
 Share = Annotated[float, Field(ge=0, le=1)]
 SLOTS = ("blue", "green")
+NAME = r"[A-Za-z0-9][-A-Za-z0-9_]{2,127}"
+IDENTITY_NAME = re.compile(NAME)
+IDENTITY_ID = re.compile(
+    rf"/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.ManagedIdentity/userAssignedIdentities/{NAME}",
+    re.IGNORECASE,
+)
 
 
 class Section(BaseModel):
@@ -100,6 +107,13 @@ class DeploymentSettings(Section):
     identity: str | None = None
     variables: dict[str, str] = Field(default_factory=dict)
 
+    @field_validator("identity")
+    @classmethod
+    def _name_or_id(cls, identity: str | None) -> str | None:
+        if identity is None or IDENTITY_NAME.fullmatch(identity) or IDENTITY_ID.fullmatch(identity):
+            return identity
+        raise ValueError("must be the name of a user-assigned identity in the workspace's group, or its ARM id")
+
 
 class Quality(Section):
     """Thresholds of one quality metric, each between 0 and 1; null is reported and decides nothing."""
@@ -180,6 +194,14 @@ class Cleanup(Section):
     prices_per_hour: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
 
+class Setup(Section):
+    """What ``mlops setup`` makes beside what other sections name; all of it in the workspace's resource group."""
+
+    github_identity: Annotated[str, Field(pattern=f"^{NAME}$")] = "mlops-github"
+    hub: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-\w]{2,32}$")] = "ultrachat-hub"
+    project: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-\w]{2,32}$")] = "ultrachat-chat"
+
+
 class Settings(Section):
     """Everything about one target."""
 
@@ -195,6 +217,7 @@ class Settings(Section):
     gate: Gate = Field(default_factory=Gate)
     rollout: Rollout = Field(default_factory=Rollout)
     cleanup: Cleanup = Field(default_factory=Cleanup)
+    setup: Setup = Field(default_factory=Setup)
     http: Http = Field(default_factory=Http)
 
     @property

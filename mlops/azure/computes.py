@@ -106,10 +106,10 @@ def _create(session: Session, wanted: Compute, tier: str) -> Cluster:
         return _cluster(finished(session.ml.compute.begin_create_or_update(cluster)))
 
 
-def sizes(session: Session) -> list[VmSize]:
-    """The sizes that the workspace's region offers."""
+def sizes(session: Session, region: str | None = None) -> list[VmSize]:
+    """The sizes that a region offers, the workspace's by default."""
     with translated("list the machine sizes of the region"):
-        return [_size(item) for item in session.ml.compute.list_sizes()]
+        return [_size(item) for item in session.ml.compute.list_sizes(location=region)]
 
 
 def _cluster(found: Any) -> Cluster:

@@ -29,6 +29,10 @@ PASSING = frozenset({408, 429, 500, 502, 503, 504})
 BUSY = re.compile(r"is in state '?(Creating|Updating|Deleting)|another operation is in progress", re.IGNORECASE)
 KNOWN: tuple[tuple[re.Pattern[str], str], ...] = (
     (
+        re.compile(r"userAssignedIdentities/[^.]*(not found|does not exist|not exist)", re.IGNORECASE),
+        "mlops setup makes the identity that deployment.identity in mlops.yaml names; null takes the endpoint's own",
+    ),
+    (
         re.compile(r"not enough quota|OutOfQuota|Quota reached|QuotaExceeded", re.IGNORECASE),
         f"ask for quota at {QUOTA_PAGE}, or choose another size; mlops cleanup frees what nobody uses",
     ),

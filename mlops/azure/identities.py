@@ -61,6 +61,14 @@ def get(session: Session, name: str, group: str) -> Identity | None:
     )
 
 
+def resolved(session: Session, identity: str | None) -> str | None:
+    """The ARM id of an identity that is named, in the workspace's group, or given by its id already."""
+    if identity is None or identity.startswith("/"):
+        return identity
+    group = f"/subscriptions/{session.ml.subscription_id}/resourceGroups/{session.ml.resource_group_name}"
+    return f"{group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{identity}"
+
+
 def create(session: Session, name: str, group: str, *, region: str, tags: Mapping[str, str]) -> Identity:
     """Create an identity, or find the one that is there."""
     from azure.mgmt.msi.v2024_11_30.models import Identity as Wanted

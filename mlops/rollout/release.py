@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlops import causes, gate, preflight
-from mlops.azure import endpoints
+from mlops.azure import endpoints, identities
 from mlops.azure.endpoints import shares
 from mlops.errors import AzureError, GateFailed, GateUndecided, Interrupted, MlopsError, PreconditionError
 from mlops.ledger import Hold, Ledger, Overruled
@@ -176,9 +176,8 @@ def _prepare_endpoint(work: UnderWay, found: Endpoint | None, *, preview: bool) 
                 CREATED_TAG: datetime.now(UTC).isoformat(timespec="seconds"),
             }
             description = f"Chat completion: {work.version.name}"
-            endpoints.create(
-                session, name, description=description, tags=tags, identity=work.settings.deployment.identity
-            )
+            identity = identities.resolved(session, work.settings.deployment.identity)
+            endpoints.create(session, name, description=description, tags=tags, identity=identity)
     elif found.state.lower() != "succeeded":
         with session.console.step(f"Mend the endpoint {name}, which is {found.state}"):
             endpoints.mend(session, name)
