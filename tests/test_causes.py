@@ -95,7 +95,7 @@ TABLE: list[tuple[str, str, dict[str, str], str, str, str]] = [
     ("storage, gone", "BadArgument", {"storage": log("BlobNotFound", "DownloadFailed")}, "download",
      "could not download", "still in the workspace's storage"),
     ("startup", "BadArgument Startup task failed due to authorization error", {}, "identity",
-     "the endpoint's own identity may not read", "AcrPull"),
+     "the identity 'mlops-endpoint' may not read", "AcrPull"),
     ("rights", "AuthorizationFailed The client 'c' does not have authorization to perform action "
      "'Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments/write' over scope", {}, "rights",
      "deployments/write'", "AzureML Data Scientist"),
