@@ -25,10 +25,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "deploy": ("mlops.cli.deploy", "deploy", "Deploy a model version blue/green, behind the gate."),
     "rollback": ("mlops.cli.deploy", "rollback", "Put the version before back into traffic."),
     "endpoint": ("mlops.cli.endpoint", "endpoint", "List, status, a question, logs, history of the endpoint."),
+    "chat": ("mlops.cli.chat", "chat", "Chat with the deployed model; a piped question gets one answer."),
     "reconcile": ("mlops.cli.reconcile", "reconcile", "Go on with what outlived its workflow."),
+    "doctor": ("mlops.cli.doctor", "doctor", "Look at all that a training and a release need."),
     "payload": ("mlops.cli.payload", "payload", "Build and check scoring requests."),
     "cleanup": ("mlops.cli.cleanup", "cleanup", "Delete what is stale: old previews, idle and failed slots."),
     "settings": ("mlops.cli.settings", "settings", "Check and show what mlops.yaml says."),
+    "ui": ("mlops.cli.ui", "ui", "A page to look at: slots, releases, trainings, models, a chat."),
     "local": ("mlops.cli.local", "local", "The local workspace: start, stop, status, env, logs, reset."),
 }
 

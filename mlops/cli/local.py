@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from mlops.cli.options import Run, command
+from mlops.cli.options import LOCAL, Run, command
+from mlops.cli.ui import BROWSER, PORT, show
 from mlops.errors import PreconditionError
 
 EXAMPLE = """\b
@@ -19,7 +20,7 @@ Example:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXAMPLE)
 def local() -> None:
-    """The local workspace: start, stop, status, env, logs, reset.
+    """The local workspace: start, stop, status, env, logs, reset, and a page to look at.
 
     A daemon on 127.0.0.1, one per checkout, that speaks Azure's REST, runs jobs and serves models. Every command with
     --target local starts it; its state lives below .mlops/local (MLOPS_HOME moves it).
@@ -156,6 +157,14 @@ def reset(run: Run, yes: bool) -> None:
         click.confirm(question, abort=True, err=True)
     existed = client.reset()
     run.console.result({"deleted": str(folder) if existed else None}, "deleted" if existed else "there was nothing")
+
+
+@command(group=local, name="ui", example="mlops local ui --no-browser")
+@PORT
+@BROWSER
+def ui(run: Run, port: int, browser: bool) -> None:
+    """The page to look at, of the local workspace: `mlops ui` says what is on it."""
+    show(Run(target=LOCAL, console=run.console), port=port, browser=browser)
 
 
 def _did_not_start(error: Exception) -> PreconditionError:

@@ -1,0 +1,98 @@
+"""Serves the page on 127.0.0.1 until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mlops.errors import PreconditionError
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+
+HOST = "127.0.0.1"
+GRACE_S = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where the page is. Whoever has the token may look and ask; it is good until the page is closed.
+
+    Attributes:
+        base: without the token.
+        url: with it, to be opened.
+        openai_base_url: for OpenAI-style clients, whose API key is the token.
+    """
+
+    target: str
+    base: str
+    token: str = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        """The address that opens the page."""
+        return f"{self.base}/?token={self.token}"
+
+    @property
+    def openai_base_url(self) -> str:
+        """The address that OpenAI-style clients want."""
+        return f"{self.base}/v1"
+
+
+def bind(port: int) -> socket.socket:
+    """A listening socket on loopback; port 0 takes a free one.
+
+    Raises:
+        PreconditionError: the port is taken.
+    """
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((HOST, port))
+        made.listen(128)
+    except OSError as error:
+        made.close()
+        hint = "leave out --port for a free one"
+        raise PreconditionError(f"the port '{port}' cannot be had: {error.strerror}", hint=hint) from None
+    return made
+
+
+def serve(session: Session, *, port: int, ready: Callable[[Address], object]) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Args:
+        session: the workspace that is looked at.
+        port: 0 takes a free one.
+        ready: is told the address once the page answers; in a thread of its own.
+
+    Raises:
+        PreconditionError: the port is taken.
+    """
+    import uvicorn
+
+    from mlops.ui.app import Site
+
+    with bind(port) as listening:
+        own = listening.getsockname()[1]
+        token = secrets.token_urlsafe(24)
+        address = Address(target=session.settings.target, base=f"http://{HOST}:{own}", token=token)
+        config = uvicorn.Config(
+            Site(session).app(token=token, port=own), log_level="warning", access_log=False, server_header=False,
+            timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=30, ws="none",
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+
+        def tell() -> None:
+            while not server.started:
+                time.sleep(0.02)
+            ready(address)
+
+        threading.Thread(target=tell, name="tell the address", daemon=True).start()
+        with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
+            server.run(sockets=[listening])
