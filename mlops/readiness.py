@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlops.settings import Settings
 
 COMPONENT = "chat_completion_pipeline"
+REGISTRY = "azureml"
 LOW_PRIORITY = "lowpriority"
 NOT_THERE = "to be created"
 """The state of a cluster that the settings ask for and that does not exist."""
@@ -32,17 +33,27 @@ def find_base_model(session: Session, settings: Settings) -> ModelVersion | None
     Raises:
         PreconditionError: the registry has no such model, or it is retired.
     """
-    choice = settings.base_model
-    if choice.source == "huggingface":
+    if settings.base_model.source == "huggingface":
         return None
+    found = look_up_base_model(session, settings)
+    if not settings.is_local:  # whose registry has no other
+        catalogue.check_model(found)
+    return found
+
+
+def look_up_base_model(session: Session, settings: Settings) -> ModelVersion:
+    """The registry's model, alive or not.
+
+    Raises:
+        PreconditionError: the registry has no such model.
+    """
+    choice = settings.base_model
     found = models.get(session, choice.name, choice.version, registry=choice.registry)
     if found is None:
         raise PreconditionError(
             f"the registry '{choice.registry}' has no model '{choice.name}' ({choice.version})",
             hint="choose another base_model in mlops.yaml",
         )
-    if not settings.is_local:  # whose registry has no other
-        catalogue.check_model(found)
     return found
 
 
@@ -54,15 +65,24 @@ def check_compute(session: Session, settings: Settings, *, base: ModelVersion | 
     """
     wanted = settings.compute
     catalogue.check_size(wanted.size)
-    found = computes.get(session, wanted.name)
-    if found is None:
-        found = Cluster(
-            name=wanted.name, size=wanted.size, state=NOT_THERE, tier=wanted.tier,
-            min_nodes=wanted.min_nodes, max_nodes=wanted.max_nodes,
-        )  # fmt: skip
+    found = computes.get(session, wanted.name) or planned_cluster(settings)
     check_cluster(found)
     check_trainable(settings, found.size, base)
     return found, check_gpus(found.size, computes.sizes(session))
+
+
+def planned_cluster(settings: Settings) -> Cluster:
+    """What the cluster would be that the settings ask for."""
+    wanted = settings.compute
+    return Cluster(
+        name=wanted.name, size=wanted.size, state=NOT_THERE, tier=wanted.tier,
+        min_nodes=wanted.min_nodes, max_nodes=wanted.max_nodes,
+    )  # fmt: skip
+
+
+def is_low_priority(cluster: Cluster) -> bool:
+    """Whether its nodes may be taken away, and are counted apart; the SDK and Azure write the tier differently."""
+    return cluster.tier.lower().replace("_", "") == LOW_PRIORITY
 
 
 def make_cluster(session: Session, settings: Settings, found: Cluster) -> Cluster:
@@ -124,7 +144,7 @@ def pipeline_of(settings: Settings) -> components.Place:
     """Where the pipeline is read from."""
     if settings.training.pipeline == "components":
         return settings.root / "components" / f"{COMPONENT}.yml"
-    return ("azureml", COMPONENT, settings.training.component_version)
+    return (REGISTRY, COMPONENT, settings.training.component_version)
 
 
 def check_pipeline(session: Session, settings: Settings, given: Mapping[str, Any]) -> None:
@@ -134,48 +154,53 @@ def check_pipeline(session: Session, settings: Settings, given: Mapping[str, Any
         PreconditionError: the registry has no such component.
         UsageError: an input that it has not, or a value that it does not take.
     """
-    taken = components.inputs(components.read(session, pipeline_of(settings)))
-    check_inputs(taken, given)
+    for problem in input_problems(pipeline_takes(session, settings), given):
+        raise problem
 
 
-def check_inputs(taken: Mapping[str, PipelineInput], given: Mapping[str, Any]) -> None:
-    """Compare what the pipeline is given with what it takes, as the component itself says.
+def pipeline_takes(session: Session, settings: Settings) -> dict[str, PipelineInput]:
+    """The pipeline's inputs, as the component itself says.
 
     Raises:
-        UsageError: for the first that does not fit.
+        PreconditionError: the registry has no such component.
     """
+    return components.inputs(components.read(session, pipeline_of(settings)))
+
+
+def input_problems(taken: Mapping[str, PipelineInput], given: Mapping[str, Any]) -> Iterator[UsageError]:
+    """What does not fit of what the pipeline is given to what it takes."""
     for name, value in given.items():
         if name not in taken:
             close = difflib.get_close_matches(name, taken, n=1)
             hint = f"did you mean '{close[0]}'?" if close else "see training.parameters in mlops.yaml"
-            raise UsageError(f"the pipeline '{COMPONENT}' has no parameter '{name}'", hint=hint)
-        if isinstance(value, (bool, int, float, str)):
-            _check_value(taken[name], value)
+            yield UsageError(f"the pipeline '{COMPONENT}' has no parameter '{name}'", hint=hint)
+        elif isinstance(value, (bool, int, float, str)):
+            wanted = _unfit(taken[name], str(value).lower() if isinstance(value, bool) else str(value))
+            if wanted:
+                yield UsageError(f"the parameter '{name}' is '{value}'", hint=f"the pipeline takes {wanted}")
     for name, entry in taken.items():
         if entry.required and name not in given:
-            raise UsageError(
-                f"the pipeline '{COMPONENT}' needs the parameter '{name}'",
-                hint="set it under training.parameters in mlops.yaml",
-            )
+            hint = "set it under training.parameters in mlops.yaml"
+            yield UsageError(f"the pipeline '{COMPONENT}' needs the parameter '{name}'", hint=hint)
 
 
-def _check_value(entry: PipelineInput, value: bool | int | float | str) -> None:
-    said = f"the parameter '{entry.name}' is '{value}'"
-    written = str(value).lower() if isinstance(value, bool) else str(value)
-    if entry.values and written not in entry.values:
-        raise UsageError(f"{said}", hint=f"the pipeline takes {', '.join(entry.values)}")
+def _unfit(entry: PipelineInput, written: str) -> str:
+    """What an input takes, where that is not what was written."""
+    if entry.values:
+        return "" if written in entry.values else ", ".join(entry.values)
     if entry.type not in ("integer", "number"):
-        return
+        return ""
     try:
         number = float(written)
     except ValueError:
-        raise UsageError(f"{said}; the pipeline takes a number") from None
+        return "a number"
     if entry.type == "integer" and not number.is_integer():
-        raise UsageError(f"{said}; the pipeline takes a whole number")
+        return "a whole number"
     if entry.least is not None and number < entry.least:
-        raise UsageError(f"{said}; the pipeline takes {entry.least:g} and more")
+        return f"{entry.least:g} and more"
     if entry.most is not None and number > entry.most:
-        raise UsageError(f"{said}; the pipeline takes {entry.most:g} and less")
+        return f"{entry.most:g} and less"
+    return ""
 
 
 # -- cores -------------------------------------------------------------------------------------------------------------
@@ -207,7 +232,7 @@ def check_training_quota(
         except AzureError as error:
             return (f"the quota is not known: {error.message}; without enough of it the job waits in the queue",)
     needs = quota.training_needs(size, nodes)
-    low = cluster.tier.lower().replace("_", "") == LOW_PRIORITY
+    low = is_low_priority(cluster)
     row = quota.low_priority(rows) if low else quota.of_family(rows, size.family)
     if row is None or row.limit is None or row.used + needs.cores <= row.limit:
         return ()

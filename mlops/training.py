@@ -165,6 +165,13 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def component_label(settings: Settings) -> str:
+    """The pipeline as a plan names it: the registry's version, or the content of our own."""
+    if settings.training.pipeline == "components":
+        return f"components@{folder_hash(settings.root / 'components')[:12]}"
+    return f"{COMPONENT}:{settings.training.component_version}"
+
+
 def pipeline_inputs(
     settings: Settings, values: Mapping[str, Any], *, base: ModelVersion | None, cluster: str, gpus: int,
     train: Path, test: Path,
@@ -199,7 +206,7 @@ def plan(session: Session, settings: Settings, data: TrainingData, *, create_com
 
     Raises:
         PreconditionError: see :mod:`mlops.readiness`.
-        UsageError: see :func:`check_parameters` and :func:`mlops.readiness.check_inputs`.
+        UsageError: see :func:`check_parameters` and :func:`mlops.readiness.check_pipeline`.
     """
     wanted = {**settings.training.parameters, **(overrides or {})}
     check_parameters(wanted)
@@ -218,11 +225,7 @@ def plan(session: Session, settings: Settings, data: TrainingData, *, create_com
     for warning in readiness.check_training_quota(session, cluster, size, nodes):
         session.console.warn(warning)
     base_id = base.id if base else f"https://huggingface.co/{choice.huggingface_id}"
-    ours = settings.training.pipeline == "components"
-    folder = settings.root / "components"
-    component = (
-        f"components@{folder_hash(folder)[:12]}" if ours else f"{COMPONENT}:{settings.training.component_version}"
-    )
+    component = component_label(settings)
     literals = {name: str(value) for name, value in sorted(inputs.items()) if not isinstance(value, jobs.FileInput)}
     decides = {
         "data": data.content_hash,

@@ -1,0 +1,85 @@
+"""What would stand in the way, looked at before money is spent.
+
+Each check calls what the commands themselves call: a training is refused for what `train` would refuse it for, by the
+same functions (:mod:`mlops.readiness`, :mod:`mlops.preflight`, :mod:`mlops.catalogue`, :mod:`mlops.quota`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mlops.doctor import access, github, machine, machines, models, rights, serving
+from mlops.doctor.facts import Facts
+from mlops.doctor.findings import SIGNS, Finding, Mark, Report
+from mlops.doctor.runner import Check, needed, run
+from mlops.errors import UsageError
+from mlops.settings_file import close_to
+
+if TYPE_CHECKING:
+    from mlops.console import Console
+
+__all__ = ["CHECKS", "SIGNS", "Finding", "Mark", "Report", "examine"]
+
+LOGIN_S = 60.0
+"""The local workspace may have to start, and a chain of credentials be tried."""
+BROWSER_S = 300.0
+
+CHECKS = (
+    Check(name="python", look=machine.python),
+    Check(name="settings", look=machine.settings, gives="no settings"),
+    Check(name="values", look=machine.values, after=("settings",)),
+    Check(name="packages", look=machine.packages, after=("settings",)),
+    Check(
+        name="login", look=access.login, after=("settings",), gives="no login",
+        limit_s=BROWSER_S if access.interactive() else LOGIN_S,
+    ),
+    Check(name="subscription", look=access.subscription, after=("login",), gives="no subscription"),
+    Check(name="workspace", look=access.workspace, after=("subscription",), gives="no workspace"),
+    Check(name="rights", look=rights.rights, after=("workspace",)),
+    Check(name="region", look=machines.region, after=("workspace",)),
+    Check(name="registry", look=models.registry, after=("login",), gives="no registry"),
+    Check(name="base-model", look=models.base_model, after=("login",), follows=("registry",)),
+    Check(name="cluster", look=machines.cluster, after=("workspace",), gives="no cluster that takes jobs"),
+    Check(
+        name="training-size", look=machines.training_size, after=("cluster",), follows=("region", "base-model"),
+        gives="no size to train on",
+    ),
+    Check(
+        name="serving-size", look=machines.serving_size, after=("workspace",), follows=("region", "base-model"),
+        gives="no size to serve on",
+    ),
+    Check(name="endpoint", look=serving.endpoint, after=("workspace",)),
+    Check(name="quota", look=machines.cores, after=("training-size", "serving-size"), follows=("endpoint",)),
+    Check(
+        name="pipeline", look=models.pipeline, after=("login",), follows=("registry", "base-model", "training-size")
+    ),
+    Check(name="identity", look=rights.identity, after=("workspace",), follows=("endpoint",)),
+    Check(name="github", look=github.variables, after=("settings",), limit_s=40.0),
+)  # fmt: skip
+"""In the order of the screen."""
+
+
+def examine(target: str, console: Console, *, only: Sequence[str] = (), checks: Sequence[Check] = CHECKS) -> Report:
+    """Look at a target.
+
+    Args:
+        target: of mlops.yaml.
+        console: for what a login has to say.
+        only: names of checks; what they need is looked at as well, and shown where it is not well.
+        checks: to choose from.
+
+    Raises:
+        UsageError: there is no such check.
+    """
+    names = [check.name for check in checks]
+    unknown = next((name for name in only if name not in names), None)
+    if unknown is not None:
+        raise UsageError(
+            f"there is no check '{unknown}'", hint=close_to(unknown, names) or f"there are {', '.join(names)}"
+        )
+    begin = time.monotonic()
+    found = run(needed(checks, only) if only else checks, Facts(target=target, console=console))
+    shown = [each for each in found if not only or each.check in only or each.mark is Mark.BAD]
+    return Report(target=target, findings=tuple(shown), seconds=time.monotonic() - begin)

@@ -1,0 +1,71 @@
+"""Who is logged in, and to what."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from mlops.azure import management
+from mlops.azure.errors import NotFoundError
+from mlops.azure.session import connect
+from mlops.doctor.facts import Facts, Workspace
+from mlops.doctor.findings import Finding, bad, doubtful, good
+
+SUBSCRIPTIONS_API, WORKSPACES_API = "2022-12-01", "2024-10-01"
+ML = "Microsoft.MachineLearningServices/workspaces"
+
+
+def login(facts: Facts) -> Finding:
+    """Log in as every command does; who that is, and until when."""
+    facts.session = connect(facts.settings, facts.console)
+    facts.caller = found = management.caller(facts.session)
+    kind = "the application" if found.application else "the person"
+    until = f"its token lasts until {found.expires:%H:%M} UTC and is renewed"
+    return good(f"{kind} '{found.name}' of the tenant '{found.tenant}'; {until}")
+
+
+def subscription(facts: Facts) -> Finding:
+    """The subscription: there, seen by this login, not switched off."""
+    id_ = management.subscription_id(facts.session)
+    try:
+        found = management.call(facts.session, "GET", id_, SUBSCRIPTIONS_API)
+    except NotFoundError as error:
+        hint = "check AZURE_SUBSCRIPTION_ID and AZURE_TENANT_ID; az account list shows what this login sees"
+        return bad(error.message, hint)
+    name, state = found.get("displayName", ""), str(found.get("state", "Enabled"))
+    said = f"'{name}' ({found.get('subscriptionId', id_.rpartition('/')[2])})"
+    if state.lower() not in ("enabled", "warned", "pastdue"):
+        return bad(f"{said} is '{state}'", "its owner can switch it on again, or set another AZURE_SUBSCRIPTION_ID")
+    if state.lower() != "enabled":
+        return doubtful(f"{said} is '{state}'", "its owner should look at its bills: Azure will switch it off")
+    return good(said)
+
+
+def workspace(facts: Facts) -> Finding:
+    """The workspace, and what it rests on."""
+    ml = facts.session.ml
+    group = f"{management.subscription_id(facts.session)}/resourceGroups/{ml.resource_group_name}"
+    id_ = f"{group}/providers/{ML}/{ml.workspace_name}"
+    found = management.get(facts.session, id_, WORKSPACES_API)
+    if found is None:
+        return bad(
+            f"there is no workspace '{ml.workspace_name}' in the resource group '{ml.resource_group_name}'",
+            f"mlops setup{facts.at} makes it; or check AZUREML_WORKSPACE_NAME and AZURE_RESOURCE_GROUP",
+        )
+    properties = found.get("properties") or {}
+    facts.workspace = Workspace(
+        id=id_,
+        name=str(found.get("name", ml.workspace_name)),
+        region=str(found.get("location", "")),
+        account=str(properties.get("storageAccount") or ""),
+        registry=str(properties.get("containerRegistry") or ""),
+    )
+    state = str(properties.get("provisioningState", "Succeeded"))
+    if state.lower() != "succeeded":
+        return bad(f"the workspace '{facts.workspace.name}' is '{state}'", f"mlops setup{facts.at} goes on with it")
+    return good(f"'{facts.workspace.name}' in '{ml.resource_group_name}', {facts.workspace.region}")
+
+
+def interactive() -> bool:
+    """Whether a browser may open for the login, which takes a person's time."""
+    return sys.stdin.isatty() and sys.stderr.isatty() and not os.environ.get("CI")

@@ -1,0 +1,61 @@
+"""What the checks share: each writes down what it found for those that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mlops.resources import Cluster, Deployment, Endpoint, ModelVersion, VmSize
+
+if TYPE_CHECKING:
+    from mlops.azure.management import Caller
+    from mlops.azure.session import Session
+    from mlops.console import Console
+    from mlops.settings import Settings
+
+
+@dataclass
+class Facts:
+    """One target as far as it is known; what a check needs, the checks before it have set.
+
+    Attributes:
+        offered: the sizes of the region; None where this login may not list them.
+        base: the registry's model; None where the hub's is used, or none was found.
+        endpoint: None where there is none.
+    """
+
+    target: str
+    console: Console
+    settings: Settings = field(init=False)
+    session: Session = field(init=False)
+    caller: Caller = field(init=False)
+    workspace: Workspace = field(init=False)
+    offered: Sequence[VmSize] | None = None
+    base: ModelVersion | None = None
+    cluster: Cluster = field(init=False)
+    training_size: VmSize | None = None
+    serving_size: VmSize | None = None
+    endpoint: Endpoint | None = None
+    standing: Sequence[Deployment] = ()
+
+    @property
+    def at(self) -> str:
+        """What a command that is told to people needs to mean this target."""
+        return "" if self.target == "local" else f" -t {self.target}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """The workspace, and the ARM ids of what it rests on."""
+
+    id: str
+    name: str
+    region: str
+    account: str
+    registry: str
+
+    @property
+    def group(self) -> str:
+        """ARM id of its resource group."""
+        return self.id.partition("/providers/")[0]

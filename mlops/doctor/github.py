@@ -1,0 +1,62 @@
+"""GitHub's variables: what the workflows of this target will find."""
+
+from __future__ import annotations
+
+import os
+
+from mlops import github_cli
+from mlops.azure.github import in_a_job
+from mlops.doctor.facts import Facts
+from mlops.doctor.findings import Finding, Mark, doubtful, good, skipped
+
+VARIABLES = (
+    "AZURE_CLIENT_ID",
+    "AZURE_TENANT_ID",
+    "AZURE_SUBSCRIPTION_ID",
+    "AZURE_RESOURCE_GROUP",
+    "AZUREML_WORKSPACE_NAME",
+    "AZURE_REGION",
+)
+COMPARED = ("AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", "AZUREML_WORKSPACE_NAME")
+"""Those that name a place; whom a job logs in as is its own."""
+
+
+def variables(facts: Facts) -> Finding | list[Finding]:
+    """The variables of the target's environment on GitHub, against those of this machine."""
+    if facts.settings.is_local:
+        return skipped("not looked at: the local workspace needs none")
+    if in_a_job():
+        return judged(facts, {name: os.environ.get(name, "") for name in VARIABLES}, "this job", {})
+    if not github_cli.installed():
+        return skipped("not looked at: the program 'gh' is not installed")
+    repository = github_cli.repository(facts.settings.root)
+    if repository is None:
+        return skipped("not looked at: this checkout is of no repository on GitHub")
+    found = github_cli.variables(repository, facts.target)
+    here = {name: os.environ.get(name, "") for name in COMPARED}
+    return judged(facts, found, f"the environment '{facts.target}' of {repository}", here)
+
+
+def judged(facts: Facts, found: dict[str, str], where: str, here: dict[str, str]) -> Finding | list[Finding]:
+    """What is said of the variables.
+
+    Args:
+        facts: of the target.
+        found: the variables, by name.
+        where: they were found, in words.
+        here: the same on this machine; an empty one is not compared.
+    """
+    missing = [name for name in VARIABLES if not found.get(name)]
+    if missing:
+        return doubtful(
+            f"{where} has no {', '.join(missing)}: its workflows will not log in",
+            f"mlops setup{facts.at} --github sets them",
+        )
+    others = [name for name, value in here.items() if value and value.lower() != found[name].lower()]
+    if others:
+        return Finding(
+            mark=Mark.DOUBTFUL, what=f"{where} means another place than this machine",
+            details=tuple(f"{name} is '{found[name]}' there, '{here[name]}' here" for name in others),
+            hint="what is right here says nothing of the workflows then",
+        )  # fmt: skip
+    return good(f"all {len(VARIABLES)} are set for {where}")

@@ -1,0 +1,97 @@
+"""What is trained, by what: the registry, the base model, the pipeline and its parameters."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mlops import catalogue, readiness, training
+from mlops.doctor.facts import Facts
+from mlops.doctor.findings import Finding, Mark, bad, doubtful, good, skipped
+from mlops.settings import Settings
+
+HUB = "https://huggingface.co"
+HUB_S = 8.0
+
+
+def registries(settings: Settings) -> list[str]:
+    """The registries that this target reads from."""
+    names = [readiness.REGISTRY] if settings.training.pipeline == "registry" else []
+    if settings.base_model.source == "registry":
+        names.append(settings.base_model.registry)
+    return list(dict.fromkeys(names))
+
+
+def registry(facts: Facts) -> Finding:
+    """The registries: found, and open to this login."""
+    names = registries(facts.settings)
+    for name in names:
+        facts.session.registry(name)
+    if not names:
+        return skipped("not looked at: the pipeline and the model come from elsewhere")
+    return good(f"{' and '.join(repr(name) for name in names)} can be reached")
+
+
+def base_model(facts: Facts) -> Finding:
+    """The model that is fine-tuned: there, and alive."""
+    choice = facts.settings.base_model
+    if choice.source == "huggingface":
+        return _of_hub(facts)
+    found = readiness.look_up_base_model(facts.session, facts.settings)
+    facts.base = found
+    if not facts.settings.is_local:  # whose registry has no other
+        catalogue.check_model(found)
+    return good(f"'{found.name}', version {found.version}, of the registry '{choice.registry}'")
+
+
+def _of_hub(facts: Facts) -> Finding:
+    """A model of the hub, which the pipeline fetches itself; from here it is only asked for."""
+    name = facts.settings.base_model.huggingface_id
+    if facts.settings.is_local:
+        return good(f"'{name}', for which a stand-in of a million parameters is trained here")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    plain, _, revision = name.partition("@")
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or HUB, token=False)
+    try:
+        found = hub.model_info(plain, revision=revision or None, timeout=HUB_S)
+    except GatedRepoError:
+        return bad(f"the hub gives '{name}' only to those who accepted its terms", "choose another base_model")
+    except RepositoryNotFoundError:
+        return bad(f"the hub has no public model '{name}'", "check base_model.huggingface_id in mlops.yaml")
+    except HfHubHTTPError as error:
+        if getattr(error.response, "status_code", 0) == 404:
+            return bad(f"the hub has no public model '{name}'", "check base_model.huggingface_id in mlops.yaml")
+        return _not_asked(name, error)
+    except Exception as error:  # whatever its HTTP client raises where there is no way to the hub
+        return _not_asked(name, error)
+    if found.gated:
+        return bad(f"the hub gives '{name}' only to those who accepted its terms", "choose another base_model")
+    return good(f"'{name}' of the hub, commit {(found.sha or 'unknown')[:8]}")
+
+
+def _not_asked(name: str, error: Exception) -> Finding:
+    said = str(error).strip().splitlines()
+    return doubtful(
+        f"'{name}' of the hub: this machine cannot ask for it: {said[0] if said else type(error).__name__}",
+        "the training's cluster fetches it itself, and may have another way out",
+    )
+
+
+def pipeline(facts: Facts) -> Finding | list[Finding]:
+    """The pipeline component: there, and taking each parameter that it will be given."""
+    settings = facts.settings
+    training.check_parameters(settings.training.parameters)
+    defaults = catalogue.model_defaults(facts.base.tags) if facts.base else {}
+    parameters = training.resolve_parameters(settings.training.parameters, defaults)
+    given = training.pipeline_inputs(
+        settings, {item.name: item.value for item in parameters}, base=facts.base, cluster=settings.compute.name,
+        gpus=facts.training_size.gpus if facts.training_size else 1, train=Path("train.jsonl"), test=Path("test.jsonl"),
+    )  # fmt: skip
+    taken = readiness.pipeline_takes(facts.session, settings)
+    problems = list(readiness.input_problems(taken, given))
+    label = training.component_label(settings)
+    if problems:
+        return [Finding(mark=Mark.BAD, what=each.message, hint=each.hint) for each in problems]
+    return good(f"{label} takes all {len(given)} inputs")
