@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -65,8 +66,12 @@ def variables(repository: str, environment: str) -> dict[str, str]:
         NotThereError: there is no such repository or environment.
         MlopsError: `gh` is missing or not logged in; GitHub refused or did not answer.
     """
-    found = _listed(f"repos/{repository}/actions/variables")
-    return found | _listed(f"{_environment(repository, environment)}/variables")
+    return _listed(f"repos/{repository}/actions/variables") | variables_of(repository, environment)
+
+
+def variables_of(repository: str, environment: str) -> dict[str, str]:
+    """The variables of an environment alone."""
+    return _listed(f"{_environment(repository, environment)}/variables")
 
 
 def subject(repository: str, environment: str) -> str:
@@ -110,10 +115,12 @@ def ensure_environment(repository: str, environment: str) -> bool:
     return False
 
 
-def set_variable(repository: str, environment: str, name: str, value: str) -> bool:
-    """Set a variable of an environment, and say whether that changed anything."""
+def set_variable(
+    repository: str, environment: str, name: str, value: str, *, known: Mapping[str, str] | None = None
+) -> bool:
+    """Set a variable of an environment, and say whether that changed anything; ``known`` are those that it has."""
     base = f"{_environment(repository, environment)}/variables"
-    now = _listed(base)
+    now = variables_of(repository, environment) if known is None else known
     if now.get(name) == value:
         return False
     if name in now:

@@ -68,6 +68,24 @@ def scale_down(session: Session, name: str, min_nodes: int = 0) -> None:
     converge(change, holds)
 
 
+def widen(session: Session, name: str, max_nodes: int) -> None:
+    """Let a cluster grow to so many nodes; all else about it stays."""
+
+    def change() -> None:
+        with translated(f"change the cluster '{name}'"):
+            cluster = session.ml.compute.get(name)
+            cluster.max_instances = max_nodes
+            if cluster.network_settings and not cluster.network_settings.subnet:
+                cluster.network_settings = None  # what the SDK makes of a public address, it cannot send back
+            finished(session.ml.compute.begin_create_or_update(cluster))
+
+    def holds() -> bool | None:
+        found = get(session, name)
+        return True if found is not None and found.max_nodes == max_nodes else None
+
+    converge(change, holds)
+
+
 def create(session: Session, wanted: Compute) -> Cluster:
     """Create a cluster in its tier; where Dedicated cannot be had, as LowPriority.
 

@@ -17,6 +17,7 @@ class Held:
     id: str
     name: str
     type: str
+    kind: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -69,7 +70,13 @@ def contents(session: Session, name: str) -> list[Held]:
     try:
         with translated(f"list what is in the resource group '{name}'"):
             return [
-                Held(id=str(item.id), name=str(item.name), type=str(item.type), tags=dict(item.tags or {}))
+                Held(
+                    id=str(item.id),
+                    name=str(item.name),
+                    type=str(item.type),
+                    kind=str(item.kind or ""),
+                    tags=dict(item.tags or {}),
+                )
                 for item in management.client(session, "resources").resources.list_by_resource_group(name)
             ]
     except NotFoundError:

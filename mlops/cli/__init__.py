@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("mlops.cli.doctor", "doctor", "Look at all that a training and a release need."),
     "payload": ("mlops.cli.payload", "payload", "Build and check scoring requests."),
     "cleanup": ("mlops.cli.cleanup", "cleanup", "Delete what is stale: old previews, idle and failed slots."),
+    "setup": ("mlops.cli.setup", "setup", "Make what the workflows need of a subscription."),
     "settings": ("mlops.cli.settings", "settings", "Check and show what mlops.yaml says."),
     "ui": ("mlops.cli.ui", "ui", "A page to look at: slots, releases, trainings, models, a chat."),
     "local": ("mlops.cli.local", "local", "The local workspace: start, stop, status, env, logs, reset."),

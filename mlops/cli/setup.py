@@ -1,0 +1,357 @@
+"""mlops setup."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlops.cli.options import Run, command, option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from mlops.azure.management import Caller
+    from mlops.azure.session import Session
+    from mlops.setup.look import Order
+    from mlops.setup.place import Place
+    from mlops.setup.plan import Part
+
+MARKS = {"exists": "✓", "make": "+", "change": "~", "wrong": "✕", "later": "…", "open": "!"}
+WORDS = {
+    "exists": "exists", "make": "make", "change": "change", "wrong": "in the way", "later": "look later",
+    "open": "for you",
+}  # fmt: skip
+
+
+@command(
+    example="""
+mlops setup -t staging --dry-run          # the plan, and nothing else
+mlops setup -t staging --github           # makes all of it and tells GitHub; asks before
+mlops setup -t staging --delete           # takes away what it has made
+"""
+)
+@option("--subscription", metavar="ID", help="Instead of AZURE_SUBSCRIPTION_ID.")
+@option("--group", metavar="NAME", help="Instead of AZURE_RESOURCE_GROUP.")
+@option("--workspace", metavar="NAME", help="Instead of AZUREML_WORKSPACE_NAME.")
+@option("--region", metavar="NAME", help="Instead of AZURE_REGION.")
+@option("--tenant", metavar="ID", help="Instead of AZURE_TENANT_ID; the login's by default.")
+@click.option(
+    "--environment", "environments", multiple=True, metavar="NAME",
+    help="GitHub environment whose jobs may log in; the target's name by default. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--subject", "subjects", multiple=True, metavar="ENV=SUBJECT",
+    help="Whom to trust for an environment, where GitHub cannot be asked. Repeatable.",
+)  # fmt: skip
+@option("--repository", metavar="OWNER/NAME", help="The one that this checkout was cloned from by default.")
+@click.option("--github", is_flag=True, help="Create the environments and set their variables with gh.")
+@click.option("--prompt-flow", is_flag=True, help="A hub, a project and the connection for Prompt flow too.")
+@click.option(
+    "--request-quota/--no-request-quota", "quota", default=None,
+    help="Ask for quota where it is short: again, or never; by default once.",
+)  # fmt: skip
+@click.option("--delete", is_flag=True, help="Delete what setup has made here, with all that is in it.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and end.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def setup(
+    run: Run,
+    environments: Sequence[str],
+    subjects: Sequence[str],
+    repository: str | None,
+    github: bool,
+    prompt_flow: bool,
+    quota: bool | None,
+    delete: bool,
+    dry_run: bool,
+    yes: bool,
+    **given: str | None,
+) -> None:
+    """Make what the workflows need of a subscription: workspace, cluster, identities, quota, GitHub's variables.
+
+    It looks at what is there, shows its plan, and asks. A second run changes nothing; one that was cut off goes on.
+    What somebody else made is used, never changed beyond what is missing, never deleted.
+
+    It needs somebody who may assign roles: Owner, or Contributor with User Access Administrator or Role Based Access
+    Control Administrator. The workflows never do.
+    """
+    from mlops.setup.subjects import given as passed
+
+    by_hand = passed(subjects)
+    session, place, caller = _enter(run, given)
+    if delete:
+        _delete(run, session, place, dry_run=dry_run, yes=yes)
+        return
+    run.console.say("this needs somebody who may assign roles: an Owner, or a Contributor who is a User Access")
+    run.console.say("Administrator or a Role Based Access Control Administrator")
+    named = list(environments or by_hand or ([] if run.settings.is_local else [run.target]))
+    order, repository = _order(run, place, named, by_hand, repository, prompt_flow=prompt_flow, quota=quota)
+    parts, group_exists = _plan(run, session, order)
+    shown = {"place": place, "login": caller, "dry_run": dry_run, "parts": [_plain(part) for part in parts]}
+    _refuse_or_ask(run, session, place, caller, parts, shown, group_exists=group_exists, dry_run=dry_run, yes=yes)
+    if dry_run:
+        return
+    _make(run, session, order, parts, shown, repository, github=github)
+
+
+def _enter(run: Run, given: dict[str, str | None]) -> tuple[Session, Place, Caller]:
+    """Log in, and say who that is and where."""
+    from mlops.azure import management
+    from mlops.azure.session import connect
+    from mlops.errors import UsageError
+    from mlops.setup.place import VARIABLES, place_of
+
+    if run.settings.is_local:
+        if any(given.values()):
+            option_names = ", ".join(f"--{name}" for name, value in given.items() if value)
+            raise UsageError(f"{option_names}: the local workspace has its place", hint="choose another --target")
+    else:
+        place = place_of(given, run.settings.root)
+        os.environ.update({VARIABLES[key]: str(getattr(place, key)) for key in VARIABLES if getattr(place, key)})
+    session = connect(run.settings, run.console)
+    place = place_of({}, run.settings.root)
+    caller = management.caller(session)
+    if not place.tenant:
+        place = dataclasses.replace(place, tenant=caller.tenant)
+    run.console.say(f"logged in as {caller.name}, tenant {caller.tenant or place.tenant}")
+    run.console.say(f"workspace {place.workspace} of group {place.group} in {place.region}")
+    run.console.say(f"subscription {place.subscription}")
+    return session, place, caller
+
+
+def _order(
+    run: Run,
+    place: Place,
+    environments: Sequence[str],
+    passed: dict[str, str],
+    repository: str | None,
+    *,
+    prompt_flow: bool,
+    quota: bool | None,
+) -> tuple[Order, str | None]:
+    from mlops import github_cli
+    from mlops.setup.look import Order
+    from mlops.setup.subjects import of_environments
+
+    found = repository or github_cli.repository(run.settings.root)
+    named = run.settings.deployment.identity
+    in_the_group = f"{place.group_id}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/".lower()
+    if named and named.lower().startswith(in_the_group):
+        named = named.rsplit("/", 1)[-1]
+    order = Order(
+        place=place,
+        settings=run.settings,
+        endpoint_identity=None if named is None or named.startswith("/") else named,
+        subjects=of_environments(found, environments, passed),
+        prompt_flow=prompt_flow,
+        quota=quota,
+    )
+    return order, found
+
+
+def _plan(run: Run, session: Session, order: Order) -> tuple[list[Part], bool]:
+    from mlops.setup.look import look
+    from mlops.setup.plan import plan
+
+    with run.console.step("Look at what is there") as step:
+        facts = look(session, order)
+        parts = plan(order, facts)
+        counts = {state: sum(part.state == state for part in parts) for state in MARKS}
+        step.note = ", ".join(f"{count} {WORDS[state]}" for state, count in counts.items() if count)
+    return parts, facts.group is not None
+
+
+def _refuse_or_ask(
+    run: Run,
+    session: Session,
+    place: Place,
+    caller: Caller,
+    parts: Sequence[Part],
+    shown: dict[str, Any],
+    *,
+    group_exists: bool,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Show the plan; end where it cannot or must not be carried out.
+
+    Raises:
+        PreconditionError: something is in the way, or the login may not do it.
+        UsageError: there is nobody to ask.
+    """
+    from mlops.errors import MlopsError, PreconditionError
+    from mlops.setup import rights
+    from mlops.setup.plan import nothing_to_do, wrong
+
+    refusal: MlopsError | None = None
+    if wrong(parts):
+        first, *others = wrong(parts)
+        refusal = PreconditionError(
+            f"the {first.title} is in the way: {first.note}",
+            details=[f"{part.title}: {part.note}" for part in others],
+            hint="nothing was made; choose another name or value in mlops.yaml or the environment, or put it right",
+        )
+    else:
+        try:
+            rights.check(session, caller, place, parts, group_exists=group_exists)
+        except PreconditionError as error:
+            refusal = error
+    if dry_run:
+        run.console.result(shown, table(parts), summary=f"### Setup (dry run)\n\n{_markdown(parts)}")
+        if refusal is not None:
+            dataclasses.replace(run.console, as_json=False).failure(refusal)  # stdout has its document already
+            raise click.exceptions.Exit(refusal.exit_code)
+        return
+    run.console.err.print(table(parts))
+    if refusal is not None:
+        raise refusal
+    if not nothing_to_do(parts):
+        count = sum(part.to_do for part in parts)
+        _confirm(f"Make or change {count} things?", yes=yes)
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    from mlops.errors import UsageError
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("there is nobody to ask here; nothing was made", hint="--yes goes on without asking")
+    if not click.confirm(question, err=True):
+        raise click.Abort
+
+
+def _make(
+    run: Run,
+    session: Session,
+    order: Order,
+    parts: Sequence[Part],
+    shown: dict[str, Any],
+    repository: str | None,
+    *,
+    github: bool,
+) -> None:
+    from mlops.azure import identities
+    from mlops.errors import MlopsError
+    from mlops.setup import doing, handover
+    from mlops.setup.plan import nothing_to_do
+
+    done = doing.carry_out(session, order, parts)
+    error = doing.failure(done)
+    notes = [f"{part.title}: {part.note}" for part in parts if part.state == "open"] + done.notes
+    environments = [subject.environment for subject in order.subjects]
+    lines: list[str] = []
+    changed: list[str] = []
+    values: dict[str, str] = {}
+    identity = order.github_identity and identities.get(session, order.github_identity, order.place.group)
+    if identity:
+        values = handover.variables(order.place, identity.client_id)
+        lines = handover.commands(repository, environments, values)
+        if github:
+            try:
+                changed = _tell_github(run, repository, environments, values)
+                lines = []
+            except MlopsError as refusal:
+                error = error or refusal
+    said = "nothing to do: all of it is there" if nothing_to_do(parts) and not changed else f"made: {len(done.made)}"
+    data = {
+        **shown,
+        "made": done.made,
+        "for_you": notes,
+        "variables": values,
+        "told_github": changed,
+        "commands": lines,
+    }
+    run.console.result(data, _closing(said, notes, lines), summary=f"### Setup\n\n{said}\n\n{_markdown(parts)}")
+    if error is not None:
+        dataclasses.replace(run.console, as_json=False).failure(error)
+        raise click.exceptions.Exit(error.exit_code)
+
+
+def _tell_github(run: Run, repository: str | None, environments: Sequence[str], values: dict[str, str]) -> list[str]:
+    from mlops.errors import PreconditionError
+    from mlops.setup import handover
+
+    if repository is None:
+        hint = "pass --repository OWNER/NAME, or run the lines above by hand"
+        raise PreconditionError("this checkout was not cloned from GitHub: no repository is known", hint=hint)
+    return handover.hand_over(run.console, repository, environments, values)
+
+
+def _closing(said: str, notes: Sequence[str], lines: Sequence[str]) -> str:
+    blocks = [said]
+    if notes:
+        blocks.append("\n".join(["left for you:", *(f"  ! {note}" for note in notes)]))
+    if lines:
+        blocks.append("\n".join(["tell GitHub (mlops setup --github does it):", *(f"  {line}" for line in lines)]))
+    return "\n\n".join(blocks)
+
+
+def _plain(part: Part) -> dict[str, str]:
+    return {"what": part.what, "name": part.name, "state": part.state, "note": part.note}
+
+
+def _markdown(parts: Sequence[Part]) -> str:
+    from mlops.console import markdown_table
+
+    return markdown_table(
+        ["", "what", "name", "note"], [[WORDS[part.state], part.what, part.name, part.note] for part in parts]
+    )
+
+
+def table(parts: Sequence[Part]) -> Table:
+    """One line per part; a long name or note is folded within its column."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, show_header=False)
+    shown.add_column(no_wrap=True)
+    shown.add_column(no_wrap=True)
+    shown.add_column(overflow="fold")
+    styles = {"exists": "dim", "wrong": "red", "open": "yellow", "make": "green", "change": "green"}
+    for part in parts:
+        text = Text(part.name, "bold" if part.to_do else "")
+        if part.note:
+            text.append(f"{'  ' if part.name else ''}{part.note}", "dim" if part.state == "exists" else "")
+        state = Text(f"{MARKS[part.state]} {WORDS[part.state]}", styles.get(part.state, ""))
+        shown.add_row(state, part.what, text)
+    return shown
+
+
+def _delete(run: Run, session: Session, place: Place, *, dry_run: bool, yes: bool) -> None:
+    from mlops.setup import removal
+
+    with run.console.step("Look at what setup has made"):
+        found = removal.look(session, place)
+    going = removal.sentences(found)
+    shown = {"place": place, "dry_run": dry_run, "delete": going, "lost": found.lost, "left": found.left}
+    text = _listed([("goes:", going), ("lost with it:", found.lost), ("stays:", found.left)])
+    if not going or dry_run:
+        run.console.result(shown, text or f"there is nothing of setup's in the group {place.group}")
+        return
+    run.console.err.print(text)
+    if not yes:
+        _type_the_name(place.group)
+    group_gone = removal.carry_out(session, found)
+    said = f"deleted: {len(going)}"
+    if any(line.startswith("key vault ") for line in going):
+        said += "\nthe key vault keeps its name and its secrets for 90 days; the next setup recovers it"
+    run.console.result({**shown, "group_deleted": group_gone}, said, summary=f"### Setup, deleted\n\n{text}")
+
+
+def _type_the_name(group: str) -> None:
+    from mlops.errors import UsageError
+
+    if not sys.stdin.isatty():
+        raise UsageError("there is nobody to ask here; nothing was deleted", hint="--yes goes on without asking")
+    typed = click.prompt(f"This cannot be undone. Type the group's name ({group}) to go on", err=True)
+    if typed.strip() != group:
+        raise UsageError(f"'{typed}' is not '{group}': nothing was deleted")
+
+
+def _listed(blocks: Sequence[tuple[str, Sequence[str]]]) -> str:
+    return "\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in blocks if lines)

@@ -1,0 +1,207 @@
+"""Takes away what setup has made: what bears its tag, in an order that works, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from mlops.azure import computes, endpoints, groups, identities, management, models, roles, workspaces
+from mlops.azure.errors import NotFoundError
+from mlops.azure.groups import Held
+from mlops.azure.session import Session
+from mlops.resources import made_here
+from mlops.setup.place import Place
+from mlops.setup.wanted import ML, VERSIONS
+
+ALERTS = "microsoft.alertsmanagement/smartdetectoralertrules"
+ORDER = (
+    "microsoft.managedidentity/userassignedidentities",
+    "project",
+    "hub",
+    "default",
+    ALERTS,
+    "microsoft.insights/components",
+    "microsoft.operationalinsights/workspaces",
+    "microsoft.containerregistry/registries",
+    "microsoft.storage/storageaccounts",
+    "microsoft.keyvault/vaults",
+)
+"""Kinds of resources, and of workspaces: who uses another goes before it."""
+WHAT = {
+    "microsoft.managedidentity/userassignedidentities": "identity",
+    "default": "workspace",
+    ALERTS: "alert rule",
+    "microsoft.insights/components": "application insights",
+    "microsoft.operationalinsights/workspaces": "log analytics",
+    "microsoft.containerregistry/registries": "container registry",
+    "microsoft.storage/storageaccounts": "storage account",
+    "microsoft.keyvault/vaults": "key vault",
+}
+SETTLES_S = 30.0
+"""How long a group's list may still show what was deleted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """What would go, what is lost with it, and what stays."""
+
+    place: Place
+    doomed: Sequence[Held]
+    lost: Sequence[str] = ()
+    """What is in it that people may miss."""
+    left: Sequence[str] = ()
+    """What stays, and why."""
+    assignments: Sequence[str] = field(default=())
+    """Ids of the role assignments of the identities that go."""
+    group_is_ours: bool = False
+    group_exists: bool = False
+
+    @property
+    def group_goes(self) -> bool:
+        """Whether the group is deleted with the last that is in it."""
+        return self.group_is_ours and not self.left
+
+
+def look(session: Session, place: Place) -> Removal:
+    """Look at the group for what bears the tag."""
+    group = groups.get(session, place.group)
+    if group is None:
+        return Removal(place=place, doomed=())
+    held = groups.contents(session, place.group)
+    needed = _needed_by_others(session, held)
+    tagged = [item for item in held if made_here(item.tags)]
+    belonging = [item for item in held if not made_here(item.tags) and _belongs(item, tagged)]
+    kept = [item for item in tagged if item.id.lower() in needed or _rank(item) is None]
+    doomed = sorted(
+        (item for item in [*tagged, *belonging] if item not in kept), key=lambda item: (_rank(item) or 0, item.name)
+    )
+    left = [f"{_what(item)} {item.name}: setup did not make it" for item in held if item not in [*tagged, *belonging]]
+    left += [f"{_what(item)} {item.name}: something that setup did not make uses it" for item in kept]
+    if not made_here(group.tags):
+        left.append(f"resource group {group.name}: setup did not make it")
+    goes = {item.id.lower() for item in doomed}
+    ours = place.id_of(ML, place.workspace).lower() in goes
+    return Removal(
+        place=place,
+        doomed=doomed,
+        lost=_lost(session, place) if ours else (),
+        left=left,
+        assignments=_assignments(session, place, doomed),
+        group_is_ours=made_here(group.tags),
+        group_exists=True,
+    )
+
+
+def carry_out(session: Session, removal: Removal) -> bool:
+    """Delete it; a repeated call goes on. Says whether the group is gone too."""
+    place, console = removal.place, session.console
+    if removal.assignments:
+        with console.step(f"Take {len(removal.assignments)} roles away"):
+            for each in removal.assignments:
+                roles.take(session, each)
+    for item in removal.doomed:
+        with console.step(f"Delete the {_what(item)} {item.name}"):
+            _delete(session, place, item)
+    if not removal.group_goes:
+        return False
+    left = _still_there(session, place)
+    if left:  # somebody has made it meanwhile
+        console.warn(f"the group '{place.group}' stays: it holds {', '.join(item.name for item in left)}")
+        return False
+    with console.step(f"Delete the resource group {place.group}"):
+        groups.delete(session, place.group)
+    return True
+
+
+def _delete(session: Session, place: Place, item: Held) -> None:
+    kind = _kind(item)
+    if kind == "default" and item.name.lower() == place.workspace.lower():
+        for endpoint in endpoints.listed(session):
+            endpoints.delete(session, endpoint.name)
+    if kind in ("default", "hub", "project"):
+        workspaces.delete(session, item.name)
+    elif kind.startswith("microsoft.managedidentity"):
+        identities.delete(session, item.name, place.group)
+    else:
+        version = next(version for name, version in VERSIONS.items() if name.lower() == kind)
+        management.delete(session, item.id, version)
+
+
+def _lost(session: Session, place: Place) -> list[str]:
+    """What is in the workspace: endpoints with their traffic, clusters, models."""
+    lines = []
+    try:
+        for each in endpoints.listed(session):
+            live = ", ".join(f"{slot} {each.traffic[slot]} %" for slot in each.live)
+            lines.append(f"endpoint {each.name}{f', which has traffic: {live}' if live else ', without traffic'}")
+        lines += [f"cluster {cluster.name} ({cluster.size})" for cluster in computes.listed(session)]
+        name = session.settings.model.name
+        count = len(models.versions(session, name, archived=True))
+        lines += [f"{count} version{'s' if count > 1 else ''} of the model {name}"] if count else []
+    except NotFoundError:
+        return lines  # it is being deleted already
+    lines.append(f"every job, model and datastore of the workspace {place.workspace}")
+    return lines
+
+
+def _assignments(session: Session, place: Place, doomed: Iterable[Held]) -> list[str]:
+    found = []
+    for item in doomed:
+        if _kind(item).startswith("microsoft.managedidentity"):
+            identity = identities.get(session, item.name, place.group)
+            if identity is not None:
+                held = roles.of(session, identity.principal_id, place.group_id)
+                inside = place.group_id.lower()
+                found += [each.id for each in held if f"{each.scope.lower()}/".startswith(f"{inside}/")]
+    return found
+
+
+def _needed_by_others(session: Session, held: Iterable[Held]) -> set[str]:
+    """Ids of what a workspace uses that setup did not make."""
+    needed: set[str] = set()
+    for item in held:
+        if item.type.lower() == ML.lower() and not made_here(item.tags):
+            properties = (management.get(session, item.id, VERSIONS[ML]) or {}).get("properties") or {}
+            names = ("storageAccount", "keyVault", "applicationInsights", "containerRegistry", "hubResourceId")
+            needed |= {str(properties[name]).lower() for name in names if properties.get(name)}
+    return needed
+
+
+def _belongs(item: Held, tagged: Iterable[Held]) -> bool:
+    """Whether Azure made it by itself with an application insights of ours."""
+    if item.type.lower() != ALERTS:
+        return False
+    return any(
+        each.type.lower() == "microsoft.insights/components" and item.name.lower().endswith(f"- {each.name.lower()}")
+        for each in tagged
+    )
+
+
+def _still_there(session: Session, place: Place) -> list[Held]:
+    end = time.monotonic() + SETTLES_S
+    while True:
+        found = groups.contents(session, place.group)
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(1.0)
+
+
+def _kind(item: Held) -> str:
+    return (item.kind or "default").lower() if item.type.lower() == ML.lower() else item.type.lower()
+
+
+def _rank(item: Held) -> int | None:
+    kind = _kind(item)
+    return ORDER.index(kind) if kind in ORDER else None
+
+
+def _what(item: Held) -> str:
+    kind = _kind(item)
+    return WHAT.get(kind, kind)
+
+
+def sentences(removal: Removal) -> list[str]:
+    """What goes, for people."""
+    lines = [f"{_what(item)} {item.name}" for item in removal.doomed]
+    return [*lines, *([f"resource group {removal.place.group}"] if removal.group_goes else [])]
