@@ -16,10 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from mlops.local import api, hosts, own_routes
-from mlops.local.arm import subscriptions
-from mlops.local.arm.app import ControlPlane, respond
-from mlops.local.arm.errors import ArmError
-from mlops.local.arm.resources import Answer
+from mlops.local.arm.app import ControlPlane
 from mlops.local.blob_errors import BlobError
 from mlops.local.blob_service import BlobService
 from mlops.local.faults import CODES, Faults, Rule, die
@@ -157,20 +154,8 @@ class App:
             if path == "/metadata/endpoints":
                 return JSONResponse(_cloud(request))
             claims = self.identity.check(request.headers.get("authorization"), MANAGEMENT)
-            around = self._around(request, path)
-            if around is not None:
-                return around
-            return await self.control.answer(request, caller=claims["appid"])
+            return await self.control.answer(request, caller=claims["appid"], oid=claims["oid"])
         return await self._data(request, path)
-
-    def _around(self, request: Request, path: str) -> Response | None:
-        """Subscription, resource group and storage account."""
-        key = self.blob_service.blobs.account_key
-        try:
-            found = subscriptions.answer(self.workspace.config, request.method, path, account_key=key)
-        except ArmError as error:
-            found = Answer(error.status, error.body(self.workspace.config.region), {"x-ms-response-type": "error"})
-        return None if found is None else respond(found, request.method)
 
     async def _data(self, request: Request, path: str) -> Response:
         """The regional data plane and ml.azure.com."""

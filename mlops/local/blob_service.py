@@ -9,7 +9,8 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlops.local import blob_reads, blob_writes, sas
+from mlops.local import blob_reads, blob_roles, blob_writes, sas
+from mlops.local.arm.access import Access
 from mlops.local.blob_call import BlobCall, standard_headers
 from mlops.local.blob_errors import BlobError
 from mlops.local.blobs import Blobs
@@ -52,9 +53,10 @@ OPERATIONS: dict[tuple[str, str, str], tuple[Operation, str]] = {
 class BlobService:
     """Answers for the account's blob host."""
 
-    def __init__(self, blobs: Blobs, identity: Identity) -> None:
+    def __init__(self, blobs: Blobs, identity: Identity, access: Access) -> None:
         self.blobs = blobs
         self._identity = identity
+        self._access = access
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
@@ -81,8 +83,11 @@ class BlobService:
         if "snapshot" in query or "versionid" in query:
             raise BlobError("UnsupportedQueryParameter", "Snapshots and versions are not kept here.")
         needed = operation[1] if operation else "r"
-        access = sas.Access(account=self.blobs.account, container=container, name=name, permissions=needed)
+        account = request.headers.get("host", "").partition(".")[0].lower()
+        access = sas.Access(account=account, container=container, name=name, permissions=needed)
         permissions = self._authenticate(request, pairs, access)
+        if "claims" in request.scope and operation is not None:
+            self._authorize(request, level, comp, access)
         if operation is None:
             known = any(key[1:] == (level, comp) for key in OPERATIONS)
             raise BlobError("UnsupportedHttpVerb" if known else "UnsupportedQueryParameter")
@@ -117,6 +122,16 @@ class BlobService:
         own = f"https://{access.account}.blob.core.windows.net"
         request.scope["claims"] = self._identity.check(authorization, (*STORAGE, own))
         return ""
+
+    def _authorize(self, request: Request, level: str, comp: str, access: sas.Access) -> None:
+        """A token opens what its owner has a role for, and nothing else."""
+        action, data = blob_roles.needed(request.method, level, comp)
+        scope = self.blobs.resource_id
+        if access.container:
+            scope += f"/blobServices/default/containers/{access.container}"
+        if not self._access.allows(request.scope["claims"]["oid"], action, scope, data=data):
+            message = "This request is not authorized to perform this operation using this permission."
+            raise BlobError("AuthorizationPermissionMismatch", message, status=403)
 
     def _error(self, request: Request, error: BlobError) -> Response:
         headers = standard_headers(request) | {"x-ms-error-code": error.code}

@@ -213,11 +213,12 @@ def _source(call: BlobCall) -> Blob:
     """The blob that the copy source names; this account only, and readable by who asks."""
     parts = urlsplit(call.header("x-ms-copy-source") or "")
     container, _, name = unquote(parts.path.lstrip("/")).partition("/")
-    if parts.hostname != f"{call.blobs.account}.blob.core.windows.net" or not name:
+    account, _, suffix = (parts.hostname or "").partition(".")
+    if account not in call.blobs.accounts or suffix != "blob.core.windows.net" or not name:
         raise BlobError("CannotVerifyCopySource")
     query = dict(parse_qsl(parts.query))
     if "sig" in query:
-        access = sas.Access(account=call.blobs.account, container=container, name=name, permissions="r")
+        access = sas.Access(account=account, container=container, name=name, permissions="r")
         try:
             sas.check_sas(query, access, key=call.blobs.account_key)
         except sas.Forbidden as refused:

@@ -62,7 +62,7 @@ class Blobs:
     """The containers and blobs of the workspace's storage account. Methods may be called from any thread."""
 
     def __init__(self, layout: Layout, config: Config, store: Store, account_key: str) -> None:
-        self.account = config.account
+        self._config = config
         self.account_key = account_key
         self._root = layout.blobs
         self._store = store
@@ -70,11 +70,49 @@ class Blobs:
         with store.transaction() as connection:
             connection.execute(SCHEMA)
         self.leases = Leases(store)
-        self.staging = self._root / self.account / ".staging"
+        self._folder = self._root / config.account
+        self.staging = self._folder / ".staging"
         self.staging.mkdir(parents=True, exist_ok=True)
         for container in (config.container, "azureml"):
-            (self._root / self.account / container).mkdir(parents=True, exist_ok=True)
+            (self._folder / container).mkdir(parents=True, exist_ok=True)
         self._forget_staged()
+
+    @property
+    def account(self) -> str:
+        """The account's name, as clients are shown it."""
+        return self._config.storage
+
+    @property
+    def accounts(self) -> list[str]:
+        """Every name under which these blobs are served."""
+        return self._config.accounts
+
+    @property
+    def resource_id(self) -> str:
+        """The account's ARM id."""
+        return self._config.storage_id
+
+    # -- accounts --------------------------------------------------------------------------------------------------
+
+    def serve_account(self, name: str) -> None:
+        """Serve the blobs under this name too, from now on in first place."""
+        accounts = self._config.accounts
+        if name in accounts:
+            accounts.remove(name)
+        accounts.append(name)
+        for container in (self._config.container, "azureml"):
+            (self._folder / container).mkdir(parents=True, exist_ok=True)
+
+    def forget_account(self, name: str) -> None:
+        """An account is deleted with its blobs; those of the registry, which is not the subscription's, stay."""
+        if name != self.account:
+            return
+        kept = {"azureml-registry", ".staging"}
+        for folder in [item for item in self._folder.iterdir() if item.is_dir() and item.name not in kept]:
+            with contextlib.suppress(BlobError):
+                self.delete_container(folder.name)
+        if name != self._config.account:
+            self._config.accounts.remove(name)
 
     # -- names -----------------------------------------------------------------------------------------------------
 
@@ -82,11 +120,11 @@ class Blobs:
         """A container's folder; it need not exist."""
         if not CONTAINER.match(container):
             raise BlobError("InvalidResourceName", f"'{container}' is no name for a container.")
-        return self._root / self.account / container
+        return self._folder / container
 
     def path(self, account: str, container: str, name: str) -> Path:
         """The file (or, for a prefix, the folder) behind a name, which cannot lead out of the container."""
-        if account != self.account:
+        if account not in self._config.accounts:
             raise BlobError("ResourceNotFound", f"There is no account '{account}' here.")
         segments = name.rstrip("/").split("/")
         bad = len(name) > 1024 or any(segment in ("", ".", "..") for segment in segments)
@@ -147,7 +185,7 @@ class Blobs:
 
     def containers(self) -> list[str]:
         """Their names."""
-        folder = self._root / self.account
+        folder = self._folder
         return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and CONTAINER.match(entry.name))
 
     # -- reading ---------------------------------------------------------------------------------------------------

@@ -21,11 +21,27 @@ class Config:
     region: str = "eastus"
     tenant: str = "00000000-0000-0000-0000-00000000000a"
     account: str = "mlopslocal"
+    """The storage account of a workspace that stands from the beginning, and the folder of all blobs."""
+    accounts: list[str] = field(default_factory=lambda: ["mlopslocal"])
+    """Names under which the blobs are served; the last is the one that the workspace was made with."""
     registry: str = "azureml"
     endpoint_operation_s: float = field(default_factory=lambda: _seconds("ENDPOINT_S", 0.3))
     deployment_operation_s: float = field(default_factory=lambda: _seconds("DEPLOYMENT_S", 0.3))
     compute_operation_s: float = field(default_factory=lambda: _seconds("COMPUTE_S", 0.3))
     delete_operation_s: float = field(default_factory=lambda: _seconds("DELETE_S", 0.2))
+    resource_operation_s: float = field(default_factory=lambda: _seconds("RESOURCE_S", 0.2))
+    """How long a storage account, a vault, a registration of a provider takes."""
+    federated_write_s: float = field(default_factory=lambda: _seconds("FEDERATED_S", 0.02))
+    """How long a write of a federated credential takes; another of the same identity is refused meanwhile."""
+    principal_s: float = field(default_factory=lambda: _seconds("PRINCIPAL_S", 0.0))
+    """How long the directory does not know a new identity yet (Entra's replication)."""
+    quota_operation_s: float = field(default_factory=lambda: _seconds("QUOTA_S", 0.2))
+    quota_grant: int = field(default_factory=lambda: int(_seconds("QUOTA_GRANT", 0)))
+    """Up to how many vCPUs of a family a request for quota is granted; beyond it Azure's support must be asked."""
+    roles: str = field(
+        default_factory=lambda: os.environ.get("MLOPS_LOCAL_ROLES", "Owner,Storage Blob Data Contributor")
+    )
+    """The roles on the subscription that the login of ``mlops local env`` begins with."""
     latency_s: float = field(default_factory=lambda: _seconds("LATENCY_S", 0.0))
     retry_after_s: float = field(default_factory=lambda: _seconds("RETRY_AFTER_S", 1))
     token_s: float = field(default_factory=lambda: _seconds("TOKEN_S", 3600))
@@ -34,6 +50,16 @@ class Config:
     """How long what GitHub says of a job may be shown to Azure."""
     job_s: float = field(default_factory=lambda: _seconds("JOB_S", 6 * 3600))
     """How long a job on GitHub may go on asking."""
+
+    @property
+    def storage(self) -> str:
+        """The storage account that clients are shown."""
+        return self.accounts[-1]
+
+    @property
+    def storage_id(self) -> str:
+        """Its ARM id."""
+        return f"{self.group_id}/providers/Microsoft.Storage/storageAccounts/{self.storage}"
 
     @property
     def container(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlops.local.layout import Layout
 from mlops.local.private_files import read_json, write_private_json
+from mlops.local.store import Document
 
 AUDIENCE = "api://AzureADTokenExchange"
 DOCUMENTATION = "https://learn.microsoft.com/entra/workload-id/workload-identity-federation"
@@ -58,22 +59,33 @@ class FederatedCredentials:
 
     def check(self, claims: dict[str, Any]) -> None:
         """Look for the credential that matches an assertion; raises :class:`NoMatch`."""
-        issuer, subject, audience = (str(claims.get(name, "")) for name in ("iss", "sub", "aud"))
-        known = [entry for entry in self._known if entry.issuer == issuer]
-        what = f"Check your federated identity credential Subject, Audience and Issuer. {DOCUMENTATION}"
-        if self._known and not known:
-            raise _no(700211, "issuer", issuer, what)
-        here = [entry for entry in known if entry.subject == subject]
-        if here and all(entry.audience != audience for entry in here):
-            raise _no(700212, "audience", audience, what)
-        if not here and any(entry.subject.lower() == subject.lower() for entry in known):
-            other = "The subject matches with case-insensitive comparison, but not with case-sensitive comparison."
-            raise _no(7002138, "subject", subject, f"{other} {what}")
-        if not here:
-            raise _no(700213, "subject", subject, what)
+        match(self._known, claims)
 
     def _save(self) -> None:
         write_private_json(self._path, {"credentials": self.shown()})
+
+
+def of_documents(documents: list[Document]) -> list[FederatedCredential]:
+    """The credentials that a managed identity's documents hold."""
+    found = [body["properties"] for body in documents]
+    return [FederatedCredential(item["issuer"], item["subject"], item["audiences"][0]) for item in found]
+
+
+def match(credentials: list[FederatedCredential], claims: dict[str, Any]) -> None:
+    """Look for the credential that matches an assertion; raises :class:`NoMatch`."""
+    issuer, subject, audience = (str(claims.get(name, "")) for name in ("iss", "sub", "aud"))
+    known = [entry for entry in credentials if entry.issuer == issuer]
+    what = f"Check your federated identity credential Subject, Audience and Issuer. {DOCUMENTATION}"
+    if credentials and not known:
+        raise _no(700211, "issuer", issuer, what)
+    here = [entry for entry in known if entry.subject == subject]
+    if here and all(entry.audience != audience for entry in here):
+        raise _no(700212, "audience", audience, what)
+    if not here and any(entry.subject.lower() == subject.lower() for entry in known):
+        other = "The subject matches with case-insensitive comparison, but not with case-sensitive comparison."
+        raise _no(7002138, "subject", subject, f"{other} {what}")
+    if not here:
+        raise _no(700213, "subject", subject, what)
 
 
 def _no(code: int, claim: str, value: str, what: str) -> NoMatch:

@@ -51,7 +51,7 @@ def service(host: str, config: Config) -> Service | None:
         return Service.CONTROL
     if host == "ml.azure.com" or host.endswith(".api.azureml.ms"):
         return Service.DATA
-    if host == f"{config.account}{BLOB_SUFFIX}":
+    if host.endswith(BLOB_SUFFIX) and host.removesuffix(BLOB_SUFFIX) in config.accounts:
         return Service.BLOBS
     if host.endswith(SCORING_SUFFIX):
         return Service.SCORING

@@ -10,6 +10,7 @@ import base64
 import hmac
 import time
 import uuid
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
@@ -18,12 +19,15 @@ import jwt
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mlops.local import hosts
+from mlops.local.arm.principals import Principals
 from mlops.local.config import Config
 from mlops.local.credentials import Credentials
-from mlops.local.federation import FederatedCredentials, NoMatch
+from mlops.local.federation import FederatedCredentials, NoMatch, match, of_documents
 from mlops.local.github import ISSUER, GitHub
 from mlops.local.keys import public_jwk, public_pem, signing_key
 from mlops.local.layout import Layout
+from mlops.local.store import Document
 
 LOGIN = "https://login.microsoftonline.com"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -54,12 +58,25 @@ class GrantRefused(Exception):
         self.code = code
 
 
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """Somebody for whom tokens are issued."""
+
+    client_id: str
+    object_id: str
+    resource_id: str | None = None
+    """ARM id of a managed identity."""
+
+
 class Identity:
     """Issues and checks the tokens of one workspace."""
 
-    def __init__(self, layout: Layout, config: Config, credentials: Credentials) -> None:
+    def __init__(
+        self, layout: Layout, config: Config, credentials: Credentials, principals: Principals | None = None
+    ) -> None:
         self._config = config
         self._credentials = credentials
+        self._principals = principals
         self.tenant = credentials.tenant
         self._key = signing_key(layout, "token.key")
         self.github = GitHub(layout, config)
@@ -68,33 +85,36 @@ class Identity:
         self._key_id = uuid.uuid5(uuid.NAMESPACE_URL, public_pem(self._key)).hex
         self._checked: dict[str, dict[str, Any]] = {}
         self._audiences = {
-            *MANAGEMENT, *MACHINE_LEARNING, *STORAGE, f"https://{config.account}.blob.core.windows.net",
+            *MANAGEMENT, *MACHINE_LEARNING, *STORAGE,
             "https://graph.microsoft.com", "https://vault.azure.net", "https://containerregistry.azure.net",
         }  # fmt: skip
 
     # -- tokens ----------------------------------------------------------------------------------------------------
 
-    def issue(self, audience: str, *, lifetime_s: float | None = None) -> str:
-        """A signed access token for the workspace's client."""
+    def issue(self, audience: str, *, lifetime_s: float | None = None, principal: Principal | None = None) -> str:
+        """A signed access token for the workspace's client, or for another principal."""
         begin = int(time.time())
         lifetime = self._config.token_s if lifetime_s is None else lifetime_s
         credentials = self._credentials
+        who = principal or Principal(client_id=credentials.client_id, object_id=credentials.object_id)
         claims = {
             "aud": audience,
             "iss": f"https://sts.windows.net/{credentials.tenant}/",
             "iat": begin,
             "nbf": begin - 5,
             "exp": begin + int(lifetime),
-            "appid": credentials.client_id,
+            "appid": who.client_id,
             "appidacr": "1",
             "idp": f"https://sts.windows.net/{credentials.tenant}/",
             "idtyp": "app",
-            "oid": credentials.object_id,
-            "sub": credentials.object_id,
+            "oid": who.object_id,
+            "sub": who.object_id,
             "tid": credentials.tenant,
             "uti": uuid.uuid4().hex[:22],
             "ver": "1.0",
         }
+        if who.resource_id:
+            claims["xms_mirid"] = who.resource_id
         return jwt.encode(claims, self._key, algorithm="RS256", headers={"kid": self._key_id, "x5t": self._key_id})
 
     def check(self, authorization: str | None, audiences: tuple[str, ...]) -> dict[str, Any]:
@@ -192,9 +212,8 @@ class Identity:
         if form.get("grant_type") != "client_credentials":
             message = f"The grant type '{form.get('grant_type', '')}' is not supported here; use client_credentials."
             raise GrantRefused(400, "unsupported_grant_type", 70003, message)
-        self._check_client({**_basic(request.headers.get("authorization")), **form})
-        audience = self._audience(form)
-        token = self.issue(audience)
+        principal = self._check_client({**_basic(request.headers.get("authorization")), **form})
+        token = self.issue(self._audience(form), principal=principal)
         whole = self._config.token_s
         lifetime = max(int(whole - min(2, whole / 2)), 1)  # Azure, too, says a little less: what is under way arrives
         return JSONResponse(
@@ -202,21 +221,31 @@ class Identity:
             headers={"Cache-Control": "no-store"},
         )
 
-    def _check_client(self, form: dict[str, str]) -> None:
+    def _check_client(self, form: dict[str, str]) -> Principal | None:
+        """Who signs in: the workspace's own client (None), or a managed identity, by a statement of GitHub's alone."""
         credentials = self._credentials
-        if form.get("client_id", "").lower() != credentials.client_id:
+        client = form.get("client_id", "").lower()
+        identity = self._principals.identity(client) if self._principals and client != credentials.client_id else None
+        if client != credentials.client_id and identity is None:
             message = f"Application with identifier '{form.get('client_id', '')}' was not found in the directory."
             raise GrantRefused(400, "unauthorized_client", 700016, message)
         if "client_secret" in form:
-            if not hmac.compare_digest(form["client_secret"].encode(), credentials.client_secret.encode()):
+            known = hmac.compare_digest(form["client_secret"].encode(), credentials.client_secret.encode())
+            if identity is not None or not known:
                 raise GrantRefused(401, "invalid_client", 7000215, "Invalid client secret provided.")
-            return
+            return None
         if form.get("client_assertion_type") != ASSERTION_TYPE or "client_assertion" not in form:
             message = "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."
             raise GrantRefused(401, "invalid_client", 7000218, message)
-        self._check_assertion(form["client_assertion"])
+        self._check_assertion(form["client_assertion"], identity)
+        if identity is None:
+            return None
+        properties = identity["properties"]
+        return Principal(
+            client_id=properties["clientId"], object_id=properties["principalId"], resource_id=identity["id"]
+        )
 
-    def _check_assertion(self, assertion: str) -> None:
+    def _check_assertion(self, assertion: str, identity: Document | None = None) -> None:
         """A statement of GitHub's must be signed by it, be fresh, and be about somebody who is trusted."""
         try:
             claims = jwt.decode(
@@ -237,7 +266,10 @@ class Identity:
             )
             raise GrantRefused(401, "invalid_client", 700024, message)
         try:
-            self.federated.check(claims)
+            if identity is None or self._principals is None:
+                self.federated.check(claims)
+            else:
+                match(of_documents(self._principals.credentials(identity["id"])), claims)
         except NoMatch as error:
             raise GrantRefused(401, "invalid_client", error.code, str(error)) from error
 
@@ -246,7 +278,8 @@ class Identity:
         audience = scope.removesuffix("/.default") if scope else form.get("resource", "")
         if scope and not scope.endswith("/.default"):
             raise GrantRefused(400, "invalid_scope", 1002012, f"The provided value for scope {scope} is not valid.")
-        if audience.rstrip("/") not in self._audiences:
+        account = audience.rstrip("/").removeprefix("https://").removesuffix(hosts.BLOB_SUFFIX)
+        if audience.rstrip("/") not in self._audiences and account not in self._config.accounts:
             message = f"The resource principal named {audience} was not found in the tenant."
             raise GrantRefused(400, "invalid_resource", 500011, message)
         return audience

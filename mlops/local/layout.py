@@ -28,6 +28,11 @@ class Layout:
         return self.root / "workspace.sqlite"
 
     @property
+    def beginning(self) -> Path:
+        """How the subscription began: empty, or with a workspace."""
+        return self.root / "subscription.json"
+
+    @property
     def blobs(self) -> Path:
         """Blob contents: ``<account>/<container>/<blob name>``."""
         return self.root / "blobs"

@@ -15,6 +15,8 @@ import uvicorn
 from mlops.local import certificates, jobs, registry, serving, tracking
 from mlops.local.app import App
 from mlops.local.arm.app import ControlPlane
+from mlops.local.arm.subscription import Subscription
+from mlops.local.beginning import begin
 from mlops.local.blob_service import BlobService
 from mlops.local.blobs import Blobs
 from mlops.local.config import Config
@@ -62,7 +64,10 @@ class Server:
     async def start(self, *, proxy_port: int = 0) -> None:
         """Listen; the parts' own start goes on in the background."""
         workspace = self.workspace
-        identity = Identity(workspace.layout, workspace.config, self._credentials)
+        subscription = Subscription(workspace, self._credentials.object_id)
+        workspace.services["subscription"] = subscription
+        workspace.services["access"] = subscription.access
+        identity = Identity(workspace.layout, workspace.config, self._credentials, subscription.principals)
         workspace.services["identity"] = identity
         blobs = Blobs(workspace.layout, workspace.config, workspace.store, self._credentials.account_key)
         workspace.services["blobs"] = blobs
@@ -72,9 +77,12 @@ class Server:
         self._install()
         if "serving" in self._parts:
             faults.crash = workspace.services["serving"].crash
-        types = [kind for part in self._parts.values() for kind in part.types]
+        begin(workspace, subscription)
+        types = [*subscription.types, *(kind for part in self._parts.values() for kind in part.types)]
         own = OwnRoutes(workspace, identity, faults, self._credentials.admin_token)
-        app = App(workspace, ControlPlane(workspace, types), identity, BlobService(blobs, identity), own)
+        app = App(
+            workspace, ControlPlane(workspace, types), identity, BlobService(blobs, identity, subscription.access), own
+        )
         listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.tls_port = listening.getsockname()[1]
         self._uvicorn = _TlsServer(

@@ -30,6 +30,9 @@ CREATE INDEX IF NOT EXISTS operation_status ON operation (status);
 """
 
 
+ROLES = "/microsoft.authorization/roleassignments/"
+
+
 def collection(resource_id: str) -> str:
     """The key of the collection that an id stands in: ``…/jobs/x`` → ``…/jobs``."""
     return resource_id.rstrip("/").rsplit("/", 1)[0].lower()
@@ -42,6 +45,8 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._local = threading.local()
+        self.generation = 0
+        """Counts what may have changed who may do what: deletions, and writes of role assignments."""
         with self.transaction() as connection:
             connection.executescript(SCHEMA)
 
@@ -98,6 +103,8 @@ class Store:
 
     def put(self, resource_id: str, body: Document, *, private: Document | None = None) -> None:
         """Write a document whole; the private one stays unless given."""
+        if ROLES in resource_id.lower():
+            self.generation += 1
         with self.transaction() as connection:
             connection.execute(
                 "INSERT INTO resource (key, id, parent, sequence, body, private) "
@@ -135,6 +142,7 @@ class Store:
     def delete(self, resource_id: str) -> bool:
         """Delete a resource and everything below it."""
         key = resource_id.lower()
+        self.generation += 1
         with self.transaction() as connection:
             below = "key = ? OR substr(key, 1, ?) = ?"
             return connection.execute(
@@ -146,5 +154,21 @@ class Store:
         """The documents of a collection (``…/workspaces/w/jobs``), in the order in which they were made."""
         rows = self.connection.execute(
             "SELECT body FROM resource WHERE parent = ? ORDER BY sequence", (collection_id.rstrip("/").lower(),)
+        )
+        return [json.loads(body) for (body,) in rows]
+
+    def ending(self, collection_end: str) -> list[Document]:
+        """The documents of all collections whose id ends so (``/providers/microsoft.storage/storageaccounts``)."""
+        end = collection_end.lower()
+        rows = self.connection.execute(
+            "SELECT body FROM resource WHERE substr(parent, -?) = ? ORDER BY sequence", (len(end), end)
+        )
+        return [json.loads(body) for (body,) in rows]
+
+    def below(self, resource_id: str) -> list[Document]:
+        """Every document whose id begins with that one and a slash."""
+        begin = resource_id.rstrip("/").lower() + "/"
+        rows = self.connection.execute(
+            "SELECT body FROM resource WHERE substr(key, 1, ?) = ? ORDER BY sequence", (len(begin), begin)
         )
         return [json.loads(body) for (body,) in rows]

@@ -109,7 +109,7 @@ def test_what_stands_around_the_workspace(door: Door) -> None:
     assert (
         arm(account)[1]["properties"]["primaryEndpoints"]["blob"] == f"https://{config.account}.blob.core.windows.net/"
     )
-    (key,) = arm(f"{account}/listKeys", "POST")[1]["keys"]
+    key, _ = arm(f"{account}/listKeys", "POST")[1]["keys"]
     assert key["value"] == json.loads((door.local.state / "credentials.json").read_text())["account_key"]
     assert arm(config.workspace_id)[0] == 200
 

@@ -11,13 +11,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from mlops.local.arm import schema
+from mlops.local.arm import operations, schema
 from mlops.local.arm.errors import ArmError, bad_request, not_found
+from mlops.local.arm.operations import retry_after
+from mlops.local.arm.providers import NAMES
 from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.target import Target
 from mlops.local.operations import Operation
 from mlops.local.workspace import Workspace
 
-PROVIDER = re.compile(r"^(?P<scope>.*)/providers/Microsoft\.MachineLearningServices/(?P<rest>[^?]+)$", re.IGNORECASE)
+LEARNING = "microsoft.machinelearningservices"
 OPERATION = re.compile(
     r"/locations/[^/]+/(?P<how>mfeOperationsStatus|mfeOperationResults|computeOperationsStatus|workspaceOperationsStatus)"
     r"/(?P<id>[^/]+)$",
@@ -38,25 +41,27 @@ class ControlPlane:
 
     def __init__(self, workspace: Workspace, types: list[ResourceType]) -> None:
         self.workspace = workspace
-        self.types = {kind.kind.lower(): kind for kind in types}
+        self.types = {f"{kind.namespace}/{kind.kind}".lower(): kind for kind in types}
 
-    async def answer(self, request: Request, *, caller: str, prefix: str = "") -> Response:
-        """Answer one authenticated request."""
+    async def answer(self, request: Request, *, caller: str, oid: str = "", prefix: str = "") -> Response:
+        """Answer one authenticated request of a caller, who is named by its client id and its object id."""
         try:
-            answer = await self._answer(request, caller=caller, prefix=prefix)
+            answer = await self._answer(request, caller=caller, oid=oid, prefix=prefix)
         except ArmError as error:
             headers = {"x-ms-response-type": "error"}
             answer = Answer(error.status, error.body(self.workspace.config.region), headers)
         return respond(answer, request.method)
 
-    async def _answer(self, request: Request, *, caller: str, prefix: str) -> Answer:
-        path = request.scope["path"].removeprefix(prefix).rstrip("/")
+    async def _answer(self, request: Request, *, caller: str, oid: str, prefix: str) -> Answer:
+        target = Target.parse(request.scope["path"].removeprefix(prefix), request.method)
+        path = target.path
         operation = OPERATION.search(path)
         if operation and request.method == "GET":
             return self._operation(operation["how"], operation["id"], path)
-        found = PROVIDER.match(path)
-        if not found:
-            raise ArmError(404, "InvalidResourceType", f"The resource type of '{path}' is not known here.")
+        generic = operations.PATH.match(path)
+        if generic and request.method == "GET":
+            return self._result(generic["how"], generic["id"], path)
+        guards = None if prefix else self.workspace.services.get("subscription")
         call = Call(
             workspace=self.workspace,
             method=request.method,
@@ -64,52 +69,55 @@ class ControlPlane:
             query=dict(request.query_params),
             body=await read_json(request),
             caller=caller,
+            oid=oid,
             host=request.headers.get("host", "management.azure.com"),
             path_prefix=prefix,
         )
-        schema.check(call.body)
-        segments = found["rest"].split("/")
-        self._check_scope(found["scope"], segments)
-        if request.method == "POST" and len(segments) % 2 == 1 and len(segments) > 1:
+        if guards is not None and "api-version" not in request.query_params:
+            message = "The api-version query parameter (?api-version=) is required for all requests."
+            raise ArmError(400, "MissingApiVersionParameter", message)
+        if target.namespace.lower() == LEARNING:
+            schema.check(call.body)
+        if guards is not None:
+            guards.authorize(call, target)
+            guards.guard(call, target)
+        return await self._route(call, target)
+
+    async def _route(self, call: Call, target: Target) -> Answer:
+        segments = list(target.segments)
+        if not segments:
+            raise ArmError(404, "InvalidResourceType", f"The resource type of '{target.path}' is not known here.")
+        if call.method == "POST" and len(segments) % 2 == 1 and len(segments) > 1:
             action = segments.pop()
-            call.resource_id = path.rsplit("/", 1)[0]
-            return await self._type(segments).action(call, action)
-        kind = self._type(segments)
+            call.resource_id = target.path.rsplit("/", 1)[0]
+            return await self._type(target, segments).action(call, action)
+        kind = self._type(target, segments)
         if len(segments) % 2 == 1:
-            if request.method != "GET":
-                raise ArmError(405, "MethodNotAllowed", f"{request.method} is not allowed on a collection.")
+            if call.method != "GET":
+                raise ArmError(405, "MethodNotAllowed", f"{call.method} is not allowed on a collection.")
             return await kind.list(call)
-        if request.method == "POST":
+        if call.method == "POST":
             return await kind.action(call, "")
         verbs = {"GET": kind.get, "PUT": kind.put, "PATCH": kind.patch, "DELETE": kind.delete, "HEAD": kind.get}
-        if request.method not in verbs:
-            raise ArmError(405, "MethodNotAllowed", f"{request.method} is not allowed here.")
-        return await verbs[request.method](call)
+        if call.method not in verbs:
+            raise ArmError(405, "MethodNotAllowed", f"{call.method} is not allowed here.")
+        return await verbs[call.method](call)
 
-    def _check_scope(self, scope: str, segments: list[str]) -> None:
-        """What lies in another subscription, group or workspace does not exist, as on Azure."""
-        config, parts = self.workspace.config, scope.strip("/").split("/")
-        if segments[0].lower() != "workspaces" or len(parts) < 2:
-            return
-        if parts[1].lower() != config.subscription.lower():
-            message = f"The subscription '{parts[1]}' could not be found."
-            raise ArmError(404, "SubscriptionNotFound", message)
-        if len(parts) >= 4 and parts[3].lower() != config.resource_group.lower():
-            message = f"Resource group '{parts[3]}' could not be found."
-            raise ArmError(404, "ResourceGroupNotFound", message)
-        if len(segments) > 2 and segments[1].lower() != config.workspace.lower():
-            message = (
-                f"The Resource 'Microsoft.MachineLearningServices/workspaces/{segments[1]}' under resource group "
-                f"'{config.resource_group}' was not found."
-            )
-            raise ArmError(404, "ResourceNotFound", message)
-
-    def _type(self, segments: list[str]) -> ResourceType:
+    def _type(self, target: Target, segments: list[str]) -> ResourceType:
         kind = "/".join(segments[0::2])
-        found = self.types.get(kind.lower())
+        found = self.types.get(f"{target.namespace}/{kind}".lower())
         if found is None:
+            if target.namespace.lower() not in NAMES:
+                message = f"The resource namespace '{target.namespace}' is invalid."
+                raise ArmError(404, "InvalidResourceNamespace", message)
             raise ArmError(404, "InvalidResourceType", f"The resource type '{kind}' could not be found.")
         return found
+
+    def _result(self, how: str, operation_id: str, path: str) -> Answer:
+        operation = self.workspace.operations.get(operation_id)
+        if operation is None:
+            raise ArmError(404, "OperationNotFound", f"There is no operation with id '{operation_id}'.")
+        return operations.answer(self.workspace.store, operation, how, path, self.workspace.config.retry_after_s)
 
     def _operation(self, how: str, operation_id: str, path: str) -> Answer:
         operation = self.workspace.operations.get(operation_id)
@@ -138,13 +146,6 @@ def operation_body(operation: Operation, path: str) -> dict[str, Any]:
     if operation.error:
         body["error"] = operation.error
     return body
-
-
-def retry_after(delay_s: float) -> dict[str, str]:
-    """How long a client shall wait; milliseconds in a header of their own, since clients read the other as integer."""
-    if delay_s == int(delay_s) and delay_s >= 1:
-        return {"Retry-After": str(int(delay_s))}
-    return {"retry-after-ms": str(max(1, round(delay_s * 1000)))}
 
 
 def operation_headers(

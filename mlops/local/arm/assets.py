@@ -209,7 +209,7 @@ def pending_upload(call: Call) -> Document:
         "pendingUploadType": "TemporaryBlobReference",
         "blobReferenceForConsumption": {
             "blobUri": url,
-            "storageAccountArmId": f"{config.group_id}/providers/Microsoft.Storage/storageAccounts/{config.account}",
+            "storageAccountArmId": config.storage_id,
             "credential": {"credentialType": "SAS", "sasUri": f"{url}?{token}"},
         },
     }

@@ -45,7 +45,7 @@ class DatastoreType(ResourceType):
                         "datastoreType": "AzureBlob",
                         "subscriptionId": config.subscription,
                         "resourceGroup": config.resource_group,
-                        "accountName": config.account,
+                        "accountName": config.storage,
                         "containerName": container,
                         "endpoint": "core.windows.net",
                         "protocol": "https",
@@ -67,8 +67,8 @@ class DatastoreType(ResourceType):
         properties = body["properties"]
         if properties.get("datastoreType") != "AzureBlob":
             raise bad_request("The local workspace has blob datastores only ('datastoreType': 'AzureBlob').")
-        if properties.get("accountName") != call.workspace.config.account:
-            raise bad_request(f"The storage account must be '{call.workspace.config.account}'.")
+        if properties.get("accountName") not in call.workspace.config.accounts:
+            raise bad_request(f"The storage account must be '{call.workspace.config.storage}'.")
         if existing is None and not NAME.fullmatch(call.name):
             raise bad_request(f"'{call.name}' is not a valid datastore name: letters, digits and '_', at most 255.")
         if not properties.get("containerName"):

@@ -99,7 +99,7 @@ class DataReference(ResourceType):
         url = str(body["properties"].get("modelUri") or body["properties"].get("codeUri") or "")
         container = url.partition(".blob.core.windows.net/")[2].partition("/")[0]
         blobs = call.workspace.services["blobs"]
-        account = f"{config.group_id}/providers/Microsoft.Storage/storageAccounts/{config.account}"
+        account = config.storage_id
         if found["kind"] == "models" and "registry" in call.workspace.services:
             import asyncio
 

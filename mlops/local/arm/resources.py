@@ -40,6 +40,8 @@ class Call:
     body: Document
     caller: str
     host: str = "management.azure.com"
+    oid: str = ""
+    """The caller's object id, to which roles are assigned."""
     path_prefix: str = ""
     """What stands before the id in this host's urls (the registry's data plane has one)."""
 
@@ -71,8 +73,9 @@ class Call:
 class ResourceType:
     """Generic PUT, PATCH, GET, list, DELETE; synchronous, as jobs, models and components are."""
 
+    namespace = "Microsoft.MachineLearningServices"
     kind = ""
-    """Type path below ``Microsoft.MachineLearningServices``, compared without case."""
+    """Type path below the namespace, compared without case."""
 
     # -- hooks -----------------------------------------------------------------------------------------------------
 
@@ -109,7 +112,7 @@ class ResourceType:
             raise bad_request("The request body must hold an object 'properties'.")
         body["id"] = existing["id"] if existing else call.resource_id
         body["name"] = existing["name"] if existing else call.name
-        body["type"] = f"Microsoft.MachineLearningServices/{self.kind}"
+        body["type"] = f"{self.namespace}/{self.kind}"
         made = (existing or {}).get("systemData", {})
         body["systemData"] = {
             "createdAt": made.get("createdAt", now()),

@@ -8,7 +8,6 @@ from mlops.local.arm.resources import Answer, Call, ResourceType
 KINDS = (
     "operations",
     "workspaces/batchEndpoints",
-    "workspaces/connections",
     "workspaces/features",
     "workspaces/featuresets",
     "workspaces/featurestoreEntities",

@@ -1,120 +1,192 @@
-"""The workspace itself."""
+"""Workspaces: the one in which jobs run and models are served, and others (hubs, projects) that hold documents.
+
+The workspace whose group and name are those of :class:`Config` is the real one, whether it stood from the beginning or
+somebody made it in an empty subscription.
+"""
 
 from __future__ import annotations
 
-from mlops.local.arm.errors import ArmError, not_found
-from mlops.local.arm.resources import Answer, Call, ResourceType
+import asyncio
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from mlops.local.arm.datastores import DatastoreType
+from mlops.local.arm.errors import ArmError, bad_request, not_found
+from mlops.local.arm.operations import retry_after
+from mlops.local.arm.resources import Answer, Call, ResourceType, page
+from mlops.local.arm.shapes import mapping, tags, text
 from mlops.local.config import Config
 from mlops.local.operations import now
 from mlops.local.store import Document
 from mlops.local.workspace import Workspace
 
+NAME = re.compile(r"[A-Za-z0-9][-\w]{2,32}")
+KINDS = {"default": "Default", "hub": "Hub", "project": "Project"}
+LEANT_ON = {
+    "storageAccount": "/providers/microsoft.storage/storageaccounts/",
+    "keyVault": "/providers/microsoft.keyvault/vaults/",
+    "applicationInsights": "/providers/microsoft.insights/components/",
+    "containerRegistry": "/providers/microsoft.containerregistry/registries/",
+}
+CHANGEABLE = (
+    *("friendlyName", "description", "publicNetworkAccess", "imageBuildCompute", "systemDatastoresAuthMode"),
+    *("applicationInsights", "containerRegistry", "managedNetwork", "primaryUserAssignedIdentity"),
+)
 
-def tracking_uri(config: Config) -> str:
+
+def tracking_uri(config: Config, workspace_id: str | None = None) -> str:
     """The workspace's tracking uri, for ``mlflow.set_tracking_uri``."""
-    return f"azureml://{config.api_host}/mlflow/v1.0{config.workspace_id}"
+    return f"azureml://{config.api_host}/mlflow/v1.0{workspace_id or config.workspace_id}"
+
+
+def is_main(config: Config, workspace_id: str) -> bool:
+    """Whether this is the workspace in which things really run."""
+    return workspace_id.lower() == config.workspace_id.lower()
+
+
+def grave(config: Config, workspace_id: str) -> str:
+    """The id under which a deleted workspace is kept."""
+    return f"/subscriptions/{config.subscription}/deletedWorkspaces/{workspace_id.lower().replace('/', '|')}"
 
 
 class WorkspaceType(ResourceType):
-    """``workspaces``: one, made with the state folder; its tags and description can be changed."""
+    """``workspaces``."""
 
     kind = "workspaces"
 
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        workspace.services["workspaces"] = self
+        workspace.operations.register("workspace.create", self._create, failed=self._failed)
+        workspace.operations.register("workspace.delete", self._delete, failed=self._failed)
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> WorkspaceType:
+        """The type as the jobs' part made it."""
+        found: WorkspaceType = workspace.services["workspaces"]
+        return found
+
     @staticmethod
     def seed(workspace: Workspace) -> None:
-        """Write the workspace's document the first time."""
+        """Write the document of the workspace that stands from the beginning."""
         config = workspace.config
         if workspace.store.get(config.workspace_id) is not None:
             return
-        group, made = config.group_id, now()
-        workspace.store.put(
-            config.workspace_id,
-            {
-                "id": config.workspace_id,
-                "name": config.workspace,
-                "type": "Microsoft.MachineLearningServices/workspaces",
-                "location": config.region,
-                "tags": {},
-                "etag": None,
-                "properties": {
-                    "friendlyName": config.workspace,
-                    "description": "",
-                    "storageAccount": f"{group}/providers/Microsoft.Storage/storageAccounts/{config.account}",
-                    "keyVault": f"{group}/providers/Microsoft.Keyvault/vaults/{config.account}",
-                    "applicationInsights": f"{group}/providers/Microsoft.insights/components/{config.account}",
-                    "containerRegistry": f"{group}/providers/Microsoft.ContainerRegistry/registries/{config.account}",
-                    "hbiWorkspace": False,
-                    "tenantId": config.tenant,
-                    "imageBuildCompute": None,
-                    "provisioningState": "Succeeded",
-                    "managedNetwork": {"isolationMode": "Disabled"},
-                    "v1LegacyMode": False,
-                    "softDeleteEnabled": False,
-                    "creationTime": made,
-                    "storageHnsEnabled": False,
-                    "workspaceId": config.workspace_guid,
-                    "privateLinkCount": 0,
-                    "publicNetworkAccess": "Enabled",
-                    "discoveryUrl": f"https://{config.api_host}/discovery",
-                    "mlFlowTrackingUri": tracking_uri(config),
-                    "enableDataIsolation": False,
-                    "systemDatastoresAuthMode": "accesskey",
-                },
-                "identity": {"type": "SystemAssigned", "principalId": config.workspace_guid, "tenantId": config.tenant},
-                "kind": "Default",
-                "sku": {"name": "Basic", "tier": "Basic"},
-                "systemData": {
-                    "createdAt": made,
-                    "createdBy": "local",
-                    "createdByType": "User",
-                    "lastModifiedAt": made,
-                    "lastModifiedBy": "local",
-                    "lastModifiedByType": "User",
-                },
-            },
-        )
+        group = config.group_id
+        given = {
+            "friendlyName": config.workspace,
+            "storageAccount": f"{group}/providers/Microsoft.Storage/storageAccounts/{config.account}",
+            "keyVault": f"{group}/providers/Microsoft.Keyvault/vaults/{config.account}",
+            "applicationInsights": f"{group}/providers/Microsoft.insights/components/{config.account}",
+            "containerRegistry": f"{group}/providers/Microsoft.ContainerRegistry/registries/{config.account}",
+        }
+        body: Document = {
+            "id": config.workspace_id,
+            "name": config.workspace,
+            "type": "Microsoft.MachineLearningServices/workspaces",
+            "location": config.region,
+            "tags": {},
+            "kind": "Default",
+            "properties": given,
+        }
+        _settle(config, body, None)
+        made = now()
+        body["systemData"] = {
+            "createdAt": made,
+            "createdBy": "local",
+            "createdByType": "User",
+            "lastModifiedAt": made,
+            "lastModifiedBy": "local",
+            "lastModifiedByType": "User",
+        }
+        body["properties"]["provisioningState"] = "Succeeded"
+        workspace.store.put(config.workspace_id, body)
 
-    async def put(self, call: Call) -> Answer:  # noqa: ARG002
-        """Only what exists can be written again."""
-        raise self._fixed()
+    # -- requests --------------------------------------------------------------------------------------------------
 
-    async def delete(self, call: Call) -> Answer:  # noqa: ARG002
-        """Not through this API."""
-        raise self._fixed()
+    async def put(self, call: Call) -> Answer:
+        """Create by an operation; what exists takes the changes at once."""
+        store = call.workspace.store
+        existing = store.get(call.resource_id)
+        if existing is not None:
+            return self._change(call, existing)
+        if not NAME.fullmatch(call.name):
+            raise bad_request(f"'{call.name}' is not a valid workspace name: 3 to 33 letters, digits, '-' and '_'.")
+        config = call.workspace.config
+        buried = store.private(grave(config, call.resource_id)).get("body")
+        wants = mapping(call.body.get("properties"), "properties").pop("allowRecoverSoftDeletedWorkspace", False)
+        if buried is not None and not wants:
+            message = (
+                f"Soft-deleted workspace exists with the name '{call.name}'. Please purge or recover it: "
+                "https://aka.ms/wsoftdelete"
+            )
+            raise ArmError(409, "Conflict", message)
+        body = self.document(call, None)
+        if not text(body.get("location"), "location"):
+            raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
+        body["location"] = str(body["location"]).replace(" ", "").lower()
+        body["tags"] = tags(body.get("tags"))
+        kind = text(body.get("kind"), "kind") or "Default"
+        if kind.lower() not in KINDS:
+            raise bad_request(f"The workspace kind '{kind}' is not known here; use one of {', '.join(KINDS.values())}.")
+        body["kind"] = KINDS[kind.lower()]
+        if buried is not None:
+            body["properties"] = {**buried["properties"], **body["properties"]}
+        self._check_leant_on(call, body)
+        _settle(config, body, buried)
+        body["properties"]["provisioningState"] = "Creating"
+        store.put(body["id"], body)
+        operation = call.workspace.operations.start("workspace.create", body["id"], prefix="")
+        return Answer(201, body, self._headers(call, operation, location=False))
 
     async def patch(self, call: Call) -> Answer:
-        """Tags, description and friendly name."""
-        self.must(call)
-        given, properties = call.body, call.body.get("properties") or {}
-
-        def change(body: Document) -> None:
-            if isinstance(given.get("tags"), dict):
-                body["tags"] = given["tags"]
-            body["properties"].update({k: properties[k] for k in ("description", "friendlyName") if k in properties})
-
-        call.workspace.store.update(call.resource_id, change)
-        return Answer(200, self.must(call))
+        """Tags (whole), description and the like."""
+        return self._change(call, self.must(call))
 
     async def list(self, call: Call) -> Answer:
-        """The one, of its group and of its subscription."""
-        return Answer(200, {"value": [call.workspace.store.get(call.workspace.config.workspace_id)]})
+        """Those of a group, or of the subscription; by kind where that is asked for."""
+        store, marks = call.workspace.store, [part.lower() for part in call.resource_id.split("/")]
+        within = "resourcegroups" in marks
+        found = store.children(call.resource_id) if within else store.ending(f"/providers/{self.namespace}/workspaces")
+        wanted = [kind.strip().lower() for kind in call.query.get("kind", "").split(",") if kind.strip()]
+        return page(self, call, [body for body in found if not wanted or body["kind"].lower() in wanted], size=None)
+
+    async def delete(self, call: Call) -> Answer:
+        """Delete by an operation, with all that it holds; for good with ``forceToPurge=true``."""
+        store, config = call.workspace.store, call.workspace.config
+        purge = call.query.get("forceToPurge", "").lower() == "true"
+        existing = store.get(call.resource_id)
+        if existing is None:
+            return Answer(200 if purge and store.delete(grave(config, call.resource_id)) else 204)
+        projects = self._projects(existing["id"])
+        if projects:
+            message = f"The hub '{existing['name']}' has projects, delete these first: {', '.join(projects)}."
+            raise ArmError(409, "Conflict", message)
+
+        def mark(body: Document) -> None:
+            body["properties"]["provisioningState"] = "Deleting"
+
+        store.update(call.resource_id, mark)
+        operation = call.workspace.operations.start("workspace.delete", existing["id"], {"purge": purge}, prefix="")
+        return Answer(202, None, self._headers(call, operation, location=True))
 
     async def action(self, call: Call, action: str) -> Answer:
         """The few that clients call."""
-        self.must(call)
-        config = call.workspace.config
-        account_key = call.workspace.services["blobs"].account_key
+        body = self.must(call)
+        account = body["properties"].get("storageAccount")
+        key = call.workspace.services["blobs"].account_key if is_main(call.workspace.config, body["id"]) else None
         match action.lower():
-            case "resynckeys":
+            case "resynckeys" | "diagnose":
                 return Answer(200, None)
             case "liststorageaccountkeys":
-                return Answer(200, {"userStorageKey": account_key})
+                return Answer(200, {"userStorageKey": key})
             case "listkeys":
-                account = f"{config.group_id}/providers/Microsoft.Storage/storageAccounts/{config.account}"
                 return Answer(
                     200,
                     {
-                        "userStorageKey": account_key,
+                        "userStorageKey": key,
                         "userStorageArmId": account,
                         "userStorageResourceId": account,
                         "appInsightsInstrumentationKey": None,
@@ -124,12 +196,153 @@ class WorkspaceType(ResourceType):
                 )
         raise not_found(f"The action '{action}' is not known on a workspace.")
 
-    def _fixed(self) -> ArmError:
-        message = "The local workspace has one workspace, which cannot be replaced; 'mlops local reset' starts anew."
-        return ArmError(409, "Conflict", message)
-
     def missing(self, call: Call) -> ArmError:
         """ARM's own 404."""
         kind = f"Microsoft.MachineLearningServices/workspaces/{call.name}"
-        message = f"The Resource '{kind}' under resource group '{call.workspace.config.resource_group}' was not found."
+        group = call.resource_id.split("/")[4]
+        message = f"The Resource '{kind}' under resource group '{group}' was not found."
         return ArmError(404, "ResourceNotFound", message)
+
+    # -- decisions -------------------------------------------------------------------------------------------------
+
+    def _check_leant_on(self, call: Call, body: Document) -> None:
+        """What the workspace leans on must exist; a project has its hub's."""
+        store, properties = call.workspace.store, body["properties"]
+        if body["kind"] == "Project":
+            hub = store.get(str(properties.get("hubResourceId")))
+            if hub is None or hub["kind"] != "Hub":
+                raise bad_request(f"The hub '{properties.get('hubResourceId')}' of the project was not found.")
+            for name in LEANT_ON:
+                if properties.get(name):
+                    raise bad_request(f"A project has the '{name}' of its hub and names none.")
+                properties[name] = hub["properties"].get(name)
+            return
+        for name in ("storageAccount", "keyVault"):
+            if not properties.get(name):
+                raise bad_request(f"The property '{name}' is required for a workspace.")
+        for name, mark in LEANT_ON.items():
+            found = text(properties.get(name), f"properties.{name}")
+            if found and (mark not in found.lower() or store.get(found) is None):
+                raise ArmError(400, "ResourceNotFound", f"The {name} '{found}' of the workspace was not found.")
+            if found and (store.get(found) or {})["properties"].get("provisioningState") != "Succeeded":
+                raise ArmError(409, "Conflict", f"The {name} '{found}' of the workspace is not ready.")
+
+    def _change(self, call: Call, existing: Document) -> Answer:
+        state = existing["properties"]["provisioningState"]
+        if state in ("Creating", "Deleting"):
+            raise ArmError(
+                409, "Conflict", f"The workspace '{existing['name']}' is in state '{state}'; try again later."
+            )
+        given = call.body
+        properties = mapping(given.get("properties"), "properties")
+        for name in ("storageAccount", "keyVault", "hubResourceId"):
+            value = properties.get(name)
+            if value and str(value).lower() != str(existing["properties"].get(name)).lower():
+                raise bad_request(f"The '{name}' of a workspace cannot be changed.")
+
+        def change(body: Document) -> None:
+            if given.get("tags") is not None:
+                body["tags"] = tags(given["tags"])
+            body["properties"].update({name: properties[name] for name in CHANGEABLE if name in properties})
+            body["systemData"].update(lastModifiedAt=now(), lastModifiedBy=call.caller)
+            body["properties"]["provisioningState"] = "Succeeded"
+
+        return Answer(200, call.workspace.store.update(existing["id"], change))
+
+    def _projects(self, hub_id: str) -> Sequence[str]:
+        every = self._workspace.store.ending(f"/providers/{self.namespace}/workspaces")
+        return [
+            body["name"] for body in every if str(body["properties"].get("hubResourceId")).lower() == hub_id.lower()
+        ]
+
+    def _headers(self, call: Call, operation: str, *, location: bool) -> dict[str, str]:
+        config = call.workspace.config
+        where = f"https://{call.host}/subscriptions/{config.subscription}/providers/{self.namespace}"
+        tail = f"{operation}?api-version={call.api_version}"
+        headers = {"Azure-AsyncOperation": f"{where}/locations/{config.region}/workspaceOperationsStatus/{tail}"}
+        if location:
+            headers["Location"] = f"{where}/locations/{config.region}/mfeOperationResults/{tail}"
+        return headers | retry_after(config.retry_after_s)
+
+    # -- operations ------------------------------------------------------------------------------------------------
+
+    def _failed(self, workspace_id: str) -> None:
+        def mark(body: Document) -> None:
+            body["properties"]["provisioningState"] = "Failed"
+
+        self._workspace.store.update(workspace_id, mark)
+
+    async def _create(self, workspace_id: str, arguments: dict[str, Any]) -> None:
+        del arguments
+        config, store = self._workspace.config, self._workspace.store
+        await asyncio.sleep(config.resource_operation_s)
+        if is_main(config, workspace_id):
+            body = store.get(workspace_id) or {}
+            self._workspace.services["blobs"].serve_account(body["properties"]["storageAccount"].rsplit("/", 1)[1])
+            DatastoreType.seed(self._workspace)
+        store.delete(grave(config, workspace_id))
+
+        def done(body: Document) -> None:
+            body["properties"]["provisioningState"] = "Succeeded"
+
+        store.update(workspace_id, done)
+
+    async def _delete(self, workspace_id: str, arguments: dict[str, Any]) -> None:
+        await asyncio.sleep(self._workspace.config.delete_operation_s)
+        await self.bury(workspace_id, purge=bool(arguments.get("purge")))
+
+    async def gone(self, body: Document) -> None:
+        """With its group it goes for good."""
+        await self.bury(body["id"], purge=True)
+
+    async def bury(self, workspace_id: str, *, purge: bool) -> None:
+        """End what runs in a workspace and take it away; unless purged it keeps its name."""
+        store, config = self._workspace.store, self._workspace.config
+        body = store.get(workspace_id)
+        if body is None:
+            return
+        if is_main(config, workspace_id):
+            if "serving" in self._workspace.services:
+                await self._workspace.services["serving"].forget_all()
+            await self._workspace.services["jobs"].forget_all()
+        with store.transaction():
+            store.delete(workspace_id)
+            if not purge:
+                store.put(grave(config, workspace_id), {"id": workspace_id}, private={"body": body})
+
+
+def _settle(config: Config, body: Document, before: Document | None) -> None:
+    """Fill in what the service adds."""
+    given = body["properties"]
+    main = is_main(config, body["id"])
+    guid = (
+        config.workspace_guid
+        if main
+        else ((before or {}).get("properties", {}).get("workspaceId") or str(uuid.uuid4()))
+    )
+    body["etag"] = None
+    body["sku"] = body.get("sku") or {"name": "Basic", "tier": "Basic"}
+    identity = mapping(body.get("identity"), "identity") or {"type": "SystemAssigned"}
+    body["identity"] = {**identity, "principalId": guid, "tenantId": config.tenant}
+    body["properties"] = {
+        "description": "",
+        "friendlyName": body["name"],
+        "applicationInsights": None,
+        "containerRegistry": None,
+        "hbiWorkspace": False,
+        "imageBuildCompute": None,
+        "managedNetwork": {"isolationMode": "Disabled"},
+        "v1LegacyMode": False,
+        "publicNetworkAccess": "Enabled",
+        "enableDataIsolation": False,
+        "systemDatastoresAuthMode": "accesskey",
+        **given,
+        "tenantId": config.tenant,
+        "softDeleteEnabled": True,
+        "creationTime": now(),
+        "storageHnsEnabled": False,
+        "workspaceId": guid,
+        "privateLinkCount": 0,
+        "discoveryUrl": f"https://{config.api_host}/discovery",
+        "mlFlowTrackingUri": tracking_uri(config, body["id"]),
+    }

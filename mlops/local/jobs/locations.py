@@ -53,7 +53,9 @@ class Locations:
 
     def container(self, name: str, account: str | None = None) -> Path:
         """The folder of a blob container."""
-        return inside(self._layout.blobs, f"{account or self._config.account}/{name}")
+        if account and account not in self._config.accounts:
+            raise Unresolved(f"The storage account '{account}' is not served here.")
+        return inside(self._layout.blobs, f"{self._config.account}/{name}")
 
     def datastore(self, name: str) -> Path:
         """The folder of a datastore."""

@@ -39,6 +39,7 @@ class JobsPart:
 
     def __init__(self, workspace: Workspace) -> None:
         from mlops.local.arm.assets import asset_types
+        from mlops.local.arm.connections import Connections
         from mlops.local.arm.datastores import DatastoreType
         from mlops.local.arm.jobs import JobType
         from mlops.local.arm.unused import unused_types
@@ -54,7 +55,8 @@ class JobsPart:
             registry_id=workspace.config.registry_id,
         )
         self.types: Sequence[ResourceType] = [
-            WorkspaceType(),
+            WorkspaceType(workspace),
+            Connections(),
             DatastoreType(),
             JobType(self),
             *asset_types(self),
@@ -64,8 +66,6 @@ class JobsPart:
         self._watcher: asyncio.Task[None] | None = None
         workspace.operations.register("job-cancel", self._cancel)
         workspace.operations.register("job-delete", self._delete)
-        DatastoreType.seed(workspace)
-        WorkspaceType.seed(workspace)
 
     # -- what other parts ask --------------------------------------------------------------------------------------
 
@@ -269,6 +269,14 @@ class JobsPart:
         """Leave word for a job's process to stop."""
         (self.folder(name) / "cancel").touch()
         self.runs.move(name, "CancelRequested")
+
+    async def forget_all(self) -> None:
+        """End every job and forget that there were any: the workspace is deleted."""
+        for body in self.runs.unfinished():
+            self._signal(body["runId"], signal.SIGKILL)
+            self._bury(body["runId"], "Canceled")
+        self.runs.clear()
+        await asyncio.to_thread(shutil.rmtree, self.workspace.layout.jobs, True)
 
     # -- operations ------------------------------------------------------------------------------------------------
 

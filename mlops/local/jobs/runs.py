@@ -135,6 +135,11 @@ class Runs:
         with self._store.transaction() as connection:
             connection.execute("DELETE FROM run WHERE root = ?", (root,))
 
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._store.transaction() as connection:
+            connection.execute("DELETE FROM run")
+
     # -- the tracking server's ids ---------------------------------------------------------------------------------
 
     def link(self, name: str, mlflow: str) -> None:

@@ -36,6 +36,14 @@ class Serving:
         """An endpoint was changed: the gateway reads it anew."""
         self._gateway.forget(endpoint)
 
+    async def forget_all(self) -> None:
+        """Take every deployment out of service: the workspace is deleted."""
+        store = self.workspace.store
+        for endpoint in store.children(f"{self.workspace.config.workspace_id}/onlineEndpoints"):
+            for deployment in store.children(f"{endpoint['id']}/deployments"):
+                await self.fleet.retire(deployment["id"])
+            self.forget(endpoint["name"])
+
     async def start(self) -> None:
         """Take over the scoring processes that an earlier daemon left, start those that are gone, end strays."""
         store = self.workspace.store

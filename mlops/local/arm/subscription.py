@@ -1,0 +1,205 @@
+"""The subscription as a part of the daemon: the types around the workspace, what it begins with, what guards it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from mlops.local.arm import authorization, generic, groups, managed_identities, providers, vaults
+from mlops.local.arm.access import Access
+from mlops.local.arm.errors import ArmError, bad_request
+from mlops.local.arm.principals import Principals
+from mlops.local.arm.resources import Call, ResourceType
+from mlops.local.arm.roles import named
+from mlops.local.arm.shapes import text
+from mlops.local.arm.target import RESOURCES, Target
+from mlops.local.arm.workspaces import WorkspaceType
+from mlops.local.limits import Limits
+from mlops.local.store import Document
+from mlops.local.workspace import Workspace
+
+SEED = uuid.UUID("6d6c6f70-0000-4000-8000-000000000000")
+FILTERED = ("subscriptions", "subscriptions/resourcegroups", "subscriptions/resources", "tenants")
+"""Lists that leave out what the caller may not read, instead of refusing."""
+
+
+class Subscription:
+    """Groups, providers, the resources that a workspace leans on, identities and roles."""
+
+    def __init__(self, workspace: Workspace, login: str) -> None:
+        self._workspace = workspace
+        self._login = login
+        limits = Limits()
+        self.access = Access(workspace.store)
+        self.principals = Principals(workspace.store, workspace.config, login)
+        self._leant_on: tuple[generic.GroupResource, ...] = (
+            generic.StorageAccounts(workspace, limits),
+            vaults.Vaults(workspace, limits),
+            generic.LogAnalytics(workspace, limits),
+            generic.ApplicationInsights(workspace, limits),
+            generic.ContainerRegistries(workspace, limits),
+            managed_identities.UserAssignedIdentities(workspace, limits),
+        )
+        self.types: Sequence[ResourceType] = (
+            groups.Tenants(),
+            groups.Subscriptions(),
+            groups.Locations(),
+            groups.Groups(workspace),
+            groups.GroupResources("subscriptions/resources"),
+            groups.GroupResources("subscriptions/resourceGroups/resources"),
+            providers.Providers(workspace),
+            *self._leant_on,
+            vaults.DeletedVaults(workspace),
+            vaults.DeletedVaults(workspace, "deletedVaults"),
+            managed_identities.FederatedCredentials(),
+            authorization.RoleDefinitions(),
+            authorization.RoleAssignments(workspace, self.access, self.principals),
+            authorization.Permissions(self.access),
+            authorization.DenyAssignments(),
+        )
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Nothing runs."""
+
+    async def stop(self) -> None:
+        """Nothing to end."""
+
+    # -- guards ----------------------------------------------------------------------------------------------------
+
+    def authorize(self, call: Call, target: Target) -> None:
+        """Refuse what lies in no subscription of ours, and what the caller's roles do not permit."""
+        config = self._workspace.config
+        if target.subscription is not None and target.subscription.lower() != config.subscription.lower():
+            message = f"The subscription '{target.subscription}' could not be found."
+            raise ArmError(404, "SubscriptionNotFound", message)
+        kind = target.kind.lower()
+        if call.method in ("GET", "HEAD") and target.is_collection and kind in FILTERED:
+            return
+        if target.namespace.lower() == authorization.AUTHORIZATION.lower() and kind in (
+            "permissions",
+            "roledefinitions",
+        ):
+            return
+        self.access.need(call.oid, call.caller, *action_and_scope(call.method, target))
+
+    def guard(self, call: Call, target: Target) -> None:
+        """Refuse what needs a group or a provider that is not there."""
+        store, config = self._workspace.store, self._workspace.config
+        below = target.scope != "" and target.group is not None
+        if below and store.get("/".join(target.path.split("/")[:5])) is None:
+            raise ArmError(404, "ResourceGroupNotFound", f"Resource group '{target.group}' could not be found.")
+        if target.subscription and target.namespace != RESOURCES:
+            state = providers.state(store, config.subscription, target.namespace)
+            if state == "NotRegistered" and (call.method not in ("GET", "HEAD") or "locations" in target.kind.lower()):
+                providers.need(store, config.subscription, target.namespace)
+        if call.method == "PUT" and below and store.get(target.path) is None:
+            group = store.get("/".join(target.path.split("/")[:5])) or {}
+            if group["properties"]["provisioningState"] == "Deleting":
+                message = f"The resource group '{target.group}' is in deprovisioning state and cannot perform this."
+                raise ArmError(409, "ResourceGroupBeingDeleted", message)
+        parent = ""
+        if target.namespace.lower() == authorization.AUTHORIZATION.lower():
+            parent = target.scope.partition("/blobServices/")[0]
+        if len(target.segments) > 2 and target.namespace != RESOURCES and target.segments[0].lower() != "locations":
+            names = target.segments[: (len(target.segments) - 1) // 2 * 2]
+            parent = f"{target.scope}/providers/{target.namespace}/{'/'.join(names[:2])}"
+        if parent.count("/") >= 8 and "/locations/" not in parent.lower() and store.get(parent) is None:
+            raise _no_resource(parent)
+
+    # -- what others ask -------------------------------------------------------------------------------------------
+
+    async def forget(self, body: Document) -> None:
+        """A group is about to go with this resource: let its service do what it does at a deletion."""
+        if body["type"].lower() == WorkspaceType.namespace.lower() + "/workspaces":
+            await WorkspaceType.of(self._workspace).gone(body)
+        for kind in self._leant_on:
+            if f"{kind.namespace}/{kind.kind}".lower() == str(body["type"]).lower():
+                await kind.gone(body)
+
+    def check_name(self, namespace: str, body: Document) -> Document:
+        """``checkNameAvailability`` of a namespace."""
+        name = text(body.get("name"), "name") or ""
+        kind = next((each for each in self._leant_on if each.namespace.lower() == namespace.lower()), None)
+        if kind is None or not name:
+            raise bad_request(f"'{namespace}' checks no names here.")
+        call = Call(self._workspace, "PUT", f"/x/{name}", {}, body, "")
+        try:
+            kind.check_new(call)
+        except ArmError as error:
+            reason = "AlreadyExists" if error.status == 409 else "AccountNameInvalid"
+            return {"nameAvailable": False, "reason": reason, "message": error.message}
+        return {"nameAvailable": True}
+
+    # -- the beginning ---------------------------------------------------------------------------------------------
+
+    def seed_login(self) -> None:
+        """The roles that the login begins with: the owner's, and one for blobs."""
+        config, store = self._workspace.config, self._workspace.store
+        for name in config.roles.split(","):
+            role = named(name)
+            if role is None:
+                if name.strip():
+                    raise ValueError(f"MLOPS_LOCAL_ROLES names '{name.strip()}', which is no built-in role")
+                continue
+            scope = f"/subscriptions/{config.subscription}"
+            mark = str(uuid.uuid5(SEED, f"{self._login} {role.id}"))
+            authorization.assign(store, config, role=role, principal=self._login, scope=scope, name=mark)
+
+    def seed_group(self) -> None:
+        """A group with all that the workspace leans on, and every provider registered."""
+        config, store = self._workspace.config, self._workspace.store
+        for name in providers.TYPES:
+            where = providers.place(config.subscription, name)
+            store.put(where, {"id": where, "registrationState": "Registered"})
+        if store.get(config.group_id) is None:
+            store.put(config.group_id, groups.group_document(config, config.resource_group, config.region, {}))
+        given: dict[str, Document] = {
+            "Microsoft.Storage/storageAccounts": {"sku": {"name": "Standard_LRS"}, "kind": "StorageV2"},
+            "Microsoft.KeyVault/vaults": {
+                "properties": {
+                    "tenantId": config.tenant,
+                    "sku": {"family": "A", "name": "standard"},
+                    "accessPolicies": [],
+                }
+            },
+            "Microsoft.OperationalInsights/workspaces": {},
+            "Microsoft.Insights/components": {"kind": "web"},
+            "Microsoft.ContainerRegistry/registries": {"sku": {"name": "Basic"}},
+        }
+        for kind in self._leant_on:
+            what = f"{kind.namespace}/{kind.kind}"
+            place = f"{config.group_id}/providers/{what}/{config.account}"
+            if what not in given or store.get(place) is not None:
+                continue
+            call = Call(self._workspace, "PUT", place, {}, {"location": config.region, **given[what]}, "local")
+            body = kind.document(call, None)
+            body["tags"] = {}
+            kind.fill(call, body, None)
+            body["properties"]["provisioningState"] = "Succeeded"
+            store.put(place, body)
+
+
+def action_and_scope(method: str, target: Target) -> tuple[str, str]:
+    """The action that a request is, and the scope over which it must be permitted."""
+    if target.kind.lower().startswith("subscriptions/providers"):
+        if method == "POST":
+            return f"{target.segments[3]}/{target.segments[-1]}/action", f"/subscriptions/{target.subscription}"
+        return "Microsoft.Resources/subscriptions/providers/read", f"/subscriptions/{target.subscription}"
+    if method == "POST":
+        types = "/".join(target.segments[0::2])
+        return f"{target.namespace}/{types}/action", target.container if target.is_collection else target.path
+    verb = {"GET": "read", "HEAD": "read", "DELETE": "delete"}.get(method, "write")
+    return f"{target.namespace}/{target.kind}/{verb}", target.container if target.is_collection else target.path
+
+
+def _no_resource(path: str) -> ArmError:
+    at = path.lower().rfind("/providers/")
+    group = path.split("/")[4]
+    what = path[at + len("/providers/") :]
+    message = (
+        f"The Resource '{what}' under resource group '{group}' was not found. For more details please go to "
+        "https://aka.ms/ARMResourceNotFoundFix"
+    )
+    return ArmError(404, "ResourceNotFound", message)
