@@ -8,6 +8,7 @@ from mlops import github_cli
 from mlops.azure.github import in_a_job
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, Mark, doubtful, good, skipped
+from mlops.errors import MlopsError, PreconditionError
 
 VARIABLES = (
     "AZURE_CLIENT_ID",
@@ -21,7 +22,7 @@ COMPARED = ("AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", 
 """Those that name a place; whom a job logs in as is its own."""
 
 
-def variables(facts: Facts) -> Finding | list[Finding]:
+def variables(facts: Facts) -> Finding:
     """The variables of the target's environment on GitHub, against those of this machine."""
     if facts.settings.is_local:
         return skipped("not looked at: the local workspace needs none")
@@ -32,12 +33,22 @@ def variables(facts: Facts) -> Finding | list[Finding]:
     repository = github_cli.repository(facts.settings.root)
     if repository is None:
         return skipped("not looked at: this checkout is of no repository on GitHub")
-    found = github_cli.variables(repository, facts.target)
+    try:
+        found = github_cli.variables(repository, facts.target)
+    except github_cli.NotThereError:
+        return doubtful(
+            f"GitHub shows no environment '{facts.target}' of {repository} to this login",
+            f"mlops setup{facts.at} --github makes it",
+        )
+    except PreconditionError as error:  # `gh` has no login: nothing but the workflows needs GitHub
+        return skipped(f"not looked at: {error.message}")
+    except MlopsError as error:
+        return doubtful(error.message, error.hint)
     here = {name: os.environ.get(name, "") for name in COMPARED}
     return judged(facts, found, f"the environment '{facts.target}' of {repository}", here)
 
 
-def judged(facts: Facts, found: dict[str, str], where: str, here: dict[str, str]) -> Finding | list[Finding]:
+def judged(facts: Facts, found: dict[str, str], where: str, here: dict[str, str]) -> Finding:
     """What is said of the variables.
 
     Args:

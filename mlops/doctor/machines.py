@@ -51,7 +51,7 @@ def training_size(facts: Facts) -> Finding:
     if facts.offered is None:
         return _alive(size, "alive; whether the region offers it is not known")
     facts.training_size = found = readiness.check_gpus(size, facts.offered)
-    return _alive(size, f"{found.cores} vCPUs and {found.gpus} GPU(s) per node{_for(facts, 'finetune')}")
+    return _alive(size, f"{_size(found)} per node{_for(facts, 'finetune')}")
 
 
 def serving_size(facts: Facts) -> Finding:
@@ -61,7 +61,7 @@ def serving_size(facts: Facts) -> Finding:
     if facts.offered is None:
         return _alive(size, "alive; whether the region offers it is not known")
     facts.serving_size = found = catalogue.check_offered(size, facts.offered, setting="deployment.instance_type")
-    return _alive(size, f"{found.cores} vCPUs and {found.gpus} GPU(s) each{_for(facts, 'inference')}")
+    return _alive(size, f"{_size(found)} per machine{_for(facts, 'inference')}")
 
 
 def _alive(size: str, said: str) -> Finding:
@@ -69,6 +69,11 @@ def _alive(size: str, said: str) -> Finding:
     if soon is not None:
         return doubtful(f"'{size}' retires on {soon.since}", f"use {soon.instead} from then on, in mlops.yaml")
     return good(f"{size}: {said}")
+
+
+def _size(found: VmSize) -> str:
+    gpus = {0: "no GPU", 1: "1 GPU"}.get(found.gpus, f"{found.gpus} GPUs")
+    return f"{found.cores} vCPUs, {gpus}"
 
 
 def _for(facts: Facts, purpose: str) -> str:

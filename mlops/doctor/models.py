@@ -8,7 +8,7 @@ from pathlib import Path
 from mlops import catalogue, readiness, training
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, Mark, bad, doubtful, good, skipped
-from mlops.settings import Settings
+from mlops.settings import BaseModelChoice, Settings
 
 HUB = "https://huggingface.co"
 HUB_S = 8.0
@@ -48,6 +48,9 @@ def _of_hub(facts: Facts) -> Finding:
     """A model of the hub, which the pipeline fetches itself; from here it is only asked for."""
     name = facts.settings.base_model.huggingface_id
     if facts.settings.is_local:
+        there = BaseModelChoice.model_fields["huggingface_id"].default
+        if name != there:
+            return bad(f"the local workspace has no '{name}'", f"it has a stand-in for {there} alone")
         return good(f"'{name}', for which a stand-in of a million parameters is trained here")
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
