@@ -1,6 +1,6 @@
 """Reading chats, line by line, and deciding which split a row belongs to."""
 
-import json
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +15,9 @@ SPLIT_SEED = 42
 BLOCK = 10
 """Splits are drawn inside blocks of this many rows: their shares are exact and nothing is held in memory."""
 
+CHUNK_BYTES = 16_000_000
+"""A chunk ends here at the latest, so that memory does not grow with the length of the rows."""
+
 
 @dataclass(frozen=True)
 class Chat:
@@ -22,6 +25,25 @@ class Chat:
 
     place: str
     messages: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some lines of a file that follow each other: what one process reads at a time.
+
+    Attributes:
+        path: the file.
+        start: byte at which the first line begins.
+        line: the first line's number.
+        lines: how many there are.
+        rows: how many of them hold a row; the others are blank.
+    """
+
+    path: Path
+    start: int
+    line: int
+    lines: int
+    rows: int
 
 
 def check_messages(messages: Any, place: str) -> list[dict[str, str]]:
@@ -37,7 +59,7 @@ def check_messages(messages: Any, place: str) -> list[dict[str, str]]:
         if not isinstance(message, dict):
             raise Refusal(f"{place}: messages[{index}] is no object with 'role' and 'content'")
         role, content = message.get("role"), message.get("content")
-        if role not in {"system", "user", "assistant"}:
+        if role not in ("system", "user", "assistant"):
             raise Refusal(f"{place}: messages[{index}].role is {role!r}; expected 'system', 'user' or 'assistant'")
         if role == "system" and index:
             raise Refusal(f"{place}: messages[{index}] is a system message; only the first may be one")
@@ -47,21 +69,39 @@ def check_messages(messages: Any, place: str) -> list[dict[str, str]]:
     return turns
 
 
-def read_chats(path: Path) -> Iterator[Chat]:
-    """The rows of a jsonl file, one at a time.
+def chunks(path: Path, *, rows: int) -> Iterator[Chunk]:
+    """A jsonl file, cut into chunks of at most `rows` rows and about `CHUNK_BYTES` bytes."""
+    if not path.is_file():
+        raise Refusal(f"no file at '{path}'")
+    start, first, found, position = 0, 1, 0, 0
+    number = 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            position += len(line)
+            found += not line.isspace()
+            if found == rows or position - start >= CHUNK_BYTES:
+                yield Chunk(path, start, first, number - first + 1, found)
+                start, first, found = position, number + 1, 0
+    if found:
+        yield Chunk(path, start, first, number - first + 1, found)
+
+
+def read_chunk(chunk: Chunk) -> Iterator[Chat]:
+    """The rows of a chunk, one at a time.
 
     Raises:
         Refusal: with file and line, when a line is no JSON object or holds no proper conversation.
     """
-    if not path.is_file():
-        raise Refusal(f"no file at '{path}'")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+    import orjson
+
+    with chunk.path.open("rb") as lines:
+        lines.seek(chunk.start)
+        for number, line in enumerate(itertools.islice(lines, chunk.lines), start=chunk.line):
+            if line.isspace():
                 continue
-            place = f"{path.name}:{number}"
+            place = f"{chunk.path.name}:{number}"
             try:
-                row = json.loads(line)
+                row = orjson.loads(line)
             except ValueError as error:
                 raise Refusal(f"{place}: not JSON in UTF-8: {error}") from error
             if not isinstance(row, dict):
@@ -82,11 +122,8 @@ def split_plan(*, validation: bool, test: bool) -> tuple[str, ...]:
     return ("train",) * 8 + ("test" if validation else "validation",) * 2
 
 
-def assign_splits(chats: Iterator[Chat], plan: tuple[str, ...]) -> Iterator[tuple[str, Chat]]:
-    """Each row with its split. The same rows in the same order get the same splits."""
+def draw_splits(plan: tuple[str, ...]) -> Iterator[str]:
+    """The splits of a file's rows, in order and without end. The same plan gives the same splits."""
     draw = random.Random(SPLIT_SEED)  # noqa: S311 - a sample, not a secret
-    block: list[str] = []
-    for chat in chats:
-        if not block:
-            block = draw.sample(plan, len(plan))
-        yield block.pop(), chat
+    while True:
+        yield from reversed(draw.sample(plan, len(plan)))

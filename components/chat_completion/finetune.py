@@ -21,8 +21,8 @@ from chat_completion.device import (
     find_device,
 )
 from chat_completion.model_folder import METADATA, copy_model, read_json, write_json
-from chat_completion.preprocess import REPORT
 from chat_completion.refusal import Refusal, run_step
+from chat_completion.token_cache import REPORT
 from chat_completion.tokens import TokenFile
 from chat_completion.tracking import Tracker
 

@@ -1,27 +1,38 @@
 """Step 3: turns chats into tokens, with the loss on the assistant's words alone.
 
-PyTorch is not needed for this, so it is not imported: the step starts in a fraction of a second.
+The files are read in chunks, several processes tokenise them, and the results are written in the order of the rows:
+memory stays flat, and the tokens are the same for any number of processes. PyTorch is not needed for this, so it is
+not imported.
 """
 
-import itertools
 import json
+import multiprocessing
 import os
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from chat_completion.arguments import parse
-from chat_completion.chats import Chat, assign_splits, read_chats, split_plan
+from chat_completion.chats import chunks, draw_splits, split_plan
 from chat_completion.model_folder import context_length, write_json
 from chat_completion.refusal import Refusal, run_step
-from chat_completion.template import Render, Rendered, renderer_for
-from chat_completion.tokens import IGNORED, Example, TokenWriter
+from chat_completion.token_cache import CACHE_VARIABLE, REPORT, TokenCache, content_key
+from chat_completion.tokenising import Tokenised, Tokeniser, Work
+from chat_completion.tokens import TokenWriter
 
-REPORT = "report.json"
 SPLITS = ("train", "validation", "test")
+
+ONE_PROCESS_BYTES = 8_000_000
+"""Files that are together no larger are tokenised before other processes have started."""
+
+PROGRESS_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,12 @@ class Inputs:
     batch_size: int = 1000
     pad_to_max_length: bool = False
     max_seq_length: int = -1
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are given, by split."""
+        given = (self.train_file_path, self.validation_file_path, self.test_file_path)
+        return {split: path for split, path in zip(SPLITS, given, strict=True) if path is not None}
 
 
 @dataclass
@@ -66,78 +83,6 @@ class SplitReport:
     rows_with_control_tokens: int = 0
 
 
-def label(rendered: Rendered, encoding: Any, *, limit: int) -> tuple[Example, int]:
-    """The example of a rendered conversation.
-
-    Args:
-        rendered: the text and where its answers are.
-        encoding: the tokenizer's ids and offsets for that text.
-        limit: most tokens to keep.
-
-    Returns:
-        The example, and how many tokens were cut off.
-    """
-    ids: list[int] = encoding.ids
-    labels = [IGNORED] * len(ids)
-    spans = iter(rendered.answers)
-    start, end = next(spans, (None, None))
-    for index, (first, last) in enumerate(encoding.offsets):
-        # A token that stands for no character of its own (a prefix that the tokenizer adds) belongs to the
-        # text that it precedes.
-        position = first if last > first else last
-        while end is not None and position >= end:
-            start, end = next(spans, (None, None))
-        if start is None:
-            break
-        if position >= start:
-            labels[index] = ids[index]
-    lost = max(0, len(ids) - limit)
-    return Example(ids[:limit], labels[:limit], truncated=lost > 0), lost
-
-
-def tokenise(
-    chats: Iterable[Chat], *, tokenizer: Any, render: Render, controls: tuple[str, ...], limit: int, batch_rows: int
-) -> Iterator[tuple[Example | None, Counter[str]]]:
-    """Examples for chats, in order; None for a row that cannot be learnt from, with the counts that say why."""
-    rows = iter(chats)
-    while batch := list(itertools.islice(rows, batch_rows)):
-        safe = [not any(token in m["content"] for m in chat.messages for token in controls) for chat in batch]
-        rendered = [render(chat.messages) for chat, good in zip(batch, safe, strict=True) if good]
-        encodings = tokenizer.encode_batch([one.text for one in rendered], add_special_tokens=False)
-        ready = iter(zip(rendered, encodings, strict=True))
-        for good in safe:
-            if not good:
-                yield None, Counter(rows_with_control_tokens=1)
-                continue
-            example, lost = label(*next(ready), limit=limit)
-            answer = sum(token != IGNORED for token in example.labels)
-            if not answer:
-                yield None, Counter(rows_without_answer=1)
-                continue
-            yield (
-                example,
-                Counter(
-                    rows=1,
-                    tokens=len(example.input_ids),
-                    loss_tokens=answer,
-                    truncated_rows=int(lost > 0),
-                    truncated_tokens=lost,
-                ),
-            )
-
-
-def sources(inputs: Inputs) -> Iterator[tuple[Iterator[tuple[str, Chat]], str]]:
-    """Each file's rows with the split of every row, and the file's name."""
-    given = {"validation": inputs.validation_file_path, "test": inputs.test_file_path}
-    if inputs.train_file_path is None:
-        raise Refusal("train_file_path is missing")
-    plan = split_plan(validation=given["validation"] is not None, test=given["test"] is not None)
-    yield assign_splits(read_chats(inputs.train_file_path), plan), inputs.train_file_path.name
-    for split, path in given.items():
-        if path is not None:
-            yield ((split, chat) for chat in read_chats(path)), path.name
-
-
 def sequence_limit(inputs: Inputs) -> int:
     """The longest sequence to write, in tokens."""
     longest = context_length(inputs.model_selector_output)
@@ -148,70 +93,134 @@ def sequence_limit(inputs: Inputs) -> int:
     return inputs.max_seq_length
 
 
-def write_splits(inputs: Inputs, *, limit: int) -> dict[str, SplitReport]:
-    """Tokenises all files into the output folder, and counts."""
-    from tokenizers import Tokenizer
+def work_of(inputs: Inputs) -> Iterator[Work]:
+    """All files in chunks, with the split of every row."""
+    for name, path in inputs.files.items():
+        plan = split_plan(validation="validation" in inputs.files, test="test" in inputs.files)
+        splits = draw_splits(plan if name == "train" else (name,))
+        for chunk in chunks(path, rows=inputs.batch_size):
+            yield Work(chunk, tuple(islice(splits, chunk.rows)))
 
-    tokenizer = Tokenizer.from_file(str(inputs.model_selector_output / "tokenizer.json"))
-    # A tokenizer file may carry settings of whoever saved it last.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    render = renderer_for(inputs.model_selector_output, tokenizer.get_vocab(with_added_tokens=True))
-    controls = tuple(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
+
+def process_count(files: Iterable[Path]) -> int:
+    """How many processes to tokenise with: one per core that this one may use, one for little data."""
+    if sum(path.stat().st_size for path in files) <= ONE_PROCESS_BYTES:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_tokeniser: Tokeniser
+"""A worker process's own."""
+
+
+def start_worker(model: Path, limit: int) -> None:
+    """Gets a worker process ready."""
+    global _tokeniser
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # there is a process for every core already
+    _tokeniser = Tokeniser(model, limit)
+
+
+def tokenise_in_worker(work: Work) -> Tokenised:
+    """What a worker process does, again and again."""
+    return _tokeniser.tokenise(work)
+
+
+def tokenise_all(works: Iterator[Work], *, model: Path, limit: int, processes: int) -> Iterator[Tokenised]:
+    """The results of all chunks, in order; never more of them in memory than two per process."""
+    if processes == 1:
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"
+        yield from map(Tokeniser(model, limit).tokenise, works)
+        return
+    context = multiprocessing.get_context("spawn")  # nothing of this process's threads is copied
+    with ProcessPoolExecutor(processes, context, start_worker, (model, limit)) as pool:
+        waiting: deque[Future[Tokenised]] = deque()
+        try:
+            for work in works:
+                waiting.append(pool.submit(tokenise_in_worker, work))
+                if len(waiting) == 2 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise Refusal(
+                f"one of {processes} processes was ended from outside, most likely because memory ran out: "
+                "set a smaller batch_size, or preprocess on a larger machine"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def write_splits(inputs: Inputs, *, limit: int) -> dict[str, dict[str, int]]:
+    """Tokenises all files into the output folder.
+
+    Returns:
+        By split, what `SplitReport` counts.
+
+    Raises:
+        Refusal: when no row is left for one of them.
+    """
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    processes = process_count(inputs.files.values())
+    print(f"tokenising with {processes} process{'es' if processes > 1 else ''}", flush=True)
+    began = reported = time.monotonic()
+    done = 0
     with ExitStack() as stack:
-        writers = {
-            split: stack.enter_context(TokenWriter(inputs.output_dir / f"{split}.arrow", batch_rows=inputs.batch_size))
-            for split in SPLITS
-        }
-        for rows, _ in sources(inputs):
-            splits: list[str] = []
-
-            def chats(rows: Iterator[tuple[str, Chat]] = rows, splits: list[str] = splits) -> Iterator[Chat]:
-                for split, chat in rows:
-                    splits.append(split)
-                    yield chat
-
-            examples = tokenise(
-                chats(),
-                tokenizer=tokenizer,
-                render=render,
-                controls=controls,
-                limit=limit,
-                batch_rows=inputs.batch_size,
-            )
-            for example, count in examples:
-                split = splits.pop(0)
+        writers = {split: stack.enter_context(TokenWriter(inputs.output_dir / f"{split}.arrow")) for split in SPLITS}
+        results = tokenise_all(work_of(inputs), model=inputs.model_selector_output, limit=limit, processes=processes)
+        for result in results:
+            for split, count in result.counts.items():
                 counts[split].update(count)
-                if example is not None:
-                    writers[split].add(example)
-    return {split: SplitReport(**count) for split, count in counts.items()}
+            for split, batch in result.batches.items():
+                writers[split].add(batch)
+                done += batch.num_rows
+            now = time.monotonic()
+            if now - reported >= PROGRESS_S:
+                print(f"{done:,} rows, {done / (now - began):,.0f} rows/s", flush=True)
+                reported = now
+    reports = {split: asdict(SplitReport(**count)) for split, count in counts.items()}
+    for split, report in reports.items():
+        if not report["rows"]:
+            raise Refusal(f"no row is left for the split '{split}': {json.dumps(report)}")
+    return reports
+
+
+def show(report: dict[str, Any]) -> None:
+    """Prints what happened to the rows, and what was lost."""
+    limit = report["max_seq_length"]
+    for split, counts in report["splits"].items():
+        print(f"{split}: {json.dumps(counts)}")
+        if counts["truncated_rows"]:
+            print(
+                f"{split}: {counts['truncated_rows']} of {counts['rows']} rows are longer than {limit} tokens; "
+                f"{counts['truncated_tokens']} tokens were cut off their ends"
+            )
 
 
 def run(argv: list[str]) -> None:
     """Preprocesses the chats."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"  # no process is forked here, so threads do no harm
     inputs = parse(Inputs, argv, description="Turn chats into tokens and labels.")
+    if inputs.train_file_path is None:
+        raise Refusal("train_file_path is missing")
+    for path in inputs.files.values():
+        if not path.is_file():
+            raise Refusal(f"no file at '{path}'")
     inputs.output_dir.mkdir(parents=True, exist_ok=True)
     limit = sequence_limit(inputs)
-    reports = write_splits(inputs, limit=limit)
-    for split, report in reports.items():
-        print(f"{split}: {json.dumps(asdict(report))}")
-        if report.truncated_rows:
-            print(
-                f"{split}: {report.truncated_rows} of {report.rows} rows are longer than {limit} tokens; "
-                f"{report.truncated_tokens} tokens were cut off their ends"
-            )
-        if not report.rows:
-            raise Refusal(f"no row is left for the split '{split}': {json.dumps(asdict(report))}")
-    write_json(
-        inputs.output_dir / REPORT,
-        {
-            "max_seq_length": limit,
-            "pad_to": limit if inputs.pad_to_max_length else None,
-            "splits": {split: asdict(report) for split, report in reports.items()},
-        },
-    )
+    key = content_key(inputs.model_selector_output, inputs.files, limit=limit)
+    cache = TokenCache(os.environ.get(CACHE_VARIABLE), key)
+    names = [f"{split}.arrow" for split in SPLITS]
+    found = cache.fetch(inputs.output_dir, names)
+    splits = found["splits"] if found else write_splits(inputs, limit=limit)
+    report = {
+        "max_seq_length": limit,
+        "pad_to": limit if inputs.pad_to_max_length else None,
+        "content": key,
+        "splits": splits,
+    }
+    show(report)
+    write_json(inputs.output_dir / REPORT, report)
+    if not found:
+        cache.keep(inputs.output_dir, names)
 
 
 if __name__ == "__main__":

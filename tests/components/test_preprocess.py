@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections import Counter
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_completion.chats import Chat, assign_splits, read_chats, split_plan
-from chat_completion.preprocess import run
+from chat_completion.chats import Chat, chunks, draw_splits, read_chunk, split_plan
+from chat_completion.preprocess import ONE_PROCESS_BYTES, process_count, run
 from chat_completion.refusal import Refusal
-from chat_completion.tokens import IGNORED, Example, TokenFile, TokenWriter
+from chat_completion.template import render_phi3
+from chat_completion.token_cache import KEPT
+from chat_completion.tokenising import label
+from chat_completion.tokens import IGNORED, Example, TokenFile, TokenWriter, batch_of
 
 from .conftest import StandIn
 
 Write = Callable[..., Path]
+
+HELD_OUT = [3, 6, 13, 18, 22, 23, 31, 35]
 
 
 def chat(*contents: str) -> list[dict[str, str]]:
@@ -30,6 +37,10 @@ def preprocess(standin: StandIn, folder: Path, **inputs: object) -> dict[str, An
     run(["--model_selector_output", str(standin.model), "--output_dir", str(folder), *pairs])
     report: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return report
+
+
+def read_chats(path: Path, rows: int = 1000) -> list[Chat]:
+    return [one for chunk in chunks(path, rows=rows) for one in read_chunk(chunk)]
 
 
 def decode(standin: StandIn, ids: list[int]) -> str:
@@ -117,13 +128,13 @@ def test_rows_without_an_answer_leave_the_others_in_their_splits(
 )
 def test_a_bad_line_is_refused_with_its_place(write_chats: Write, line: str, complaint: str) -> None:
     with pytest.raises(Refusal, match=complaint):
-        list(read_chats(write_chats([chat("Hi.", "Yes."), line])))
+        read_chats(write_chats([chat("Hi.", "Yes."), line]))
 
 
 def test_bytes_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b'{"messages": "\xff"}\n')
     with pytest.raises(Refusal, match=r"x.jsonl:1"):
-        list(read_chats(tmp_path / "x.jsonl"))
+        read_chats(tmp_path / "x.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -136,12 +147,27 @@ def test_bytes_that_are_no_utf8_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_missing_splits_are_cut_from_training(validation: bool, test: bool, shares: dict[str, int]) -> None:
-    chats = [Chat(str(index), []) for index in range(100)]
-    plan = split_plan(validation=validation, test=test)
-    first = [(split, one.place) for split, one in assign_splits(iter(chats), plan)]
-    assert Counter(split for split, _ in first) == shares
-    assert [place for _, place in first] == [one.place for one in chats]
-    assert first == [(split, one.place) for split, one in assign_splits(iter(chats), plan)]
+    first = list(islice(draw_splits(split_plan(validation=validation, test=test)), 100))
+    assert Counter(first) == shares
+    assert first == list(islice(draw_splits(split_plan(validation=validation, test=test)), 100))
+
+
+def test_the_splits_of_rows_are_those_of_earlier_versions() -> None:
+    drawn = islice(draw_splits(split_plan(validation=False, test=False)), 40)
+    assert [index for index, split in enumerate(drawn) if split != "train"] == HELD_OUT
+
+
+@given(st.lists(st.sampled_from(["", " ", "row"]), max_size=12), st.integers(1, 4), st.booleans())
+def test_chunks_hold_every_row_once(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], rows: int, ends: bool
+) -> None:
+    path = tmp_path_factory.mktemp("chunks") / "x.jsonl"
+    row = json.dumps({"messages": chat("Hi.", "Yes.")})
+    path.write_text("\n".join(row if kind == "row" else kind for kind in kinds) + ("\n" if ends else ""))
+    found = list(chunks(path, rows=rows))
+    assert all(0 < chunk.rows <= rows for chunk in found)
+    places = [one.place for chunk in found for one in read_chunk(chunk)]
+    assert places == [f"x.jsonl:{number}" for number, kind in enumerate(kinds, start=1) if kind == "row"]
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5), max_size=20), st.integers(1, 7))
@@ -150,20 +176,122 @@ def test_tokens_come_back_as_they_were_written(
 ) -> None:
     path = tmp_path_factory.mktemp("tokens") / "x.arrow"
     examples = [Example(row, [IGNORED, *row[1:]], truncated=len(row) > 3) for row in rows]
-    with TokenWriter(path, batch_rows=batch_rows) as writer:
-        for example in examples:
-            writer.add(example)
+    with TokenWriter(path) as writer:
+        for start in range(0, len(rows), batch_rows):
+            some = examples[start : start + batch_rows]
+            writer.add(batch_of([e.input_ids for e in some], [e.labels for e in some], [e.truncated for e in some]))
     tokens = TokenFile(path)
     assert list(tokens) == examples
     assert list(pickle.loads(pickle.dumps(tokens))) == examples
+    assert tokens.lengths == [len(row) for row in rows]
+    assert [tokens.arrays(index)[0].tolist() for index in range(len(rows))] == rows
 
 
 def test_half_a_file_never_appears(tmp_path: Path) -> None:
     def stop_half_way() -> None:
-        with TokenWriter(tmp_path / "x.arrow", batch_rows=1) as writer:
-            writer.add(Example([1], [1]))
+        with TokenWriter(tmp_path / "x.arrow") as writer:
+            writer.add(batch_of([[1]], [[1]], [False]))
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         stop_half_way()
     assert list(tmp_path.iterdir()) == []
+
+
+def one_by_one(encoding: Any, answers: tuple[tuple[int, int], ...]) -> list[int]:
+    """What `label` looks up, found by asking every token where it begins."""
+    labels = [IGNORED] * len(encoding.ids)
+    for index, (first, last) in enumerate(encoding.offsets):
+        begin = first if last > first else last
+        if any(start <= begin < end for start, end in answers):
+            labels[index] = encoding.ids[index]
+    return labels
+
+
+def phi3_tokenizer() -> Any:
+    """A tokenizer built as Phi-3's is: pieces that begin with a space, bytes for what is unknown, greedy end tokens."""
+    from tokenizers import AddedToken, Tokenizer, models, normalizers
+
+    vocabulary = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}}
+    for piece in ("▁", "a", "b", "▁a", "ab", "▁ab", "\n", "▁▁"):
+        vocabulary[piece] = len(vocabulary)
+    merges = [("▁", "a"), ("a", "b"), ("▁a", "b"), ("▁", "▁")]
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    marks = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
+    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False, rstrip=True) for mark in marks])
+    return tokenizer
+
+
+@given(st.lists(st.text("ab \n🙂é"), min_size=1, max_size=5), st.sampled_from(["phi3", "standin"]))
+def test_labels_are_those_found_token_by_token(standin: StandIn, contents: list[str], which: str) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = phi3_tokenizer() if which == "phi3" else Tokenizer.from_file(str(standin.model / "tokenizer.json"))
+    rendered = render_phi3(chat(*contents))
+    encoding = tokenizer.encode(rendered.text, add_special_tokens=False)
+    ids, labels = label(encoding, rendered.answers, characters=len(rendered.text))
+    assert ids.tolist() == encoding.ids
+    assert labels.tolist() == one_by_one(encoding, rendered.answers)
+
+
+def test_several_processes_write_what_one_writes(
+    standin: StandIn, tmp_path: Path, write_chats: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [chat(f"Question {i}.") if i % 7 == 0 else chat(f"Question {i}.", f"Answer {i}." * 9) for i in range(200)]
+    files = write_chats(rows)
+    one = preprocess(standin, tmp_path / "one", train_file_path=files, batch_size=1000)
+    monkeypatch.setattr("chat_completion.preprocess.process_count", lambda files: 2)
+    two = preprocess(standin, tmp_path / "two", train_file_path=files, batch_size=7)
+    assert one["splits"] == two["splits"]
+    for split in one["splits"]:
+        assert list(TokenFile(tmp_path / f"one/{split}.arrow")) == list(TokenFile(tmp_path / f"two/{split}.arrow"))
+    with pytest.raises(Refusal, match=r"chats.jsonl:201: not JSON"):
+        preprocess(standin, tmp_path / "bad", train_file_path=write_chats([*rows, "{"]), batch_size=7)
+    assert not list((tmp_path / "bad").iterdir())
+
+
+def test_little_data_is_no_work_for_several_processes(tmp_path: Path) -> None:
+    (tmp_path / "little").write_bytes(b" " * 1000)
+    with (tmp_path / "much").open("wb") as file:
+        file.truncate(ONE_PROCESS_BYTES)
+    assert process_count([tmp_path / "little"]) == 1
+    assert process_count([tmp_path / "little", tmp_path / "much"]) == len(os.sched_getaffinity(0))
+
+
+def test_tokens_are_found_again_by_what_decides_them(
+    standin: StandIn,
+    tmp_path: Path,
+    write_chats: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CHAT_TOKENS_CACHE", str(tmp_path / "cache"))
+    files = write_chats([chat("Hi.", f"Yes, {i}.") for i in range(20)])
+
+    def made(name: str, **inputs: object) -> bool:
+        preprocess(standin, tmp_path / name, train_file_path=files, **inputs)
+        return "tokenising" in capsys.readouterr().out
+
+    assert made("first")
+    assert not made("first")
+    assert not made("second", pad_to_max_length="true")  # which is the trainer's business
+    assert list(TokenFile(tmp_path / "first/train.arrow")) == list(TokenFile(tmp_path / "second/train.arrow"))
+    assert json.loads((tmp_path / "second/report.json").read_text())["pad_to"] == 1024
+    assert made("second", max_seq_length=30)
+    assert made("third", max_seq_length=31)
+    write_chats([chat("Hi.", f"No, {i}.") for i in range(20)])
+    assert made("first")
+    for limit in range(40, 40 + KEPT):
+        made("many", max_seq_length=limit)
+    assert len(list((tmp_path / "cache").iterdir())) == KEPT
+    assert made("fourth", max_seq_length=30)
+    assert not made("fourth", max_seq_length=30)
+
+
+def test_an_output_that_was_cut_off_is_made_anew(standin: StandIn, tmp_path: Path, write_chats: Write) -> None:
+    files = write_chats([chat("Hi.", f"Yes, {i}.") for i in range(20)])
+    whole = preprocess(standin, tmp_path / "out", train_file_path=files)
+    (tmp_path / "out" / "test.arrow").unlink()
+    assert preprocess(standin, tmp_path / "out", train_file_path=files) == whole
+    assert len(TokenFile(tmp_path / "out" / "test.arrow")) == whole["splits"]["test"]["rows"]
