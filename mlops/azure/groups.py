@@ -78,6 +78,7 @@ def contents(session: Session, name: str) -> list[Held]:
                     tags=dict(item.tags or {}),
                 )
                 for item in management.client(session, "resources").resources.list_by_resource_group(name)
+                if not str(item.type).lower().startswith("microsoft.authorization/")  # who may do what holds nothing
             ]
     except NotFoundError:
         return []

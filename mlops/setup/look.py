@@ -7,16 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlops.azure import computes, groups, management, roles
-from mlops.azure import identities as people
+from mlops.azure import computes, groups, identities, management, roles
 from mlops.azure.errors import NotFoundError
+from mlops.azure.identities import Federation, Identity
 from mlops.azure.session import Session
 from mlops.resources import Cluster
 from mlops.settings import Settings
 from mlops.setup import capacity
 from mlops.setup.place import Place
 from mlops.setup.subjects import Subject
-from mlops.setup.wanted import KEY_VAULT_API, ML, PROVIDERS, VERSIONS, Wanted, flow_workspaces, foundations, workspace
+from mlops.setup.wanted import ML, PROVIDERS, VERSIONS, Wanted, flow_workspaces, foundations, workspace
 
 AT_ONCE = 8
 
@@ -57,9 +57,9 @@ class Facts:
     """Resources that exist, by their ids in lower case."""
     buried_vault: bool = False
     """A key vault of the name was deleted, and keeps it until it is recovered."""
-    identities: Mapping[str, people.Identity] = field(default_factory=dict)
+    identities: Mapping[str, Identity] = field(default_factory=dict)
     assignments: Mapping[str, Sequence[roles.Assignment]] = field(default_factory=dict)
-    federations: Mapping[str, people.Federation] = field(default_factory=dict)
+    federations: Mapping[str, Federation] = field(default_factory=dict)
     """Of GitHub's identity, by their names."""
     cluster: Cluster | None = None
     capacity: capacity.Capacity | None = None
@@ -79,61 +79,73 @@ def wanted(order: Order, found: Mapping[str, Any] | None) -> list[Wanted]:
 
 def look(session: Session, order: Order) -> Facts:
     """Look at everything, several things at a time."""
-    place = order.place
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        unregistered = pool.submit(management.unregistered, session, PROVIDERS)
-        group = pool.submit(groups.get, session, place.group)
+        named = pool.submit(management.unregistered, session, PROVIDERS)
+        group = groups.get(session, order.place.group)
+        return _Look(session, order, pool, group, frozenset(named.result())).facts()
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look; what is of a provider that is not registered cannot be there, and asking would register it."""
+
+    session: Session
+    order: Order
+    pool: ThreadPoolExecutor
+    group: groups.Group | None
+    unregistered: frozenset[str]
+
+    def facts(self) -> Facts:
+        """All of them."""
+        session, order, place, pool = self.session, self.order, self.order.place, self.pool
         workspace_id = place.id_of(ML, place.workspace)
-        found = _document(session, workspace_id, VERSIONS[ML], group.result())
+        found = self._document(workspace_id, ML)
         asked = [item for item in wanted(order, found) if item.id.lower() != workspace_id.lower()]
-        documents = list(pool.map(lambda item: _document(session, item.id, item.api_version, group.result()), asked))
-        there = {item.id.lower(): body for item, body in zip(asked, documents, strict=True) if body is not None}
-        if found is not None:
-            there[workspace_id.lower()] = found
-        vault = next(item for item in asked if item.what == "key vault")
-        buried = pool.submit(_buried, session, place, vault) if vault.id.lower() not in there else None
-        asked_for = list(pool.map(lambda name: _identity(session, name, group.result()), order.identities))
-        standing = {name: item for name, item in zip(order.identities, asked_for, strict=True) if item is not None}
+        documents = pool.map(lambda item: self._document(item.id, item.kind), asked)
+        people = dict(zip(order.identities, pool.map(self._identity, order.identities), strict=True))
+        standing = {name: item for name, item in people.items() if item is not None}
         assigned = {
             name: pool.submit(roles.of, session, item.principal_id, place.group_id) for name, item in standing.items()
         }
-        trusted = _federations(session, order) if order.github_identity in standing else []
+        name = order.github_identity
+        trusted = identities.federations(session, name, place.group) if name in standing and name else []
         cluster = pool.submit(computes.get, session, order.settings.compute.name) if found is not None else None
-        region = None
-        if "Microsoft.MachineLearningServices" not in unregistered.result():
-            region = pool.submit(capacity.look, session, order.settings, place, ask=order.quota)
+        quota = None
+        if not {"Microsoft.MachineLearningServices", "Microsoft.Quota"} & self.unregistered:
+            quota = pool.submit(capacity.look, session, order.settings, place, ask=order.quota)
+        there = {item.id.lower(): body for item, body in zip(asked, documents, strict=True) if body is not None}
+        if found is not None:
+            there[workspace_id.lower()] = found
         return Facts(
-            unregistered=unregistered.result(),
-            group=group.result(),
+            unregistered=sorted(self.unregistered, key=PROVIDERS.index),
+            group=self.group,
             workspace=found,
             documents=there,
-            buried_vault=buried.result() if buried else False,
+            buried_vault=self._buried(next(item for item in asked if item.what == "key vault"), there),
             identities=standing,
             assignments={name: each.result() for name, each in assigned.items()},
             federations={item.name: item for item in trusted},
             cluster=cluster.result() if cluster else None,
-            capacity=region.result() if region else None,
+            capacity=quota.result() if quota else None,
         )
 
+    def _document(self, resource_id: str, kind: str) -> dict[str, Any] | None:
+        if self.group is None or kind.partition("/")[0] in self.unregistered:
+            return None
+        return management.get(self.session, resource_id, VERSIONS[kind])
 
-def _document(session: Session, resource_id: str, api: str, group: groups.Group | None) -> dict[str, Any] | None:
-    """A resource; not asked for where its group is not there."""
-    return management.get(session, resource_id, api) if group is not None else None
+    def _identity(self, name: str) -> Identity | None:
+        if self.group is None or "Microsoft.ManagedIdentity" in self.unregistered:
+            return None
+        return identities.get(self.session, name, self.group.name)
 
-
-def _identity(session: Session, name: str, group: groups.Group | None) -> people.Identity | None:
-    return people.get(session, name, group.name) if group is not None else None
-
-
-def _federations(session: Session, order: Order) -> list[people.Federation]:
-    name = order.github_identity
-    return people.federations(session, name, order.place.group) if name else []
-
-
-def _buried(session: Session, place: Place, vault: Wanted) -> bool:
-    path = f"{place.subscription_id}/providers/Microsoft.KeyVault/locations/{place.region}/deletedVaults/{vault.name}"
-    try:
-        management.call(session, "GET", path, KEY_VAULT_API)
-    except NotFoundError:
-        return False
-    return True
+    def _buried(self, vault: Wanted, there: Mapping[str, Any]) -> bool:
+        if vault.id.lower() in there or "Microsoft.KeyVault" in self.unregistered:
+            return False
+        place = self.order.place
+        path = f"{place.subscription_id}/providers/Microsoft.KeyVault/locations/{place.region}/deletedVaults"
+        try:
+            management.call(self.session, "GET", f"{path}/{vault.name}", VERSIONS[vault.kind])
+        except NotFoundError:
+            return False
+        return True

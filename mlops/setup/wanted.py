@@ -37,7 +37,6 @@ VERSIONS = {
     ML: "2024-10-01",
 }
 """Api-versions by kind."""
-KEY_VAULT_API = VERSIONS["Microsoft.KeyVault/vaults"]
 
 Document = dict[str, Any]
 
