@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import httpx
 
     from mlops.azure.session import Session
+    from mlops.resources import Endpoint
 
 SLOT_HEADER = "azureml-model-deployment"
 Piece = Callable[[str], None]
@@ -336,13 +337,19 @@ def texts_of(body: Any) -> tuple[str, ...]:
     raise ValueError(f"no text in {str(body)[:120]!r}")
 
 
-def scorer(session: Session, name: str, *, timeout_s: float) -> Scorer:
+def scorer(session: Session, name: str, *, timeout_s: float, found: Endpoint | None = None) -> Scorer:
     """The scorer of an endpoint, its key fetched once.
+
+    Args:
+        session: the workspace.
+        name: the endpoint's.
+        timeout_s: longest wait for an answer.
+        found: the endpoint, where it was looked up already.
 
     Raises:
         PreconditionError: there is no such endpoint.
     """
-    found = endpoints.get(session, name)
+    found = found or endpoints.get(session, name)
     if found is None:
         raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
     if not found.scoring_url:

@@ -1,0 +1,167 @@
+"""The chat in a terminal: reads a line, asks, shows the answer while it comes, and what it cost."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from mlops.chat import commands, figures
+from mlops.chat.asking import Asked, Asker
+from mlops.chat.commands import State
+from mlops.chat.store import Chats
+from mlops.errors import MlopsError
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+    from rich.console import Console as RichConsole
+
+PROMPT = "› "
+
+
+def harmless(text: str) -> str:
+    """A model's words for a terminal: control characters, which could move its cursor or rename it, become visible."""
+    return "".join(
+        char if char in "\n\t" or unicodedata.category(char) != "Cc" else f"\\x{ord(char):02x}" for char in text
+    )
+
+
+@dataclass
+class Terminal:
+    """One chat in a terminal.
+
+    Attributes:
+        asker: the line to the endpoint.
+        chats: where the chat is kept.
+        name: the chat's own.
+        endpoint: the endpoint's name, for what is kept.
+        state: the chat so far.
+    """
+
+    asker: Asker
+    chats: Chats
+    name: str
+    endpoint: str
+    state: State
+    console: RichConsole
+    _midline: bool = field(default=False, init=False)
+
+    def run(self) -> None:
+        """Go on until the user ends it."""
+        session = self._session()
+        while True:
+            try:
+                line = session.prompt(PROMPT)
+            except KeyboardInterrupt:  # what was typed is thrown away, as in a shell
+                continue
+            except EOFError:
+                return
+            if line.strip() and not self.take(line):
+                return
+
+    def take(self, line: str) -> bool:
+        """Do what a line asks for; False where it ends the chat."""
+        try:
+            if not commands.is_command(line):
+                self.ask(self.state.talk.checked(commands.question_of(line)))
+                return True
+            effect = commands.run(line, self.state, endpoint=self.endpoint)
+        except MlopsError as error:
+            self._failure(error.message, error.hint)
+            return True
+        self.state = effect.state
+        if effect.says:
+            self._dim(effect.says)
+        if effect.question is not None:
+            self.ask(effect.question)
+        return not effect.ends
+
+    def ask(self, question: str) -> None:
+        """Ask and show; the question stays open where no answer comes."""
+        self.state = replace(self.state, open_question=question)
+        try:
+            asked = self._answer(question)
+        except KeyboardInterrupt:
+            self._end_line()
+            self._dim("stopped; /retry asks again")
+            return
+        self._end_line()
+        if not asked.answer.ok:
+            self._failure(f"no answer: {asked.answer.error}", self._advice(asked))
+            return
+        self.state = State(talk=asked.conversation)
+        if asked.newly_left_out:
+            out = asked.conversation.left_out
+            turns = "oldest turn is" if out == 1 else f"{out} oldest turns are"
+            self._dim(f"the {turns} no longer sent: the model's context is full")
+        self._dim(figures.line(asked.answer))
+        self.chats.keep(self.name, self.state.talk, endpoint=self.endpoint)
+
+    def _answer(self, question: str) -> Asked:
+        """The answer, shown as it comes or, where the server does not stream, whole."""
+        waiting = self.console.status("[dim]…[/dim]", spinner="dots")
+        told: list[str] = []
+
+        def piece(text: str) -> None:
+            if not told:
+                waiting.stop()
+            told.append(text)
+            self._write(text)
+
+        with waiting:
+            asked = self.asker.ask(self.state.talk, question, piece=piece)
+        if asked.answer.ok and not told:
+            self._write(asked.answer.texts[0])
+        return asked
+
+    @staticmethod
+    def _advice(asked: Asked) -> str:
+        from mlops.chat.room import is_refusal
+
+        if is_refusal(asked.answer.status, asked.answer.error):
+            return "the question alone is too long: shorten it, or take the system message away (/system off)"
+        return "/retry asks again; mlops endpoint logs shows the server's own words"
+
+    def _session(self) -> PromptSession[str]:
+        from prompt_toolkit import PromptSession
+        from prompt_toolkit.completion import WordCompleter
+        from prompt_toolkit.history import FileHistory
+        from prompt_toolkit.key_binding import KeyBindings
+
+        keys = KeyBindings()
+
+        @keys.add("escape", "enter")
+        def _new_line(event: Any) -> None:
+            event.current_buffer.insert_text("\n")
+
+        return PromptSession(
+            history=FileHistory(str(self.chats.history)),
+            completer=WordCompleter(commands.NAMES, sentence=True),
+            complete_while_typing=False,
+            key_bindings=keys,
+        )
+
+    def _write(self, text: str) -> None:
+        shown = harmless(text)
+        sys.stdout.write(shown)
+        sys.stdout.flush()
+        if shown:
+            self._midline = not shown.endswith("\n")
+
+    def _end_line(self) -> None:
+        if self._midline:
+            sys.stdout.write("\n")
+            self._midline = False
+        sys.stdout.flush()
+
+    def _dim(self, text: str) -> None:
+        self._say(text, "dim")
+
+    def _failure(self, message: str, hint: str | None) -> None:
+        self._say(f"✕ {message}", "red")
+        if hint:
+            self._say(f"→ {hint}", "dim")
+
+    def _say(self, text: str, style: str) -> None:
+        self.console.print(harmless(text), style=style, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,173 @@
+"""mlops chat."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlops.cli.options import Run, command
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+    from mlops.chat import Asker, Conversation
+    from mlops.chat.store import Chats
+    from mlops.endpoint import Scorer
+    from mlops.resources import Endpoint
+
+SPARE_S = 10.0
+"""Longer than a deployment may take for an answer: its own refusal then comes first, and says more."""
+
+
+@command(
+    example="""
+mlops chat
+mlops chat --deployment green --system "Answer in one sentence." --parameter temperature=0.2
+echo "What is the range of the Curlew?" | mlops chat
+""",
+)
+@click.option("--deployment", metavar="SLOT", help="Chat with this slot instead of live traffic.")
+@click.option("--endpoint", "endpoint", help="Another endpoint than the settings' one.")
+@click.option("--system", metavar="TEXT", help="The system message.")
+@click.option("--parameter", "parameters", metavar="NAME=VALUE", multiple=True, help="Of the generation; repeatable.")
+@click.option("--max-new-tokens", type=click.IntRange(1, 4096), help="The same as --parameter max_new_tokens=N.")
+@click.option("--resume", metavar="NAME", help="Go on with a chat that was kept; 'last' is the newest.")
+def chat(
+    run: Run,
+    deployment: str | None,
+    endpoint: str | None,
+    system: str | None,
+    parameters: tuple[str, ...],
+    max_new_tokens: int | None,
+    resume: str | None,
+) -> None:
+    """Chat with the deployed model; a question that is piped in gets one answer on stdout.
+
+    In a terminal: /help lists what else a line may say, Ctrl-C stops an answer, Ctrl-D ends. Answers are shown while
+    they are written where the server streams. Each chat is kept below .mlops/chats, for your eyes alone.
+    """
+    from dataclasses import replace
+
+    from mlops.chat import Asker, Conversation
+    from mlops.chat.conversation import parameter
+    from mlops.chat.store import Chats
+    from mlops.errors import UsageError
+
+    asked = _piped(run)
+    chats = Chats(run.settings.home)
+    name, talk = chats.load(resume) if resume else (chats.new_name(), Conversation())
+    given = dict(parameter(item) for item in parameters)
+    if max_new_tokens is not None:
+        if {"max_new_tokens", "max_tokens", "max_gen_len"} & set(given):
+            raise UsageError("give --max-new-tokens or the parameter, not both")
+        given["max_new_tokens"] = max_new_tokens
+    talk = talk.with_parameters(given)
+    if system:
+        talk = replace(talk, system=talk.checked(system))
+    if asked is not None:
+        talk.checked(asked)
+    session, scorer, title = _open(run, endpoint, deployment)
+    with Asker(scorer, slot=deployment) as asker:
+        if asked is not None:
+            _once(run, asker, talk, asked, endpoint=endpoint or session.settings.endpoint.name,
+                  keep=(chats, name) if resume else None)  # fmt: skip
+        else:
+            _terminal(run, asker, talk, chats=chats, name=name, endpoint=endpoint, title=title)
+
+
+def _piped(run: Run) -> str | None:
+    """The question on stdin; None where a person sits there."""
+    from mlops.errors import UsageError
+
+    if not sys.stdin.isatty():
+        return sys.stdin.read().strip()
+    if run.console.as_json or not sys.stdout.isatty():
+        raise UsageError(
+            "a chat needs a terminal; for one answer pipe the question in",
+            hint=f'echo "What is the range of the Curlew?" | mlops chat{run.at}',
+        )
+    return None
+
+
+def _open(run: Run, name: str | None, deployment: str | None) -> tuple[Session, Scorer, str]:
+    """The endpoint, once it is sure that it can answer.
+
+    Raises:
+        PreconditionError: there is no such endpoint or slot, or nothing is live.
+    """
+    from mlops.azure import endpoints
+    from mlops.azure.session import connect
+    from mlops.endpoint import scorer
+    from mlops.errors import PreconditionError
+
+    session = connect(run.settings, run.console)
+    name = name or run.settings.endpoint.name
+    found = endpoints.get(session, name)
+    if found is None:
+        raise PreconditionError(f"there is no endpoint '{name}'", hint=f"mlops deploy{run.at} makes it")
+    slots = {item.name: item for item in endpoints.deployments(session, name)}
+    there = ", ".join(sorted(slots)) or "none"
+    if deployment is not None and deployment not in slots:
+        raise PreconditionError(f"'{name}' has no slot '{deployment}'", hint=f"there are: {there}")
+    if deployment is None and not found.live:
+        raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --deployment SLOT; there are: {there}")
+    limit_s = run.settings.deployment.request_timeout_ms / 1000 + SPARE_S
+    line = scorer(session, name, timeout_s=limit_s, found=found)
+    return session, line, _title(run.target, found, slots, deployment)
+
+
+def _title(target: str, found: Endpoint, slots: dict[str, Any], deployment: str | None) -> str:
+    asked = [deployment] if deployment else found.live
+
+    def said(slot: str) -> str:
+        version = slots[slot].model_version if slot in slots else None
+        share = "" if deployment else f" {found.traffic.get(slot, 0)} %"
+        return f"{slot}{share}" + (f", version {version}" if version else "")
+
+    return f"{found.name} ({target}) · {' · '.join(said(slot) for slot in asked)}"
+
+
+def _once(
+    run: Run, asker: Asker, talk: Conversation, question: str, *, endpoint: str, keep: tuple[Chats, str] | None
+) -> None:
+    """One question, one answer on stdout."""
+    from mlops.chat import figures
+    from mlops.errors import AzureError
+
+    asked = asker.ask(talk, question)
+    answer = asked.answer
+    if not answer.ok:
+        raise AzureError(f"the endpoint '{endpoint}' did not answer: {answer.error}",
+                         hint=f"mlops endpoint logs{run.at} shows why")  # fmt: skip
+    if asked.newly_left_out:
+        run.console.warn(f"{asked.newly_left_out} of the oldest turns were left out: the model's context is full")
+    if keep is not None:
+        keep[0].keep(keep[1], asked.conversation, endpoint=endpoint)
+    text = answer.texts[0]
+    data = {"endpoint": endpoint, "answer": text, **figures.document(answer), "parameters": talk.parameters}
+    if run.console.as_json:
+        run.console.result(data, text)
+    else:  # as it is, without what rich makes of control characters or of lines that are too long
+        sys.stdout.write(text + "\n")
+
+
+def _terminal(
+    run: Run, asker: Asker, talk: Conversation, *, chats: Chats, name: str, endpoint: str | None, title: str
+) -> None:
+    """A chat with whoever sits at the terminal."""
+    from mlops.chat.commands import State
+    from mlops.chat.terminal import Terminal
+
+    console = run.console.out
+    console.print(title, style="bold", soft_wrap=True)
+    console.print("/help lists the commands · Ctrl-C stops an answer · Ctrl-D ends", style="dim")
+    if talk.turns:
+        console.print(f"going on with {name}: {len(talk.turns)} turns so far", style="dim")
+    chat = Terminal(
+        asker=asker, chats=chats, name=name, endpoint=endpoint or run.settings.endpoint.name, state=State(talk=talk),
+        console=console,
+    )  # fmt: skip
+    chat.run()
+    if chat.state.talk.turns:
+        console.print(f"kept; to go on: mlops chat{run.at} --resume {name}", style="dim", soft_wrap=True)
