@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-cli run test test-fast test-full coverage coverage-table lint lint-workflows bench lock clean
+.PHONY: help install install-cli run test test-fast test-full coverage coverage-table lint lint-workflows bench reference lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -75,6 +75,9 @@ lint-workflows: $(VENV)/ready ## what runs on GitHub: security, schemas, shell, 
 
 bench: $(VENV)/ready ## each benchmark prints its ratio against a baseline of the same run
 	@for each in tests/benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
+
+reference: $(VENV)/ready ## the command reference, and the README's tables, from the code
+	@$(BIN)/python -m mlops.cli.reference
 
 lock: ## resolve the requirement files anew (needs uv)
 	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
