@@ -58,7 +58,8 @@ def problem(root: click.Command, words: Sequence[str]) -> str | None:
         path.append(left.pop(0))
         command = found
         context = click.Context(command, info_name=path[-1], parent=context)
-    known = {name for parameter in command.params if isinstance(parameter, click.Option) for name in parameter.opts}
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    known = {name for option in options for name in (*option.opts, *option.secondary_opts)}
     for word in left:
         name = word.partition("=")[0]
         if name.startswith("-") and len(name) > 1 and name not in known:
