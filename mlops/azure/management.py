@@ -18,13 +18,14 @@ from typing import Any, Literal
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.login import SCOPE
 from mlops.azure.session import Session, finished, patience
-from mlops.errors import AzureError
+from mlops.errors import AzureError, MlopsError
 
 Document = dict[str, Any]
 Kind = Literal["resources", "identities", "authorization", "quota"]
 POLL_S = 5
 """Between two looks at a long-running operation, where Azure does not say when to look."""
 REGISTER_S = 600.0
+REGISTERED = "Registered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,19 +155,27 @@ def subscription_id(session: Session) -> str:
 
 
 def unregistered(session: Session, namespaces: Iterable[str]) -> list[str]:
-    """The resource providers among these that the subscription may not use yet."""
+    """The resource providers among these that the subscription may not use yet.
+
+    A login that has rights on the group alone may not ask; for it they count as registered.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     providers = client(session, "resources").providers
 
     def state(namespace: str) -> str:
-        with translated(f"look up the resource provider '{namespace}'"):
-            return str(providers.get(namespace).registration_state)
+        try:
+            with translated(f"look up the resource provider '{namespace}'"):
+                return str(providers.get(namespace).registration_state)
+        except MlopsError as error:
+            if getattr(error.__cause__, "status_code", None) != 403:
+                raise
+            return REGISTERED
 
     names = list(namespaces)
     with ThreadPoolExecutor(8) as pool:
         states = list(pool.map(state, names))
-    return [name for name, found in zip(names, states, strict=True) if found != "Registered"]
+    return [name for name, found in zip(names, states, strict=True) if found != REGISTERED]
 
 
 def register(session: Session, namespaces: Iterable[str]) -> None:

@@ -77,12 +77,13 @@ def of_environments(repository: str | None, environments: Iterable[str], passed:
 def _of(repository: str | None, environment: str, passed: str | None) -> Subject:
     if passed:
         return Subject(environment=environment, value=passed)
-    how = f"mlops setup --subject {environment}=SUBJECT; a login that fails in a job shows the subject GitHub sent"
+    how = f"pass --subject {environment}=SUBJECT, as a login that fails in a job shows it"
     if repository is None:
         return Subject(environment=environment, why_not="this is no clone of a GitHub repository", hint=how)
     try:
         value = github_cli.subject(repository, environment)
         refuse(value, environment)
     except MlopsError as error:
-        return Subject(environment=environment, why_not=error.message, hint=error.hint or how)
+        hint = error.hint if error.hint and "--subject" in error.hint else "; or ".join(filter(None, (error.hint, how)))
+        return Subject(environment=environment, why_not=error.message, hint=hint)
     return Subject(environment=environment, value=value)
