@@ -1,14 +1,23 @@
-"""Step 5: the base model and the tuned one answer the same test conversations."""
+"""Step 5: the base model and the tuned one answer the same conversations.
+
+They are the test split's, which say what the training has brought, and a small set of general ones, which say what it
+has cost. Whether that is enough is not decided here: `mlops register` holds the numbers against its thresholds.
+"""
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from chat_completion.arguments import parse
+from chat_completion.general import general_examples
 from chat_completion.model_folder import find_model, write_json
 from chat_completion.refusal import Refusal, run_step
+from chat_completion.report import Comparison, Row, write_report
+from chat_completion.scores import Answered, Losses, change_interval, is_short, measure_losses, score_answers
 from chat_completion.tokens import IGNORED, Example, TokenFile
 from chat_completion.tracking import Tracker
 
@@ -42,6 +51,23 @@ class Question:
     reference: list[int]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A set of conversations: all of them for the loss, and those whose last answer is whole to be asked."""
+
+    name: str
+    examples: list[Example]
+    questions: list[Question]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one model made of a set."""
+
+    losses: Losses
+    answers: Sequence[Answered]
+
+
 def question_of(example: Example) -> Question | None:
     """Cuts a conversation before its last answer; None where that answer is not whole."""
     if example.truncated:
@@ -54,7 +80,12 @@ def question_of(example: Example) -> Question | None:
         start -= 1
     if not start or start == end:
         return None
-    return Question(example.input_ids[:start], example.input_ids[start:end])
+    return Question(list(example.input_ids[:start]), list(example.input_ids[start:end]))
+
+
+def asked_of(name: str, examples: list[Example]) -> Asked:
+    """A set with its questions."""
+    return Asked(name, examples, [found for example in examples if (found := question_of(example)) is not None])
 
 
 def sample(tokens: TokenFile, *, rows: int) -> list[Example]:
@@ -65,48 +96,116 @@ def sample(tokens: TokenFile, *, rows: int) -> list[Example]:
     return [tokens[index] for index in chosen]
 
 
-def evaluate(inputs: Inputs) -> None:
-    """Scores both models, logs the scores and writes them with the answers."""
-    from chat_completion.chat_model import Answerer, Generation
-    from chat_completion.scores import mean_loss, score_answers
+def load(folder: Path) -> Any:
+    """A model that answers; an adapter beside its weights is merged into them."""
+    from chat_completion.chat_model import Answerer
 
-    tracker = Tracker()
-    examples = sample(TokenFile(inputs.preprocess_output / "test.arrow"), rows=inputs.max_rows)
-    questions = [question for example in examples if (question := question_of(example)) is not None]
-    if not questions:
+    answerer = Answerer(find_model(folder)[0])
+    if (folder / "adapter").is_dir():
+        from peft import PeftModel
+
+        answerer.model = PeftModel.from_pretrained(answerer.model, folder / "adapter").merge_and_unload()
+    return answerer
+
+
+def examine(answerer: Any, asked: Asked, inputs: Inputs) -> Found:
+    """Takes a model's loss on a set, and its answers."""
+    from chat_completion.chat_model import Generation
+
+    losses = measure_losses(
+        answerer.model, asked.examples, pad_id=answerer.tokenizer.pad_token_id, batch_rows=inputs.batch_rows
+    )
+    longest = Generation(max_new_tokens=inputs.max_new_tokens)
+    return Found(losses, answerer.complete([question.prompt for question in asked.questions], longest))
+
+
+def compare(asked: Asked, texts: Sequence[tuple[str, str]], base: Found, tuned: Found) -> Comparison:
+    """Puts both models' answers to a set side by side.
+
+    Args:
+        asked: the set.
+        texts: each question's prompt and reference.
+        base: what the base model made of it.
+        tuned: what the tuned one did.
+    """
+    references = [reference for _, reference in texts]
+    rows = [
+        Row(prompt, reference, before.text, after.text)
+        for (prompt, reference), before, after in zip(texts, base.answers, tuned.answers, strict=True)
+    ]
+    return Comparison(
+        name=asked.name,
+        base=score_answers(references, base.answers, loss=base.losses.mean),
+        tuned=score_answers(references, tuned.answers, loss=tuned.losses.mean),
+        interval=change_interval(base.losses, tuned.losses),
+        losses=tuple(zip(base.losses.each, tuned.losses.each, strict=True)),
+        short=sum(map(is_short, references)),
+        rows=rows,
+    )
+
+
+def evaluate(inputs: Inputs) -> list[Comparison]:
+    """Asks both models both sets."""
+    import torch
+
+    test = asked_of("test", sample(TokenFile(inputs.preprocess_output / "test.arrow"), rows=inputs.max_rows))
+    if not test.questions:
         raise Refusal("no test conversation has a whole answer to compare with; raise max_seq_length")
-    rows: list[dict[str, str]] = [{} for _ in questions]
-    summary: dict[str, float] = {"eval_rows": len(questions)}
+    sets, texts, found = [test], [], {}
     for name, folder in (("base", inputs.model_selector_output), ("tuned", inputs.pytorch_model_folder)):
-        answerer = Answerer(find_model(folder)[0])
-        if (folder / "adapter").is_dir():
-            from peft import PeftModel
-
-            answerer.model = PeftModel.from_pretrained(answerer.model, folder / "adapter").merge_and_unload()
-        decode = answerer.tokenizer.batch_decode
-        references = [text.strip() for text in decode([q.reference for q in questions], skip_special_tokens=True)]
-        prompts = decode([q.prompt for q in questions], skip_special_tokens=False)
-        loss = mean_loss(answerer.model, examples, pad_id=answerer.tokenizer.pad_token_id, batch_rows=inputs.batch_rows)
-        found = answerer.complete([q.prompt for q in questions], Generation(max_new_tokens=inputs.max_new_tokens))
-        answers = [answer.text for answer in found]
-        scores = score_answers(references, answers, loss=loss)
-        summary |= {f"{name}_{measure}": value for measure, value in asdict(scores).items()}
-        for row, prompt, reference, answer in zip(rows, prompts, references, answers, strict=True):
-            row |= {"prompt": prompt, "reference": reference, name: answer}
+        answerer = load(folder)
+        if name == "base":
+            place = find_model(folder)[1]
+            general = asked_of("general", general_examples(place, limit=answerer.context - inputs.max_new_tokens))
+            sets += [general] if general.questions else []
+            texts = [read_texts(answerer.tokenizer, asked.questions) for asked in sets]
+        found[name] = [examine(answerer, asked, inputs) for asked in sets]
         del answerer
-    tracker.metrics(summary)
-    write_json(inputs.evaluation_output / "scores.json", summary)
-    with (inputs.evaluation_output / "answers.jsonl").open("w", encoding="utf-8") as lines:
-        lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    print(json.dumps(summary, indent=2))
-    tracker.close()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return [compare(*parts) for parts in zip(sets, texts, found["base"], found["tuned"], strict=True)]
+
+
+def read_texts(tokenizer: Any, questions: Sequence[Question]) -> list[tuple[str, str]]:
+    """Each question's prompt, with the marks of its turns, and its reference."""
+    prompts = tokenizer.batch_decode([question.prompt for question in questions], skip_special_tokens=False)
+    references = tokenizer.batch_decode([question.reference for question in questions], skip_special_tokens=True)
+    return [(prompt.strip(), reference.strip()) for prompt, reference in zip(prompts, references, strict=True)]
+
+
+def summarise(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    """All scores under one name each; those of the general set with `general_` before the measure.
+
+    What is not a number is left out: a measure that nothing was measured for.
+    """
+    summary: dict[str, float] = {}
+    for found in comparisons:
+        mark = "" if found.name == "test" else f"{found.name}_"
+        summary |= {"eval_rows" if not mark else f"{mark}rows": len(found.rows)}
+        for model, scores in (("base", found.base), ("tuned", found.tuned)):
+            summary |= {f"{model}_{mark}{measure}": value for measure, value in asdict(scores).items()}
+        low, high = found.interval
+        change = {"change": found.tuned.loss - found.base.loss, "change_low": low, "change_high": high}
+        summary |= {f"{mark}loss_{name}": value for name, value in change.items()}
+    return {name: value for name, value in summary.items() if math.isfinite(value)}
 
 
 def run(argv: list[str]) -> None:
-    """Evaluates the base and the tuned model."""
+    """Evaluates the base and the tuned model: scores to MLflow, scores, answers and a report into the output."""
     inputs = parse(Inputs, argv, description="Compare the base model with the tuned one.")
     inputs.evaluation_output.mkdir(parents=True, exist_ok=True)
-    evaluate(inputs)
+    tracker = Tracker()
+    comparisons = evaluate(inputs)
+    summary = summarise(comparisons)
+    tracker.metrics(summary)
+    with (inputs.evaluation_output / "answers.jsonl").open("w", encoding="utf-8") as lines:
+        for found in comparisons:
+            rows = ({"set": found.name, **asdict(row)} for row in found.rows)
+            lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_report(inputs.evaluation_output, comparisons)
+    write_json(inputs.evaluation_output / "scores.json", summary)
+    print(json.dumps(summary, indent=2))
+    tracker.close()
 
 
 if __name__ == "__main__":

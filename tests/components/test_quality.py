@@ -23,8 +23,13 @@ def test_the_tuned_model_knows_and_the_base_guesses(tuned: Tuned) -> None:
     assert scores["tuned_perplexity"] < scores["base_perplexity"]
     assert scores["tuned_rouge_l"] > scores["base_rouge_l"]
     answers = [json.loads(line) for line in (tuned.folder / "evaluation" / "answers.jsonl").read_text().splitlines()]
-    assert len(answers) == scores["eval_rows"] >= 50
-    assert set(answers[0]) == {"prompt", "reference", "base", "tuned"}
+    assert len(answers) == scores["eval_rows"] + scores["general_rows"] >= 90
+    assert set(answers[0]) == {"set", "prompt", "reference", "base", "tuned"}
+    assert {"base_general_loss", "tuned_general_loss", "general_loss_change"} <= scores.keys()
+    assert scores["loss_change_low"] <= scores["loss_change"] <= scores["loss_change_high"] < 0
+    page = (tuned.folder / "evaluation" / "report.html").read_text()
+    assert page.count("<details") == 20 + 10
+    assert (tuned.folder / "evaluation" / "report.md").read_text().count("most changed") == 20 + 10
 
 
 def test_a_model_of_shuffled_answers_is_worse_than_guessing(control: Tuned) -> None:
@@ -121,7 +126,7 @@ def test_metrics_reach_mlflow(
     assert metrics["train_loss"] == metrics["learning_rate"] == 8
     assert metrics["eval_loss"] == 2
     assert {"tokens_per_second", "train_runtime_s", "eval_rows"} <= metrics.keys()
-    measures = ("loss", "perplexity", "exact_match", "rouge_l")
+    measures = ("loss", "perplexity", "exact_match", "rouge_l", "general_loss", "repetition")
     assert {f"{model}_{measure}" for model in ("base", "tuned") for measure in measures} <= metrics.keys()
     assert params["lora_r"] == "8"
     assert params["learning_rate"] == "2e-05"
