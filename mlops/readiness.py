@@ -206,9 +206,7 @@ def _unfit(entry: PipelineInput, written: str) -> str:
 # -- cores -------------------------------------------------------------------------------------------------------------
 
 
-def check_training_quota(
-    session: Session, cluster: Cluster, size: VmSize, nodes: int, *, rows: Sequence[Usage] | None = None
-) -> tuple[str, ...]:
+def check_training_quota(session: Session, cluster: Cluster, size: VmSize, nodes: int) -> tuple[str, ...]:
     """Refuse a training that could never begin; what only has to wait is a warning.
 
     Args:
@@ -216,41 +214,62 @@ def check_training_quota(
         cluster: the one that trains.
         size: of its nodes.
         nodes: of one training.
-        rows: the region's quota, where it is known already.
 
     Raises:
         PreconditionError: the cluster may not grow so large, or its family's limit is too low.
+    """
+    check_nodes(cluster, nodes)
+    try:
+        rows = usages(session)
+        own = computes.nodes(session, cluster.name) if cluster.state != NOT_THERE else 0
+    except AzureError as error:
+        return (f"the quota is not known: {error.message}; without enough of it the job waits in the queue",)
+    return judge_training_quota(cluster, size, nodes, rows, own=own * size.cores)
+
+
+def check_nodes(cluster: Cluster, nodes: int) -> None:
+    """Refuse more nodes than the cluster may have.
+
+    Raises:
+        PreconditionError: with both numbers.
     """
     if nodes > cluster.max_nodes:
         raise PreconditionError(
             f"num_nodes_finetune is {nodes}, and the cluster '{cluster.name}' has at most {cluster.max_nodes} node(s)",
             hint="raise the cluster's maximum, or name another under compute.name in mlops.yaml",
         )
-    if rows is None:
-        try:
-            rows = usages(session)
-        except AzureError as error:
-            return (f"the quota is not known: {error.message}; without enough of it the job waits in the queue",)
+
+
+def judge_training_quota(
+    cluster: Cluster, size: VmSize, nodes: int, rows: Sequence[Usage], *, own: int
+) -> tuple[str, ...]:
+    """What the quota says of one training: nothing, that it has to wait, or that it could never begin.
+
+    Args:
+        cluster: the one that trains.
+        size: of its nodes.
+        nodes: of one training.
+        rows: the region's quota.
+        own: cores that the cluster holds at this moment.
+
+    Raises:
+        PreconditionError: its family's limit is too low.
+    """
     needs = quota.training_needs(size, nodes)
     low = is_low_priority(cluster)
     row = quota.low_priority(rows) if low else quota.of_family(rows, size.family)
-    if row is None or row.limit is None or row.used + needs.cores <= row.limit:
+    if row is None or row.limit is None or row.used - own + needs.cores <= row.limit:
         return ()
     short = quota.Shortage(
         size=size.name, needed=needs.cores, used=0, limit=row.limit, family=row.family, setting=needs.setting
     )
-    if short.missing and cluster.state == NOT_THERE and not low:
-        instead = replace(cluster, tier="LowPriority")
+    if not short.missing:
+        free = f"{row.used} of {row.limit} vCPUs of '{row.family}' are in use"
+        return (f"{free}; the job waits until {needs.cores} are free",)
+    if cluster.state == NOT_THERE and not low:
         try:
-            return (f"{short.sentence}; LowPriority is tried instead",
-                    *check_training_quota(session, instead, size, nodes, rows=rows))  # fmt: skip
+            instead = judge_training_quota(replace(cluster, tier="LowPriority"), size, nodes, rows, own=own)
+            return (f"{short.sentence}; LowPriority is tried instead", *instead)
         except PreconditionError:
             pass  # what Dedicated lacks is what is asked for
-    if short.missing:
-        raise PreconditionError(short.sentence, hint=short.hint)
-    own = size.cores * computes.nodes(session, cluster.name)
-    if row.used - own + needs.cores <= row.limit:
-        return ()
-    return (
-        f"{row.used} of {row.limit} vCPUs of '{row.family}' are in use; the job waits until {needs.cores} are free",
-    )
+    raise PreconditionError(short.sentence, hint=short.hint)

@@ -27,6 +27,8 @@ class BusyError(PreconditionError):
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that say nothing of the request; the SDK has asked again where it may."""
 BUSY = re.compile(r"is in state '?(Creating|Updating|Deleting)|another operation is in progress", re.IGNORECASE)
+ABSENT = re.compile(r"^Asset \S+ does not exist in registry", re.IGNORECASE)
+"""What the SDK itself says of a registry that has no version of something, where Azure would say 404."""
 KNOWN: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"userAssignedIdentities/[^.]*(not found|does not exist|not exist)", re.IGNORECASE),
@@ -87,6 +89,8 @@ def classified(action: str, message: str) -> MlopsError:
     if BUSY.search(message):
         hint = "somebody else is changing it: look with mlops endpoint status, and try again"
         return BusyError(f"{action}: {message}", hint=hint)
+    if ABSENT.search(message):
+        return NotFoundError(f"{action}: {message}")
     short = shortage_in(message)
     if short is not None:
         return PreconditionError(f"{action}: {short.sentence}", hint=short.hint)

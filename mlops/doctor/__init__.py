@@ -39,6 +39,7 @@ CHECKS = (
     Check(name="workspace", look=access.workspace, after=("subscription",), gives="no workspace"),
     Check(name="rights", look=rights.rights, after=("workspace",)),
     Check(name="region", look=machines.region, after=("workspace",)),
+    Check(name="usage", look=machines.usage, after=("workspace",), quiet=True),
     Check(name="registry", look=models.registry, after=("login",), gives="no registry"),
     Check(name="base-model", look=models.base_model, after=("login",), follows=("registry",)),
     Check(name="cluster", look=machines.cluster, after=("workspace",), gives="no cluster that takes jobs"),
@@ -51,7 +52,7 @@ CHECKS = (
         gives="no size to serve on",
     ),
     Check(name="endpoint", look=serving.endpoint, after=("workspace",)),
-    Check(name="quota", look=machines.cores, after=("training-size", "serving-size"), follows=("endpoint",)),
+    Check(name="quota", look=machines.cores, after=("training-size", "serving-size"), follows=("endpoint", "usage")),
     Check(
         name="pipeline", look=models.pipeline, after=("login",), follows=("registry", "base-model", "training-size")
     ),

@@ -6,10 +6,11 @@ import os
 import sys
 
 from mlops.azure import management
-from mlops.azure.errors import NotFoundError
+from mlops.azure.errors import NotFoundError, UnavailableError
 from mlops.azure.session import connect
 from mlops.doctor.facts import Facts, Workspace
 from mlops.doctor.findings import Finding, bad, doubtful, good
+from mlops.errors import AzureError
 
 SUBSCRIPTIONS_API, WORKSPACES_API = "2022-12-01", "2024-10-01"
 ML = "Microsoft.MachineLearningServices/workspaces"
@@ -32,6 +33,10 @@ def subscription(facts: Facts) -> Finding:
     except NotFoundError as error:
         hint = "check AZURE_SUBSCRIPTION_ID and AZURE_TENANT_ID; az account list shows what this login sees"
         return bad(error.message, hint)
+    except UnavailableError:
+        raise
+    except AzureError as error:  # rights on the group alone are enough for all that follows
+        return doubtful(f"this login may not look at it: {error.message}")
     name, state = found.get("displayName", ""), str(found.get("state", "Enabled"))
     said = f"'{name}' ({found.get('subscriptionId', id_.rpartition('/')[2])})"
     if state.lower() not in ("enabled", "warned", "pastdue"):

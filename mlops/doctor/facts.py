@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlops.resources import Cluster, Deployment, Endpoint, ModelVersion, VmSize
+from mlops.resources import Cluster, Deployment, Endpoint, ModelVersion, Usage, VmSize
 
 if TYPE_CHECKING:
     from mlops.azure.management import Caller
@@ -21,6 +21,8 @@ class Facts:
 
     Attributes:
         offered: the sizes of the region; None where this login may not list them.
+        usages: the region's quota, and what is used of it; where they are not known, why.
+        nodes: of the cluster, at this moment.
         base: the registry's model; None where the hub's is used, or none was found.
         endpoint: None where there is none.
     """
@@ -32,8 +34,10 @@ class Facts:
     caller: Caller = field(init=False)
     workspace: Workspace = field(init=False)
     offered: Sequence[VmSize] | None = None
+    usages: Sequence[Usage] | str = "not looked at"
     base: ModelVersion | None = None
     cluster: Cluster = field(init=False)
+    nodes: int = 0
     training_size: VmSize | None = None
     serving_size: VmSize | None = None
     endpoint: Endpoint | None = None

@@ -24,12 +24,23 @@ def region(facts: Facts) -> Finding:
     return good(f"it offers {len(offered)} sizes, {with_gpus} of them with GPUs")
 
 
+def usage(facts: Facts) -> Finding:
+    """What of the region's quota is used; read early, judged once the sizes are known."""
+    try:
+        facts.usages = usages(facts.session)
+    except AzureError as error:
+        facts.usages = error.message
+    return good("read" if not isinstance(facts.usages, str) else "not known")
+
+
 def cluster(facts: Facts) -> Finding:
     """The cluster that trains: there and well, or still to be made."""
     wanted = facts.settings.compute
     found = computes.get(facts.session, wanted.name)
     facts.cluster = found or readiness.planned_cluster(facts.settings)
     readiness.check_cluster(facts.cluster)
+    if found is not None:
+        facts.nodes = computes.nodes(facts.session, found.name)
     if found is None:
         return good(f"'{wanted.name}' is not there; mlops train makes it: {wanted.size}, {wanted.tier}")
     said = (
@@ -115,13 +126,12 @@ def cores(facts: Facts) -> Finding | list[Finding]:
     """The quota of the families against one training beside two slots."""
     if facts.training_size is None or facts.serving_size is None:
         return skipped("not looked at: the sizes of the region are not known")
-    try:
-        rows = usages(facts.session)
-    except AzureError as error:
-        return doubtful(f"it is not known: {error.message}", "Azure will check it when it is asked")
+    rows = facts.usages
+    if isinstance(rows, str):
+        return doubtful(f"it is not known: {rows}", "Azure will check it when it is asked")
     nodes = int(facts.settings.training.parameters.get("num_nodes_finetune", 1))
     low = readiness.is_low_priority(facts.cluster)
-    own = computes.nodes(facts.session, facts.cluster.name) * facts.training_size.cores
+    own = facts.nodes * facts.training_size.cores
     wanted = Cores(
         training=facts.training_size, nodes=nodes, serving=facts.serving_size,
         instances=facts.settings.deployment.instance_count, low_priority=low,
@@ -129,9 +139,8 @@ def cores(facts: Facts) -> Finding | list[Finding]:
     )  # fmt: skip
     found: list[Finding] = []
     try:
-        warnings = readiness.check_training_quota(
-            facts.session, facts.cluster, facts.training_size, nodes, rows=rows
-        )  # fmt: skip
+        readiness.check_nodes(facts.cluster, nodes)
+        warnings = readiness.judge_training_quota(facts.cluster, facts.training_size, nodes, rows, own=own)
         found += [doubtful(warning) for warning in warnings]
     except MlopsError as error:
         found.append(bad(f"for a training: {error.message}", error.hint))

@@ -34,6 +34,7 @@ class Check:
         follows: checks that it waits for, however they end.
         gives: what those that need this one lack where it fails, in words.
         limit_s: how long it may take.
+        quiet: only reads for others; where all is well, nobody needs to see it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Check:
     follows: tuple[str, ...] = ()
     gives: str = ""
     limit_s: float = LIMIT_S
+    quiet: bool = False
 
 
 @dataclass
@@ -83,7 +85,12 @@ def run(checks: Sequence[Check], facts: Any) -> list[Finding]:
         else:
             if check.name in course.running:  # else it ended after it was given up
                 course.take(check, found)
-    return [each for check in checks for each in course.findings[check.name]]
+    return [
+        each
+        for check in checks
+        for each in course.findings[check.name]
+        if not (check.quiet and each.mark in (Mark.GOOD, Mark.SKIPPED))
+    ]
 
 
 def _begin(course: _Course, done: queue.SimpleQueue[tuple[Check, list[Finding]]], facts: Any) -> None:
