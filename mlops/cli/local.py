@@ -32,6 +32,7 @@ def local() -> None:
     example="""
 mlops local start
 mlops local start --config .             # with a config.json for MLClient.from_config
+mlops local start --empty                # a fresh subscription, for mlops setup -t local
 """,
 )
 @click.option(
@@ -40,12 +41,15 @@ mlops local start --config .             # with a config.json for MLClient.from_
     type=click.Path(file_okay=False, path_type=Path),
     help="Write FOLDER/config.json, which MLClient.from_config finds.",
 )
-def start(run: Run, config: Path | None) -> None:
+@click.option("--empty", is_flag=True, help="Begin with an empty subscription, in which nothing stands yet.")
+def start(run: Run, config: Path | None, empty: bool) -> None:
     """Start the daemon, unless it runs."""
     from mlops.local import client
     from mlops.local.config import Config
     from mlops.local.environment import write_config_json
 
+    if empty:
+        _begin_empty()
     try:
         found = client.start()
     except client.DaemonFailed as error:
@@ -142,11 +146,18 @@ def logs(run: Run, follow: bool, lines: int, log: str) -> None:
         click.echo(line)
 
 
-@command(group=local, example="mlops local reset --yes")
+@command(
+    group=local,
+    example="""
+mlops local reset --yes
+mlops local reset --yes --empty          # the next start finds an empty subscription
+""",
+)
 @click.option("--yes", is_flag=True, help="Delete without asking.")
-def reset(run: Run, yes: bool) -> None:
+@click.option("--empty", is_flag=True, help="Begin with an empty subscription the next time.")
+def reset(run: Run, yes: bool, empty: bool) -> None:
     """Stop, and delete all that the workspace holds; the cache of base models and data stays."""
-    from mlops.local import client
+    from mlops.local import beginning, client
     from mlops.local.layout import Layout
 
     folder = Layout.find().root
@@ -156,6 +167,8 @@ def reset(run: Run, yes: bool) -> None:
             raise PreconditionError("nothing was deleted: this needs a yes", hint="mlops local reset --yes")
         click.confirm(question, abort=True, err=True)
     existed = client.reset()
+    if empty:
+        beginning.wish(Layout.find(), empty=True)
     run.console.result({"deleted": str(folder) if existed else None}, "deleted" if existed else "there was nothing")
 
 
@@ -165,6 +178,21 @@ def reset(run: Run, yes: bool) -> None:
 def ui(run: Run, port: int, browser: bool) -> None:
     """The page to look at, of the local workspace: `mlops ui` says what is on it."""
     show(Run(target=LOCAL, console=run.console), port=port, browser=browser)
+
+
+def _begin_empty() -> None:
+    """Note the wish; what has begun otherwise is not emptied by the way."""
+    from mlops.local import beginning
+    from mlops.local.layout import Layout
+
+    layout = Layout.find()
+    began = beginning.began_empty(layout)
+    if began is None:
+        beginning.wish(layout, empty=True)
+    elif not began:
+        raise PreconditionError(
+            f"the subscription in '{layout.root}' began with a workspace in it", hint="mlops local reset --empty"
+        )
 
 
 def _did_not_start(error: Exception) -> PreconditionError:

@@ -21,19 +21,21 @@ SCOPED = re.compile(
     r"/workspaces/[^/]+)(?P<rest>/.*)?$",
     re.IGNORECASE,
 )
+ASKING = ("/rundata", "/batchgetresolveduris", "/search", "/query", "/get-by-ids")
+"""Ends of paths whose POST changes nothing."""
 REGISTRY = re.compile(r"^/registrymanagement/v1\.0/registries/(?P<name>[^/]+)/discovery$", re.IGNORECASE)
 
 
-async def answer(workspace: Workspace, request: Request, caller: str) -> Response | None:
+async def answer(workspace: Workspace, request: Request, caller: str, oid: str) -> Response | None:
     """Answer a request whose token was checked; None where the path is not one of these."""
     try:
-        return await _answer(workspace, request, caller)
+        return await _answer(workspace, request, caller, oid)
     except ArmError as error:
         body = error.body(workspace.config.region)
         return JSONResponse(body, error.status, {"x-ms-response-type": "error"})
 
 
-async def _answer(workspace: Workspace, request: Request, caller: str) -> Response | None:
+async def _answer(workspace: Workspace, request: Request, caller: str, oid: str) -> Response | None:
     path = request.scope["path"]
     if path.rstrip("/") == "/discovery" or path.startswith("/discovery/"):
         return JSONResponse(discovery(workspace))
@@ -43,10 +45,14 @@ async def _answer(workspace: Workspace, request: Request, caller: str) -> Respon
     found = SCOPED.match(path)
     if not found:
         return None
-    if found["workspace"].lower() != workspace.config.workspace_id.lower():
+    main = workspace.config.workspace_id
+    if found["workspace"].lower() != main.lower() or workspace.store.get(main) is None:
         raise ArmError(404, "UserError", f"The workspace '{found['workspace']}' was not found.")
     rest = found["rest"] or "/"
     service = found["service"].lower()
+    reads = request.method == "GET" or rest.lower().endswith(ASKING)
+    action = f"Microsoft.MachineLearningServices/workspaces/experiments/runs/{'read' if reads else 'write'}"
+    workspace.services["access"].need(oid, caller, action, main)
     if service == "history":
         history: History = _part(workspace, "history", History)
         return await history.answer(request, rest)

@@ -159,13 +159,13 @@ class App:
 
     async def _data(self, request: Request, path: str) -> Response:
         """The regional data plane and ml.azure.com."""
-        caller = "anonymous"
+        caller = oid = ""
         if path.rstrip("/") != "/discovery":  # the one address here that Azure, too, answers without a token
             claims = self.identity.check(request.headers.get("authorization"), MANAGEMENT + MACHINE_LEARNING)
-            caller = claims["appid"]
+            caller, oid = claims["appid"], claims["oid"]
         if path.lower().startswith(REGISTRY_PREFIX):
             return await self.control.answer(request, caller=caller, prefix=path[: len(REGISTRY_PREFIX)])
-        answer = await api.answer(self.workspace, request, caller)
+        answer = await api.answer(self.workspace, request, caller, oid)
         return answer or _error(404, "NotFound", f"'{path}' is not served here.")
 
     def _unauthorized(self, message: str, code: str) -> Response:

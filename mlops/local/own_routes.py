@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from mlops.local.arm.roles import named
 from mlops.local.faults import BadRules, Faults
 from mlops.local.federation import AUDIENCE, FederatedCredential
 from mlops.local.github import ISSUER
@@ -24,7 +25,9 @@ class OwnRoutes:
 
     ``faults`` (GET, POST, DELETE those of a name or all), ``crash`` (POST an endpoint and a deployment), ``requests``
     (POST whether to record them, GET those after a number), ``status`` (GET), ``federated-credentials`` (POST a subject
-    that Entra is to trust, GET or DELETE them all), ``github-job`` (POST a subject and further claims).
+    that Entra is to trust, GET or DELETE them all), ``github-job`` (POST a subject and further claims),
+    ``role-assignments`` (GET all; POST a role, with a scope and a principal where they are not the subscription and the
+    login; DELETE those of a principal, the login's by default, or of them those of a role).
     """
 
     def __init__(self, workspace: Workspace, identity: Identity, faults: Faults, admin_token: str) -> None:
@@ -55,6 +58,10 @@ class OwnRoutes:
         if route == ("DELETE", "faults"):
             self._faults.clear(request.query_params.get("name"))
             return JSONResponse(self._faults.shown())
+        if route == ("GET", "role-assignments"):
+            return JSONResponse(self._workspace.services["access"].assignments())
+        if route == ("DELETE", "role-assignments"):
+            return self._revoke(request.query_params.get("principal"), request.query_params.get("role"))
         if route[0] == "POST":
             try:
                 body = json.loads(await request.body() or b"null")
@@ -71,6 +78,8 @@ class OwnRoutes:
                 return JSONResponse({"record": self.trace.recording})
             if route[1] == "federated-credentials":
                 return self._trust(given)
+            if route[1] == "role-assignments":
+                return self._grant(given)
             if route[1] == "github-job":
                 claims = given.get("claims")
                 subject = str(given.get("subject", ""))
@@ -83,6 +92,20 @@ class OwnRoutes:
             return JSONResponse({"error": "A federated credential needs a subject."}, 400)
         self._identity.federated.add(FederatedCredential(*values))
         return JSONResponse(self._identity.federated.shown())
+
+    def _grant(self, given: dict[str, Any]) -> Response:
+        role = named(str(given.get("role", "")))
+        if role is None:
+            return JSONResponse({"error": f"'{given.get('role')}' is no built-in role."}, 400)
+        self._workspace.services["subscription"].grant(role, given.get("principal"), given.get("scope"))
+        return JSONResponse(self._workspace.services["access"].assignments())
+
+    def _revoke(self, principal: str | None, role: str | None) -> Response:
+        wanted = named(role) if role else None
+        if role and wanted is None:
+            return JSONResponse({"error": f"'{role}' is no built-in role."}, 400)
+        self._workspace.services["subscription"].revoke(principal, wanted)
+        return JSONResponse(self._workspace.services["access"].assignments())
 
     def _add_faults(self, body: Any) -> Response:
         try:

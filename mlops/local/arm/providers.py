@@ -90,8 +90,7 @@ class Providers(ResourceType):
             store.delete(where)
             return Answer(200, self._shown(call.name))
         if action.lower() == "checknameavailability":
-            answer: Answer = call.workspace.services["subscription"].check_name(call.name, call.body)
-            return answer
+            return Answer(200, call.workspace.services["subscription"].check_name(call.name, call.body))
         raise ArmError(404, "InvalidResourceType", f"The resource type '{action}' could not be found.")
 
     def _shown(self, name: str) -> Document:

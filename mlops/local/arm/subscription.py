@@ -5,12 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from mlops.local.arm import authorization, generic, groups, managed_identities, providers, vaults
+from mlops.local.arm import authorization, generic, groups, managed_identities, providers, quota_requests, vaults
 from mlops.local.arm.access import Access
 from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.principals import Principals
 from mlops.local.arm.resources import Call, ResourceType
-from mlops.local.arm.roles import named
+from mlops.local.arm.roles import Role, named
 from mlops.local.arm.shapes import text
 from mlops.local.arm.target import RESOURCES, Target
 from mlops.local.arm.workspaces import WorkspaceType
@@ -29,7 +29,7 @@ class Subscription:
     def __init__(self, workspace: Workspace, login: str) -> None:
         self._workspace = workspace
         self._login = login
-        limits = Limits()
+        limits = workspace.services.setdefault("limits", Limits())
         self.access = Access(workspace.store)
         self.principals = Principals(workspace.store, workspace.config, login)
         self._leant_on: tuple[generic.GroupResource, ...] = (
@@ -56,6 +56,9 @@ class Subscription:
             authorization.RoleAssignments(workspace, self.access, self.principals),
             authorization.Permissions(self.access),
             authorization.DenyAssignments(),
+            quota_requests.QuotaLimits(workspace, limits),
+            quota_requests.QuotaRequests(),
+            quota_requests.QuotaUsages(),
         )
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -92,8 +95,11 @@ class Subscription:
             raise ArmError(404, "ResourceGroupNotFound", f"Resource group '{target.group}' could not be found.")
         if target.subscription and target.namespace != RESOURCES:
             state = providers.state(store, config.subscription, target.namespace)
-            if state == "NotRegistered" and (call.method not in ("GET", "HEAD") or "locations" in target.kind.lower()):
+            reads = call.method in ("GET", "HEAD") and "locations" not in f"{target.scope}/{target.kind}".lower()
+            if state == "NotRegistered" and not reads:
                 providers.need(store, config.subscription, target.namespace)
+        if target.namespace.lower() == "microsoft.machinelearningservices" and call.method in ("PUT", "POST", "PATCH"):
+            self._runs_here(target)
         if call.method == "PUT" and below and store.get(target.path) is None:
             group = store.get("/".join(target.path.split("/")[:5])) or {}
             if group["properties"]["provisioningState"] == "Deleting":
@@ -107,6 +113,21 @@ class Subscription:
             parent = f"{target.scope}/providers/{target.namespace}/{'/'.join(names[:2])}"
         if parent.count("/") >= 8 and "/locations/" not in parent.lower() and store.get(parent) is None:
             raise _no_resource(parent)
+
+    def _runs_here(self, target: Target) -> None:
+        """Jobs, endpoints and their like live in one workspace; the others hold documents and connections."""
+        main = self._workspace.config.workspace_id
+        kind = target.kind.lower()
+        own = kind.startswith("workspaces/connections") or (target.is_collection and kind.count("/") == 1)
+        if kind.startswith("workspaces/") and not own and not f"{target.path}/".lower().startswith(f"{main}/".lower()):
+            path = "/".join(target.path.split("/")[:9])
+            if self._workspace.store.get(path) is None:
+                raise _no_resource(path)
+            message = (
+                f"The local workspace runs jobs and serves models in '{main.rsplit('/', 1)[1]}' only; "
+                f"'{target.segments[1]}' holds connections and nothing else."
+            )
+            raise bad_request(message)
 
     # -- what others ask -------------------------------------------------------------------------------------------
 
@@ -136,16 +157,26 @@ class Subscription:
 
     def seed_login(self) -> None:
         """The roles that the login begins with: the owner's, and one for blobs."""
-        config, store = self._workspace.config, self._workspace.store
-        for name in config.roles.split(","):
+        for name in filter(None, (part.strip() for part in self._workspace.config.roles.split(","))):
             role = named(name)
             if role is None:
-                if name.strip():
-                    raise ValueError(f"MLOPS_LOCAL_ROLES names '{name.strip()}', which is no built-in role")
-                continue
-            scope = f"/subscriptions/{config.subscription}"
-            mark = str(uuid.uuid5(SEED, f"{self._login} {role.id}"))
-            authorization.assign(store, config, role=role, principal=self._login, scope=scope, name=mark)
+                raise ValueError(f"MLOPS_LOCAL_ROLES names '{name}', which is no built-in role")
+            self.grant(role)
+
+    def grant(self, role: Role, principal: str | None = None, scope: str | None = None) -> None:
+        """Assign a role without anybody's leave: to the login, over the subscription, unless others are named."""
+        config = self._workspace.config
+        who, where = principal or self._login, scope or f"/subscriptions/{config.subscription}"
+        mark = str(uuid.uuid5(SEED, f"{who} {role.id} {where.lower()}"))
+        authorization.assign(self._workspace.store, config, role=role, principal=who, scope=where, name=mark)
+
+    def revoke(self, principal: str | None = None, role: Role | None = None) -> None:
+        """Take a principal's assignments away, the login's by default: all, or those of a role."""
+        for body in self.access.assignments():
+            properties = body["properties"]
+            of_role = role is None or properties["roleDefinitionId"].endswith(role.id)
+            if of_role and properties["principalId"] == (principal or self._login):
+                self._workspace.store.delete(body["id"])
 
     def seed_group(self) -> None:
         """A group with all that the workspace leans on, and every provider registered."""

@@ -62,6 +62,8 @@ class Target:
     @property
     def container(self) -> str:
         """The scope in which a list is asked for: the path without its last type."""
+        if self.segments[0].lower() == "locations":
+            return self.scope or "/"
         if len(self.segments) == 1 and self.namespace != RESOURCES:
             return self.scope or "/"
         return self.path.rsplit("/", 1)[0] or "/"

@@ -93,7 +93,7 @@ def install(workspace: Workspace, limits: Limits | None = None) -> Serving:
     from mlops.local.arm.endpoints import Endpoints
     from mlops.local.arm.quota import DeploymentSkus, Quotas, Usages, VmSizes
 
-    limits = limits or Limits()
+    limits = limits or workspace.services.get("limits") or Limits()
     serving = Serving(workspace, limits)
     serving.types = (
         Computes(workspace, limits),
