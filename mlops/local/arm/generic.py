@@ -37,8 +37,8 @@ class GroupResource(ResourceType):
     def __init__(self, workspace: Workspace, limits: Limits) -> None:
         self._workspace = workspace
         self._limits = limits
-        workspace.operations.register(f"{self.operation}.create", self._created)
-        workspace.operations.register(f"{self.operation}.delete", self._deleted)
+        workspace.operations.register(f"{self.operation}.create", self._created, failed=self._failed)
+        workspace.operations.register(f"{self.operation}.delete", self._deleted, failed=self._failed)
 
     @property
     def operation(self) -> str:
@@ -167,6 +167,12 @@ class GroupResource(ResourceType):
             body["properties"]["provisioningState"] = "Succeeded"
 
         self._workspace.store.update(resource_id, done)
+
+    def _failed(self, resource_id: str) -> None:
+        def mark(body: Document) -> None:
+            body["properties"]["provisioningState"] = "Failed"
+
+        self._workspace.store.update(resource_id, mark)
 
     async def _deleted(self, resource_id: str, arguments: dict[str, Any]) -> None:
         del arguments
