@@ -15,14 +15,14 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from mlops.endpoint import Answer
+from mlops.endpoint import Answer, scorer
 from mlops.errors import MlopsError
 from mlops.payload import check_text
 from mlops.ui import completions, overview, releases
 from mlops.ui.access import Guard
 from mlops.ui.asking import Asker
 from mlops.ui.parts import SOON_S, part, shown
-from mlops.ui.rendering import HERE, page
+from mlops.ui.rendering import HERE, page, render
 from mlops.ui.shelf import PATIENCE_S, Shelf
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class Site:
     def __init__(self, session: Session, *, patience_s: float = PATIENCE_S) -> None:
         self.session = session
         self.shelf = Shelf(patience_s=patience_s)
-        self.asker = Asker(session, self.shelf)
+        name, timeout_s = session.settings.endpoint.name, session.settings.gate.timeout_s
+        self.asker = Asker(lambda: scorer(session, name, timeout_s=timeout_s), self.shelf)
 
     def app(self, *, token: str, port: int) -> ASGIApp:
         """The application, behind its guard."""
@@ -123,7 +124,9 @@ class Site:
         for place in places:
             html = None
             wanted = part(self.session, place.kind, place.name)
-            if whole and wanted is not None:
+            if whole and place.kind == "chat":
+                html = render("no_scripts.html")
+            elif whole and wanted is not None:
                 html, code = await shown(self.shelf, wanted)
                 status = max(status, code)
             contents.append((place, html))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlops.endpoint import Answer, Line, Scorer, scorer
+from mlops.endpoint import Answer, Line, Scorer
 
 if TYPE_CHECKING:
-    from mlops.azure.session import Session
     from mlops.ui.shelf import Shelf
 
 SCORER = "scorer"
@@ -24,10 +23,10 @@ DENIED = (401, 403, 404)
 
 
 class Asker:
-    """One endpoint, its connections kept open between questions."""
+    """One endpoint, its connections kept open between questions; ``find`` looks up its address and its key."""
 
-    def __init__(self, session: Session, shelf: Shelf) -> None:
-        self._session = session
+    def __init__(self, find: Callable[[], Scorer], shelf: Shelf) -> None:
+        self._find = find
         self._shelf = shelf
         self._known: Scorer | None = None
         self._line: Line | None = None
@@ -57,12 +56,7 @@ class Asker:
         await self._open.aclose()
 
     async def _to_endpoint(self) -> Line:
-        settings = self._session.settings
-
-        def find() -> Scorer:
-            return scorer(self._session, settings.endpoint.name, timeout_s=settings.gate.timeout_s)
-
-        found = await self._shelf.get(SCORER, find, keep_s=KEEP_S)
+        found = await self._shelf.get(SCORER, self._find, keep_s=KEEP_S)
         if self._line is None or found != self._known:
             # what is under way on the old connections ends there: they are closed with the page
             self._line = await self._open.enter_async_context(found.line(AT_ONCE))

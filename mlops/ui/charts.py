@@ -11,6 +11,8 @@ NAMES = {"train_loss": "train", "loss": "train", "eval_loss": "eval"}
 """Curves that are drawn, with their names for people."""
 MOST = 240
 """Points of a curve that are drawn: more would lie on the same pixels."""
+LEAST = 1e-6
+"""A loss that differs less from nothing is drawn on the ground."""
 WIDTH, HEIGHT = 640, 260
 LEFT, RIGHT, TOP, BOTTOM = 48, 14, 12, 34
 
@@ -70,7 +72,8 @@ def chart(curves: Mapping[str, Points]) -> Chart | None:
     everything = [point for points in kept.values() for point in points]
     first, last = min(step for step, _ in everything), max(step for step, _ in everything)
     across = ticks(min(first, 0), max(last, first + 1), most=7, whole=True)
-    up = ticks(min(0.0, *(value for _, value in everything)), max(value for _, value in everything) or 1.0, most=5)
+    lowest, highest = (end(0.0, *(value for _, value in everything)) for end in (min, max))
+    up = ticks(lowest, highest if highest - lowest > LEAST else lowest + 1.0, most=5)
     most = max(last, first + 1)
 
     def x(step: float) -> float:

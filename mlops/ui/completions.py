@@ -216,7 +216,7 @@ def refused(answer: Answer) -> Refused:
     """Why the endpoint did not answer, with the status that their clients understand."""
     message = answer.error or "the endpoint did not answer"
     if '"BadRequest"' in answer.raw:  # our scoring script's word for what the sender has to change
-        return Refused(400, message)
+        return Refused(400, message.removeprefix(f"HTTP {answer.status}: "))
     if answer.status == 429:
         return Refused(429, message, kind="rate_limit_error", code="rate_limit_exceeded")
     if answer.status == 408:
