@@ -8,6 +8,7 @@ resources' names differ from call to call, so that a run that is cut off could n
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from mlops.azure.converge import patiently
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.login import SCOPE
 from mlops.azure.session import Session, finished, patience
@@ -186,9 +188,13 @@ def register(session: Session, namespaces: Iterable[str]) -> None:
     """
     names, end = list(namespaces), time.monotonic() + REGISTER_S
     providers = client(session, "resources").providers
-    for name in names:
+
+    def ask(name: str) -> None:
         with translated(f"register the resource provider '{name}'"):
             providers.register(name)
+
+    for name in names:
+        patiently(functools.partial(ask, name))  # asked twice, it is registered once
     pause_s = 0.2
     while names := unregistered(session, names):
         if time.monotonic() > end:

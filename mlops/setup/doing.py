@@ -9,14 +9,14 @@ from typing import Any
 
 from mlops.azure import computes, groups, identities, management, roles
 from mlops.azure import quota as region
-from mlops.azure.converge import converge
+from mlops.azure.converge import converge, settled
 from mlops.azure.session import Session
 from mlops.errors import AzureError, MlopsError, PreconditionError
 from mlops.quota import PAGE, Shortage
 from mlops.setup import capacity
 from mlops.setup.look import Order
 from mlops.setup.plan import Part
-from mlops.setup.wanted import TAGS, Wanted
+from mlops.setup.wanted import TAGS, Wanted, provisioning
 
 ENOUGH_TO_GO_ON = ("cluster", "quota", "connection")
 """Parts that no other leans on: where one cannot be had, the others are made all the same."""
@@ -69,7 +69,6 @@ def _sentence(part: Part) -> str:
     verbs = {
         "providers": "Register",
         "role": "Give the",
-        "trust": "Trust",
         "quota": "Look at the",
         "connection": "Make a",
     }
@@ -120,7 +119,13 @@ def _resource(session: Session, wanted: Wanted, data: Any) -> None:
     body = wanted.body
     if data.get("recover"):
         body = {**body, "properties": {**body["properties"], "createMode": "recover"}}
-    management.put(session, wanted.id, wanted.api_version, body)
+    what = f"the {wanted.what} '{wanted.name}'"
+
+    def stands() -> bool | None:
+        found = settled(session, what, lambda: management.get(session, wanted.id, wanted.api_version), provisioning)
+        return True if found is not None and provisioning(found).lower() == "succeeded" else None
+
+    converge(lambda: management.put(session, wanted.id, wanted.api_version, body), stands)
 
 
 def _there(session: Session, order: Order, name: str) -> identities.Identity:
@@ -134,7 +139,13 @@ def _cluster(session: Session, order: Order, part: Part) -> str:
     if part.state == "change":
         computes.widen(session, part.name, part.data["max_nodes"])
         return part.note
-    made = computes.create(session, order.settings.compute)
+    found = settled(
+        session,
+        f"the cluster '{part.name}'",
+        lambda: computes.get(session, part.name),
+        lambda cluster: cluster.state,
+    )
+    made = found or computes.create(session, order.settings.compute)
     return f"{made.tier}, up to {made.max_nodes} nodes"
 
 

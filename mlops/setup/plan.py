@@ -10,7 +10,7 @@ from typing import Any, Literal
 from mlops.quota import PAGE
 from mlops.resources import made_here
 from mlops.setup.look import Facts, Order, wanted
-from mlops.setup.wanted import Wanted, dependents
+from mlops.setup.wanted import Wanted, dependents, provisioning
 
 State = Literal["exists", "make", "change", "wrong", "later", "open"]
 """``later``: cannot be looked at before what comes earlier is made; ``open``: a person has to do it."""
@@ -118,9 +118,10 @@ def _resource(item: Wanted, facts: Facts) -> Part:
     unfit = item.unfit(document)
     if unfit:
         return _of(item, "wrong", unfit, made)
-    status = str((document.get("properties") or {}).get("provisioningState") or "Succeeded").lower()
-    if status in ("failed", "canceled"):
-        return _of(item, "make", f"again: it is '{status}'", {**made, "recover": False})
+    status = provisioning(document).lower()
+    if status != "succeeded":
+        again = status in ("failed", "canceled")
+        return _of(item, "make", f"again: it is '{status}'" if again else f"it is '{status}'", made)
     lacks = item.lacks(document)
     if lacks:
         return _of(item, "change", f"it gets its {', '.join(sorted(lacks['properties']))}", {**made, "patch": lacks})
@@ -169,6 +170,8 @@ def _cluster(order: Order, facts: Facts) -> Part:
         return part(state="wrong", note=f"it has {found.size}, compute.size is {asked.size}")
     if found.state.lower() in ("failed", "canceled"):
         return part(state="wrong", note=f"it is '{found.state}': delete it, and run setup again")
+    if found.state.lower() != "succeeded":
+        return part(state="make", note=f"it is '{found.state}'")
     most = asked.max_nodes
     if found.tier.lower().replace("_", "") == "lowpriority":
         most = max(asked.max_nodes, asked.max_nodes_low_priority)

@@ -177,6 +177,11 @@ def flow_workspaces(place: Place, found: Mapping[str, Any] | None, *, hub: str, 
     ]  # fmt: skip
 
 
+def provisioning(document: Mapping[str, Any]) -> str:
+    """A resource's provisioning state; one that says none is there."""
+    return str((document.get("properties") or {}).get("provisioningState") or "Succeeded")
+
+
 def kind_of_id(resource_id: str) -> str:
     """``Namespace/type`` of an ARM id."""
     parts = resource_id.strip("/").split("/")
