@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import sys
 
+from mlops import endpoint_identity
 from mlops.azure import management
 from mlops.azure.errors import NotFoundError, UnavailableError
 from mlops.azure.session import connect
-from mlops.doctor.facts import Facts, Workspace
+from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, bad, doubtful, good
 from mlops.errors import AzureError
 
-SUBSCRIPTIONS_API, WORKSPACES_API = "2022-12-01", "2024-10-01"
-ML = "Microsoft.MachineLearningServices/workspaces"
+SUBSCRIPTIONS_API = "2022-12-01"
 
 
 def login(facts: Facts) -> Finding:
@@ -48,27 +48,16 @@ def subscription(facts: Facts) -> Finding:
 
 def workspace(facts: Facts) -> Finding:
     """The workspace, and what it rests on."""
-    ml = facts.session.ml
-    group = f"{management.subscription_id(facts.session)}/resourceGroups/{ml.resource_group_name}"
-    id_ = f"{group}/providers/{ML}/{ml.workspace_name}"
-    found = management.get(facts.session, id_, WORKSPACES_API)
+    ml, found = facts.session.ml, endpoint_identity.place(facts.session)
     if found is None:
         return bad(
             f"there is no workspace '{ml.workspace_name}' in the resource group '{ml.resource_group_name}'",
             f"mlops setup{facts.at} makes it; or check AZUREML_WORKSPACE_NAME and AZURE_RESOURCE_GROUP",
         )
-    properties = found.get("properties") or {}
-    facts.workspace = Workspace(
-        id=id_,
-        name=str(found.get("name", ml.workspace_name)),
-        region=str(found.get("location", "")),
-        account=str(properties.get("storageAccount") or ""),
-        registry=str(properties.get("containerRegistry") or ""),
-    )
-    state = str(properties.get("provisioningState", "Succeeded"))
-    if state.lower() != "succeeded":
-        return bad(f"the workspace '{facts.workspace.name}' is '{state}'", f"mlops setup{facts.at} goes on with it")
-    return good(f"'{facts.workspace.name}' in '{ml.resource_group_name}', {facts.workspace.region}")
+    facts.workspace = found
+    if found.state.lower() != "succeeded":
+        return bad(f"the workspace '{found.name}' is '{found.state}'", f"mlops setup{facts.at} goes on with it")
+    return good(f"'{found.name}' in '{ml.resource_group_name}', {found.region}")
 
 
 def interactive() -> bool:

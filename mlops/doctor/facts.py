@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlops.azure.management import Caller
     from mlops.azure.session import Session
     from mlops.console import Console
+    from mlops.endpoint_identity import Place
     from mlops.settings import Settings
 
 
@@ -32,7 +33,7 @@ class Facts:
     settings: Settings = field(init=False)
     session: Session = field(init=False)
     caller: Caller = field(init=False)
-    workspace: Workspace = field(init=False)
+    workspace: Place = field(init=False)
     offered: Sequence[VmSize] | None = None
     usages: Sequence[Usage] | str = "not looked at"
     base: ModelVersion | None = None
@@ -47,19 +48,3 @@ class Facts:
     def at(self) -> str:
         """What a command that is told to people needs to mean this target."""
         return "" if self.target == "local" else f" -t {self.target}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workspace:
-    """The workspace, and the ARM ids of what it rests on."""
-
-    id: str
-    name: str
-    region: str
-    account: str
-    registry: str
-
-    @property
-    def group(self) -> str:
-        """ARM id of its resource group."""
-        return self.id.partition("/providers/")[0]

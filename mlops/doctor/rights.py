@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from mlops.azure import github, identities, management, roles
+from mlops import endpoint_identity
+from mlops.azure import github, management, roles
 from mlops.azure.roles import Assignment
-from mlops.doctor.access import ML, WORKSPACES_API
-from mlops.doctor.facts import Facts, Workspace
+from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, bad, doubtful, good
+from mlops.endpoint_identity import ML, Place, in_words
 from mlops.errors import MlopsError
 
 BLOBS = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs"
@@ -22,9 +23,6 @@ NEEDED = {
 """What the commands do in a workspace, by the action that Azure asks for."""
 NEEDED_DATA = {"read blobs": f"{BLOBS}/read", "write blobs": f"{BLOBS}/write"}
 ASSIGN = "Microsoft.Authorization/roleAssignments/write"
-COVERS = {"Storage Blob Data Reader": ("Storage Blob Data Contributor", "Storage Blob Data Owner")}
-ENOUGH = frozenset({"Storage Blob Data Reader", "AcrPull", "AzureML Metrics Writer (preview)"})
-"""What a container that serves a model may have; the last one Azure itself gives to an endpoint's own identity."""
 
 
 def rights(facts: Facts) -> list[Finding]:
@@ -56,66 +54,36 @@ def _held(facts: Facts) -> list[str]:
     return list(dict.fromkeys(in_words(each, facts.workspace) for each in found if reaches(each, facts.workspace)))
 
 
-def identity(facts: Facts) -> Finding | list[Finding]:
+def identity(facts: Facts) -> Finding:
     """The identity that pulls the model and the image: what it needs, and nothing more."""
-    named = facts.settings.deployment.identity
-    if named is None:
-        own = _own(facts)
-        said = "the endpoint's own, to which Azure gives what it needs"
-        return _too_much(facts, own, said) if own else good(f"{said} when the endpoint is made")
-    parts = named.strip("/").split("/")
-    group = parts[3] if len(parts) > 3 else facts.session.ml.resource_group_name
-    found = identities.get(facts.session, parts[-1], group)
-    if found is None:
-        return bad(
-            f"there is no identity '{parts[-1]}' in the resource group '{group}'",
-            f"mlops setup{facts.at} makes it; or set deployment.identity to null in mlops.yaml",
-        )
-    needed = {"Storage Blob Data Reader": facts.workspace.account, "AcrPull": facts.workspace.registry}
-    lacking = [
-        (role, scope)
-        for role, scope in needed.items()
-        if scope and not any(
-            each.role in (role, *COVERS.get(role, ())) and each.covers(scope)
-            for each in roles.of(facts.session, found.principal_id, scope)
-        )
-    ]  # fmt: skip
-    said = "; ".join(f"{role} on {management.short(scope)}" for role, scope in lacking)
-    missing = [bad(f"'{found.name}' lacks {said}", f"mlops setup{facts.at} gives it")] if lacking else []
-    more = _too_much(facts, found.principal_id, f"'{found.name}': Storage Blob Data Reader, AcrPull")
-    return [*missing, *(each for each in more if not (missing and each.hint is None))]
+    found = endpoint_identity.check(facts.session, facts.settings, facts.workspace)
+    if found is not None:
+        return _no_more(facts, found.principal_id, f"'{found.name}': Storage Blob Data Reader, AcrPull")
+    own = _own(facts)
+    said = "the endpoint's own, to which Azure gives what it needs"
+    return _no_more(facts, own, said) if own else good(f"{said} when the endpoint is made")
 
 
-def _too_much(facts: Facts, principal: str, said: str) -> list[Finding]:
-    held = roles.of(facts.session, principal, facts.workspace.group)
-    more = list(dict.fromkeys(in_words(each, facts.workspace) for each in held if each.role not in ENOUGH))
+def _no_more(facts: Facts, principal: str, said: str) -> Finding:
+    more = endpoint_identity.too_much(facts.session, principal, facts.workspace)
     if not more:
-        return [good(said)]
+        return good(said)
     hint = "take it away: whoever gets code into the container, by a model or a package, has that role"
-    return [doubtful(f"the endpoint's identity has more than it needs: {'; '.join(more)}", hint)]
+    return doubtful(f"the endpoint's identity has more than it needs: {'; '.join(more)}", hint)
 
 
 def _own(facts: Facts) -> str | None:
     """The principal of the identity of the endpoint that stands."""
     if facts.endpoint is None:
         return None
-    found = management.get(facts.session, f"{facts.workspace.id}/onlineEndpoints/{facts.endpoint.name}", WORKSPACES_API)
+    id_ = f"{facts.workspace.id}/onlineEndpoints/{facts.endpoint.name}"
+    found = management.get(facts.session, id_, endpoint_identity.API)
     return str(((found or {}).get("identity") or {}).get("principalId") or "") or None
 
 
-def reaches(assignment: Assignment, here: Workspace) -> bool:
+def reaches(assignment: Assignment, here: Place) -> bool:
     """Whether a role matters in the workspace: it holds for it, or for what it rests on."""
     return any(assignment.covers(scope) for scope in (here.id, here.account, here.registry) if scope)
-
-
-def in_words(assignment: Assignment, here: Workspace) -> str:
-    """``Contributor on the resource group``."""
-    scope = assignment.scope.rstrip("/")
-    if scope.lower() == here.group.lower():
-        return f"{assignment.role} on the resource group"
-    if here.group.lower().startswith(f"{scope.lower()}/"):
-        return f"{assignment.role} on the subscription" if "/subscriptions/" in scope else f"{assignment.role} above it"
-    return f"{assignment.role} on {management.short(scope)}"
 
 
 def _listed(words: list[str]) -> str:
