@@ -15,7 +15,7 @@ SPLIT_SEED = 42
 BLOCK = 10
 """Splits are drawn inside blocks of this many rows: their shares are exact and nothing is held in memory."""
 
-CHUNK_BYTES = 16_000_000
+CHUNK_BYTES = 2_000_000
 """A chunk ends here at the latest, so that memory does not grow with the length of the rows."""
 
 

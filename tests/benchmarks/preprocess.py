@@ -1,0 +1,216 @@
+"""Measures how fast chats become labelled tokens: `datasets.map`, a row at a time, and the component's step.
+
+    python tests/benchmarks/preprocess.py                   8,000 rows of ultrachat_200k's size
+    python tests/benchmarks/preprocess.py --rows 200000     as many as its train_sft has, about 1.4 GB
+
+All begin with one file of JSON lines and end with tokens in Arrow files. The rows are made on the fly, and so is the
+tokenizer: nothing is downloaded. It is built as Phi-3's is (byte pair encoding of a whole message without splitting
+it into words first, bytes for what is unknown, Phi-3's special tokens), so its cost per character is of the same kind.
+
+    map          `datasets.load_dataset`, then `map` with `apply_chat_template`, one row at a time; no labels
+    map+labels   the same with the mask of the assistant's tokens, and labels made of it: what a training needs
+    ours         `chat_completion.preprocess`, one process per core; also checks every row
+
+The ways take turns on the same `--sample` rows, each in a process of its own, imports not timed; then ours does all
+rows, to show that its memory stays where it was. Memory of several processes is added up. Exits with 1 if ours is
+less than three times as fast as map+labels, or if all rows take over 1.5 times the memory of the sample.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "components")]
+
+GOAL_RATIO = 3
+GOAL_GROWTH = 1.5
+CONTEXT = 4096
+VOCABULARY = 32_000
+SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>")
+
+
+def write_model(folder: Path, chats: Path) -> int:
+    """A folder with a tokenizer of Phi-3's construction, trained on some of the chats; returns its size."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    def texts() -> Iterator[str]:
+        with chats.open(encoding="utf-8") as lines:
+            for line in itertools.islice(lines, 300):
+                yield from (message["content"] for message in json.loads(line)["messages"])
+
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")  # for the training alone
+    bytes_of_it = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<unk>", "<s>", "</s>", *bytes_of_it],
+        show_progress=False,
+        max_token_length=16,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    written = json.loads(tokenizer.to_str())
+    # In Phi-3's file the bytes are words like any other.
+    written["added_tokens"] = [token for token in written["added_tokens"] if token["content"] not in bytes_of_it]
+    tokenizer = Tokenizer.from_str(json.dumps(written))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = None
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False, rstrip=True) for token in SPECIAL_TOKENS]
+    )
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "config.json").write_text(json.dumps({"model_type": "phi3", "max_position_embeddings": CONTEXT}))
+    return int(tokenizer.get_vocab_size())
+
+
+def by_map(source: Path, model: Path, folder: Path, *, labels: bool) -> float:
+    """`datasets.map`, one row at a time; returns seconds."""
+    import datasets
+    from transformers import PreTrainedTokenizerFast
+
+    from chat_completion.template import PHI3_TEMPLATE
+
+    datasets.disable_progress_bars()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"), eos_token="<|endoftext|>")
+    tokenizer.chat_template = PHI3_TEMPLATE
+
+    def tokenise(row: dict[str, Any]) -> dict[str, Any]:
+        found = tokenizer.apply_chat_template(
+            row["messages"],
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=labels,
+            truncation=True,
+            max_length=CONTEXT,
+        )
+        if not labels:
+            return {"input_ids": found["input_ids"]}
+        pairs = zip(found["input_ids"], found["assistant_masks"], strict=True)
+        return {"input_ids": found["input_ids"], "labels": [token if mask else -100 for token, mask in pairs]}
+
+    begin = time.perf_counter()
+    rows = datasets.load_dataset("json", data_files=str(source), split="train", cache_dir=str(folder / "cache"))
+    rows.map(tokenise, remove_columns=rows.column_names)
+    return time.perf_counter() - begin
+
+
+def by_step(source: Path, model: Path, folder: Path) -> float:
+    """The component's step, with what it prints; returns seconds."""
+    import numpy as np
+    import orjson
+    import pyarrow as pa  # imports that are not to be timed here, as little as those of the other ways
+    from tokenizers import Tokenizer
+
+    from chat_completion import preprocess
+
+    del np, orjson, pa, Tokenizer
+    begin = time.perf_counter()
+    preprocess.run(
+        [
+            "--model_selector_output",
+            str(model),
+            "--output_dir",
+            str(folder / "tokens"),
+            "--train_file_path",
+            str(source),
+        ]
+    )
+    return time.perf_counter() - begin
+
+
+def run_way(way: str, source: Path, model: Path, folder: Path) -> None:
+    """Measures one way in this process, and prints what it found as the last line."""
+    before = sum(os.times()[:4])
+    if way == "ours":
+        seconds = by_step(source, model, folder)
+        report = json.loads((folder / "tokens" / "report.json").read_text())
+        tokens = sum(split["tokens"] for split in report["splits"].values())
+    else:
+        seconds, tokens = by_map(source, model, folder, labels=way == "map+labels"), 0
+    cpu_seconds = sum(os.times()[:4]) - before
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    workers = len(os.sched_getaffinity(0)) if usages[1].ru_maxrss else 0
+    peak_kib = usages[0].ru_maxrss + workers * usages[1].ru_maxrss  # of children the largest is known
+    found = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_kib * 1024 / 1e6, "tokens": tokens}
+    print(json.dumps(found))
+
+
+def measure(way: str, source: Path, model: Path, folder: Path) -> dict[str, float]:
+    """Runs one way in a process of its own."""
+    folder.mkdir()
+    command = [sys.executable, __file__, "--child", way, str(source), str(model), str(folder)]
+    env = {name: value for name, value in os.environ.items() if name != "CHAT_TOKENS_CACHE"}
+    done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)
+    shutil.rmtree(folder)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def show(way: str, rows: int, found: dict[str, float]) -> None:
+    """Prints a line of the table."""
+    speed = rows / found["seconds"]
+    figures = f"{found['seconds']:10.1f}{speed:10,.0f}{found['cpu_seconds']:10.1f}{found['peak_mb']:10,.0f}"
+    print(f"{way:12}{rows:>9,}{figures}", flush=True)
+
+
+def main() -> int:
+    """Measures all ways and prints a table; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=8_000, help="that ours does in the end (default: 8,000)")
+    parser.add_argument("--sample", type=int, default=4_000, help="rows that every way does (default: 4,000)")
+    parser.add_argument("--rounds", type=int, default=2, help="in turns; the best of each counts (default: 2)")
+    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        way, *paths = arguments.child
+        run_way(way, *map(Path, paths))
+        return 0
+    from tests.benchmarks.data import write_rows
+
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        whole, sample, model = folder / "all.jsonl", folder / "sample.jsonl", folder / "model"
+        write_rows(sample, arguments.sample)
+        write_rows(whole, arguments.rows)
+        size = whole.stat().st_size
+        entries = write_model(model, sample)
+        print(f"{arguments.rows:,} rows of {size / arguments.rows:,.0f} bytes; a tokenizer of {entries:,} entries")
+        print(f"{'':12}{'rows':>9}{'seconds':>10}{'rows/s':>10}{'CPU s':>10}{'peak MB':>10}")
+        best: dict[str, dict[str, float]] = {}
+        for number in range(arguments.rounds):
+            for way in ("map", "map+labels", "ours"):
+                found = measure(way, sample, model, folder / f"work{number}")
+                show(way, arguments.sample, found)
+                best[way] = min(best.get(way, found), found, key=lambda each: each["seconds"])
+        everything = measure("ours", whole, model, folder / "whole")
+        show("ours", arguments.rows, everything)
+    ratios = {way: best[way]["seconds"] / best["ours"]["seconds"] for way in ("map", "map+labels")}
+    growth = everything["peak_mb"] / best["ours"]["peak_mb"]
+    print(
+        f"{everything['tokens'] / arguments.rows:,.0f} tokens a row, "
+        f"{everything['tokens'] / everything['seconds'] / 1e6:.2f} million tokens/s "
+        f"on {len(os.sched_getaffinity(0))} cores"
+    )
+    print(
+        f"ours is {ratios['map+labels']:.1f} times as fast as map+labels (goal {GOAL_RATIO}) and {ratios['map']:.1f} "
+        f"times as fast as map; all rows take {growth:.2f} times the memory of the sample (goal below {GOAL_GROWTH})"
+    )
+    return 0 if ratios["map+labels"] >= GOAL_RATIO and growth < GOAL_GROWTH else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
