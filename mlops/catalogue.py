@@ -22,11 +22,12 @@ NO_TAG_REFUSED = frozenset({"standard_nc6", "standard_nc12", "standard_nc24", "s
 
 @dataclass(frozen=True)
 class Retired:
-    """Something that Azure has switched off, or will."""
+    """Something that Azure has switched off, or will; ``source`` is the notice that says so."""
 
     name: str
     since: date
     instead: str
+    source: str
 
 
 @functools.cache
@@ -36,7 +37,7 @@ def _table() -> dict[str, dict[str, Retired]]:
     raw = yaml.safe_load((Path(__file__).parent / "retired.yaml").read_text(encoding="utf-8"))
     return {
         kind: {
-            str(name).lower(): Retired(str(name), entry["since"], entry["instead"])
+            str(name).lower(): Retired(str(name), entry["since"], entry["instead"], entry["source"])
             for entry in entries
             for name in entry["names"]
         }

@@ -6,6 +6,7 @@ import pytest
 
 from mlops import catalogue
 from mlops.errors import PreconditionError
+from mlops.resources import ModelVersion, VmSize
 
 
 def test_a_retired_size_is_refused_with_its_date_and_what_to_use() -> None:
@@ -19,6 +20,49 @@ def test_a_retired_size_is_refused_with_its_date_and_what_to_use() -> None:
 def test_a_size_is_usable_until_its_day() -> None:
     catalogue.check_size("Standard_NC6s_v3", today=date(2025, 9, 29))
     catalogue.check_size("Standard_NC24ads_A100_v4")
+
+
+def test_a_retirement_that_is_near_is_known_before_its_day() -> None:
+    name = "standard_nv12s_v3"
+
+    assert catalogue.retires_soon(name, today=date(2026, 4, 2)) is None
+    found = catalogue.retires_soon(name, today=date(2026, 4, 4))
+    assert found is not None
+    assert found.since == date(2026, 9, 30)
+    assert catalogue.retires_soon(name, today=date(2026, 9, 30)) is None
+    assert catalogue.retired_size(name, today=date(2026, 9, 30)) == found
+
+
+def test_each_retirement_has_a_source_and_something_to_use_that_is_alive() -> None:
+    table = catalogue._table()
+    for kind, entries in table.items():
+        for found in entries.values():
+            assert found.source, found.name
+            assert found.instead.lower() not in table[kind], found.name
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "says"),
+    [("Phi-3.5-mini-instruct", None, "2025-08-30"), ("anything", "Retired", "'anything' was retired")],
+)
+def test_a_model_is_retired_by_its_date_or_by_the_registrys_word(name: str, stage: str | None, says: str) -> None:
+    with pytest.raises(PreconditionError, match=says):
+        catalogue.check_model(ModelVersion(name=name, version="1", id="", stage=stage), today=date(2026, 1, 1))
+    catalogue.check_model(ModelVersion(name="Phi-4", version="1", id="", stage="Production"))
+
+
+def test_a_size_is_offered_in_any_case_or_those_with_gpus_are_named() -> None:
+    sizes = [
+        VmSize(name="Standard_NC24ads_A100_v4", family="f", cores=24, gpus=1, memory_gb=220),
+        VmSize(name="Standard_DS3_v2", family="g", cores=4, gpus=0, memory_gb=14),
+    ]
+
+    assert catalogue.check_offered("STANDARD_ds3_v2", sizes, setting="s") == sizes[1]
+    with pytest.raises(PreconditionError) as caught:
+        catalogue.check_offered("x", sizes, setting="compute.size")
+    assert caught.value.hint == (
+        "choose another compute.size in mlops.yaml; with GPUs there are: Standard_NC24ads_A100_v4"
+    )
 
 
 def test_the_base_models_catalogue_entry_is_retired() -> None:
