@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-cli run test test-fast test-full coverage coverage-table lint lint-workflows bench reference lock clean
+.PHONY: help install install-cli flow run test test-fast test-full coverage coverage-table lint lint-workflows bench reference lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,23 +38,33 @@ $(VENV)/ready-cli: environments/cli/requirements.txt pyproject.toml Makefile
 	@$(BIN)/pip check >&2
 	@touch $@
 
+# Prompt flow holds packages at versions that ours cannot have.
+$(VENV)/flow/ready: components/chat_flow/requirements.txt Makefile
+	@echo "→ install Prompt flow into $(VENV)/flow (once; half a minute)" >&2
+	@$(PYTHON) -m venv $(VENV)/flow
+	@$(VENV)/flow/bin/pip install --quiet --require-hashes --no-deps -r $<
+	@$(VENV)/flow/bin/pip check >&2
+	@touch $@
+
 install: $(VENV)/ready ## all that this machine needs to train, serve and test
 
 install-cli: $(VENV)/ready-cli ## only what submits and deploys: no torch, no server
 
+flow: $(VENV)/flow/ready ## Prompt flow, in an environment of its own
+
 run: $(VENV)/ready ## chats in, a gated blue/green endpoint out, on this machine
 	@$(BIN)/mlops run
 
-test: $(VENV)/ready ## the whole suite
+test: $(VENV)/ready $(VENV)/flow/ready ## the whole suite
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/ready ## what needs no model and no daemon
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not full"
 
-test-full: $(VENV)/ready ## with the long tables
+test-full: $(VENV)/ready $(VENV)/flow/ready ## with the long tables
 	@MLOPS_FULL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-coverage: $(VENV)/ready ## the whole suite, and which lines it has run
+coverage: $(VENV)/ready $(VENV)/flow/ready ## the whole suite, and which lines it has run
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=
 
 coverage-table: $(VENV)/ready ## what `make coverage` has found, in Markdown
@@ -86,6 +96,8 @@ lock: ## resolve the requirement files anew (needs uv)
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --override environments/local/no-torch.txt -c environments/local/requirements.txt \
 	    environments/$$each/requirements.in -o environments/$$each/requirements.txt -q || exit 1; done
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  components/chat_flow/requirements.in -o components/chat_flow/requirements.txt -q
 
 clean: ## stop the local workspace; remove it, the caches and the virtual environment
 	@if [ -x $(BIN)/mlops ]; then $(BIN)/mlops local stop || true; fi

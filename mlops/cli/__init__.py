@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rollback": ("mlops.cli.deploy", "rollback", "Put the version before back into traffic."),
     "endpoint": ("mlops.cli.endpoint", "endpoint", "List, status, a question, logs, history of the endpoint."),
     "chat": ("mlops.cli.chat", "chat", "Chat with the deployed model; a piped question gets one answer."),
+    "flow": ("mlops.cli.flow", "flow", "The Prompt flow: connect it to the endpoint, try it, serve it."),
     "reconcile": ("mlops.cli.reconcile", "reconcile", "Go on with what outlived its workflow."),
     "doctor": ("mlops.cli.doctor", "doctor", "Look at all that a training and a release need."),
     "payload": ("mlops.cli.payload", "payload", "Build and check scoring requests."),

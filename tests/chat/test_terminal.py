@@ -27,6 +27,8 @@ def test_a_chat_of_several_turns_and_what_is_kept_of_it(chat: Open, standing: Pa
     open_.expect(r"blue · \d+ ms · 16 tokens · \d+ tokens/s\n")
     open_.say("messages")
     open_.expect('\\[\\["user", "hello"\\], \\["assistant", "you said \'hello\'"\\]\\]')
+    open_.expect("tokens/s")
+    open_.expect("›")
     open_.type("two" + ALT_ENTER + "lines\r")
     open_.expect(r"you said 'two\\nlines'")
     open_.expect("›")
