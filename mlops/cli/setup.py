@@ -257,7 +257,11 @@ def _make(
                 lines = []
             except MlopsError as refusal:
                 error = error or refusal
-    said = "nothing to do: all of it is there" if nothing_to_do(parts) and not changed else f"made: {len(done.made)}"
+    said = (
+        "nothing to do: all of it is there"
+        if nothing_to_do(parts) and not changed
+        else f"made or changed: {len(done.made)}"
+    )
     data = {
         **shown,
         "made": done.made,
@@ -287,7 +291,11 @@ def _closing(said: str, notes: Sequence[str], lines: Sequence[str]) -> str:
     if notes:
         blocks.append("\n".join(["left for you:", *(f"  ! {note}" for note in notes)]))
     if lines:
-        blocks.append("\n".join(["tell GitHub (mlops setup --github does it):", *(f"  {line}" for line in lines)]))
+        blocks.append(
+            "\n".join(
+                ["tell GitHub (--github does it; by hand it takes gh 2.31 or newer):", *(f"  {line}" for line in lines)]
+            )
+        )
     return "\n\n".join(blocks)
 
 

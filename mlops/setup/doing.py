@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlops import flow
 from mlops.azure import computes, groups, identities, management, roles
 from mlops.azure import quota as region
 from mlops.azure.converge import converge, settled
@@ -66,12 +67,7 @@ def failure(done: Done) -> MlopsError | None:
 
 
 def _sentence(part: Part) -> str:
-    verbs = {
-        "providers": "Register",
-        "role": "Give the",
-        "quota": "Look at the",
-        "connection": "Make a",
-    }
+    verbs = {"providers": "Register", "role": "Give the", "quota": "Look at the"}
     verb = verbs.get(part.kind, "Change the" if part.state == "change" else "Make the")
     return f"{verb} {part.title}"
 
@@ -81,6 +77,7 @@ def _one(session: Session, order: Order, part: Part, done: Done) -> str:
     match part.kind:
         case "providers":
             management.register(session, data["names"])
+            return f"{len(data['names'])} of them"
         case "group":
             groups.create(session, place.group, region=place.region, tags=TAGS)
         case "resource":
@@ -99,7 +96,7 @@ def _one(session: Session, order: Order, part: Part, done: Done) -> str:
                 session, data["identity"], place.group, credential=data["credential"], subject=data["subject"]
             )
         case "connection":
-            return _connect(session, order, done)
+            _connect(session, order)
     return part.note
 
 
@@ -181,18 +178,6 @@ def by_hand(short: Shortage) -> str:
     return f"ask for a limit of {short.enough} vCPUs {where} (provider Machine Learning; it is {short.limit}) at {PAGE}"
 
 
-def _connect(session: Session, order: Order, done: Done) -> str:
-    from mlops.azure import endpoints
-
-    name = order.settings.endpoint.name
-    if endpoints.get(session, name) is None:
-        done.notes.append(
-            f"the connection of the project '{order.settings.setup.project}' waits for the endpoint '{name}': "
-            "mlops deploy makes that, then run mlops setup --prompt-flow again"
-        )
-        return "waits for the endpoint"
-    from mlops import flow
-
+def _connect(session: Session, order: Order) -> None:
     quiet = dataclasses.replace(session.console, quiet=True)
     flow.connect_azure(session, order.settings, quiet, project=order.settings.setup.project)
-    return f"to {name}"

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlops.azure import computes, groups, identities, management, roles
+from mlops import flow
+from mlops.azure import computes, connections, endpoints, groups, identities, management, roles
 from mlops.azure.errors import NotFoundError
 from mlops.azure.identities import Federation, Identity
 from mlops.azure.session import Session
@@ -64,6 +65,10 @@ class Facts:
     cluster: Cluster | None = None
     capacity: capacity.Capacity | None = None
     """None where it cannot be looked at yet."""
+    scoring_url: str | None = None
+    """Of the target's endpoint, where there is one; looked for only for Prompt flow."""
+    connected_to: str | None = None
+    """What the project's connection leads to."""
 
     def document(self, resource_id: str) -> Mapping[str, Any] | None:
         """A resource that was looked at."""
@@ -113,6 +118,7 @@ class _Look:
         quota = None
         if not {"Microsoft.MachineLearningServices", "Microsoft.Quota"} & self.unregistered:
             quota = pool.submit(capacity.look, session, order.settings, place, ask=order.quota)
+        url = pool.submit(self._scoring_url) if order.prompt_flow and found is not None else None
         there = {item.id.lower(): body for item, body in zip(asked, documents, strict=True) if body is not None}
         if found is not None:
             there[workspace_id.lower()] = found
@@ -127,6 +133,8 @@ class _Look:
             federations={item.name: item for item in trusted},
             cluster=cluster.result() if cluster else None,
             capacity=quota.result() if quota else None,
+            scoring_url=url.result() if url else None,
+            connected_to=self._connected_to(there),
         )
 
     def _document(self, resource_id: str, kind: str) -> dict[str, Any] | None:
@@ -138,6 +146,17 @@ class _Look:
         if self.group is None or "Microsoft.ManagedIdentity" in self.unregistered:
             return None
         return identities.get(self.session, name, self.group.name)
+
+    def _scoring_url(self) -> str | None:
+        found = endpoints.get(self.session, self.order.settings.endpoint.name)
+        return found.scoring_url if found is not None else None
+
+    def _connected_to(self, there: Mapping[str, Any]) -> str | None:
+        project = self.order.place.id_of(ML, self.order.settings.setup.project)
+        if not self.order.prompt_flow or project.lower() not in there:
+            return None
+        found = management.get(self.session, f"{project}/connections/{flow.NAME}", connections.VERSION)
+        return str(found["properties"].get("target") or "") if found is not None else None
 
     def _buried(self, vault: Wanted, there: Mapping[str, Any]) -> bool:
         if vault.id.lower() in there or "Microsoft.KeyVault" in self.unregistered:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mlops import flow
 from mlops.quota import PAGE
 from mlops.resources import made_here
 from mlops.setup.look import Facts, Order, wanted
@@ -26,6 +27,7 @@ ACTIONS = {
     "cluster": "Microsoft.MachineLearningServices/workspaces/computes/write",
     "identity": "Microsoft.ManagedIdentity/userAssignedIdentities/write",
     "trust": "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/write",
+    "connection": "Microsoft.MachineLearningServices/workspaces/connections/write",
     "role": "Microsoft.Authorization/roleAssignments/write",
 }
 """What the login must be allowed, by the kind of a part."""
@@ -66,7 +68,7 @@ def plan(order: Order, facts: Facts) -> list[Part]:
         *_identities(order, facts),
         *_federations(order, facts),
         *_resources(order, facts, flow=True),
-        *_connection(order),
+        *_connection(order, facts),
     ]
 
 
@@ -229,10 +231,17 @@ def _federations(order: Order, facts: Facts) -> Iterator[Part]:
         )  # fmt: skip
 
 
-def _connection(order: Order) -> Iterator[Part]:
-    if order.prompt_flow:
-        note = f"to the endpoint {order.settings.endpoint.name}"
-        yield Part(kind="connection", what="connection", name="", state="later", note=note)
+def _connection(order: Order, facts: Facts) -> Iterator[Part]:
+    if not order.prompt_flow:
+        return
+    name = order.settings.endpoint.name
+    part = functools.partial(Part, kind="connection", what="connection", name=flow.NAME, action=ACTIONS["connection"])
+    if facts.scoring_url is None:
+        how = f"waits for the endpoint {name}: mlops deploy makes it; then mlops setup --prompt-flow again"
+        yield part(state="open", note=how)
+    else:
+        there = facts.connected_to == facts.scoring_url
+        yield part(state="exists" if there else "make", note=f"to the endpoint {name}")
 
 
 def needed_actions(parts: Sequence[Part]) -> list[str]:

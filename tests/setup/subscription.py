@@ -210,10 +210,10 @@ class Subscription:
                 self.arm("DELETE", item["id"], api="2022-04-01")
         if self.arm("GET", self.group).status_code == 200:
             self.arm("DELETE", self.group)
-            self._until(lambda: self.arm("GET", self.group).status_code == 404)
+            self.until(lambda: self.arm("GET", self.group).status_code == 404)
         for vault in self.arm("GET", f"{self.root}/providers/Microsoft.KeyVault/deletedVaults").json()["value"]:
             self.arm("POST", f"{vault['id']}/purge")
-            self._until(lambda vault=vault: self.arm("GET", vault["id"]).status_code == 404)
+            self.until(lambda vault=vault: self.arm("GET", vault["id"]).status_code == 404)
         for provider in self.arm("GET", f"{self.root}/providers").json()["value"]:
             if (
                 provider["registrationState"] != "NotRegistered"
@@ -222,7 +222,8 @@ class Subscription:
                 self.arm("POST", f"{provider['id']}/unregister")
 
     @staticmethod
-    def _until(holds: Any, limit_s: float = 10) -> None:
+    def until(holds: Any, limit_s: float = 10) -> None:
+        """Wait until something holds."""
         end = time.monotonic() + limit_s
         while not holds():
             assert time.monotonic() < end

@@ -134,7 +134,7 @@ def test_delete_spares_what_is_not_ours(fresh: Subscription) -> None:
     body = {"location": "eastus", "kind": "Hub", "identity": {"type": "SystemAssigned"},
             "properties": {key: uses["properties"][key] for key in keys}}  # fmt: skip
     assert fresh.arm("PUT", hub, body).status_code < 300
-    fresh._until(lambda: fresh.arm("GET", hub).json()["properties"]["provisioningState"] == "Succeeded")
+    fresh.until(lambda: fresh.arm("GET", hub).json()["properties"]["provisioningState"] == "Succeeded")
     done = fresh.setup("--delete", "--yes")
     assert done.code == 0, done.log
     assert not done.document["group_deleted"]
@@ -172,6 +172,33 @@ def test_where_github_cannot_tell_all_else_is_made(fresh: Subscription, tmp_path
     assert any("--subject staging=" in note for note in done.document["for_you"])
     assert done.document["variables"]["AZURE_CLIENT_ID"]
     assert any(line.startswith("gh variable set AZURE_CLIENT_ID --env staging") for line in done.document["commands"])
+
+
+def test_prompt_flow_gets_a_hub_a_project_and_once_there_is_an_endpoint_its_connection(fresh: Subscription) -> None:
+    waits = fresh.made("--prompt-flow")
+    assert waits.line("hub")["state"] == waits.line("project")["state"] == "make"
+    assert any("mlops deploy makes it" in note for note in waits.document["for_you"])
+    learning = f"{fresh.group}/providers/Microsoft.MachineLearningServices/workspaces"
+    endpoint = f"{learning}/local/onlineEndpoints/ultrachat-completion-staging"
+    body = {"location": "eastus", "identity": {"type": "SystemAssigned"}, "properties": {"authMode": "Key"}}
+    assert fresh.arm("PUT", endpoint, body).status_code == 201
+    fresh.until(lambda: fresh.arm("GET", endpoint).json()["properties"]["provisioningState"] == "Succeeded")
+    key = fresh.arm("POST", f"{endpoint}/listKeys").json()["primaryKey"]
+
+    done = fresh.made("--prompt-flow")
+    assert done.document["made"] == ["connection chat-endpoint"]
+    assert key not in done.log
+    connection = f"{learning}/ultrachat-chat/connections/chat-endpoint"
+    secrets = fresh.arm("POST", f"{connection}/listsecrets", api="2024-04-01").json()["properties"]
+    assert secrets["credentials"]["keys"] == {"key": key}
+    assert secrets["target"] == fresh.arm("GET", endpoint).json()["properties"]["scoringUri"]
+    fresh.record()
+    assert fresh.made("--prompt-flow").document["made"] == []
+    assert [change for change in fresh.changes() if not change.endswith("/listKeys")] == []
+    gone = fresh.setup("--delete", "--yes")
+    assert gone.code == 0, gone.log
+    assert any("endpoint ultrachat-completion-staging, without traffic" in line for line in gone.document["lost"])
+    assert fresh.arm("GET", fresh.group).status_code == 404
 
 
 @pytest.mark.parametrize("subject", ["repo:octo/chat:pull_request", "repo:octo/chat:ref:refs/heads/main", "x"])
