@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 VENV = Path(sys.executable).parents[1]
-READY = ("ready", "ready-cli")
+READY = ("ready", "ready-cli", "flow/ready")
 
 
 def virtual_environment(folder: Path) -> None:
@@ -40,6 +40,10 @@ def virtual_environment(folder: Path) -> None:
             copy.chmod(0o755)
         else:
             copy.symlink_to(program)
+    if (VENV / "flow").exists():
+        (folder / "flow").symlink_to(VENV / "flow")
+    else:
+        (folder / "flow").mkdir()
     time.sleep(0.01)
     for name in READY:
         (folder / name).touch()
