@@ -89,6 +89,14 @@ def closing(run: Run, outcome: Any, question: str, answer: str) -> Any:
     table.add_section()
     table.add_row("all", f"{sum(item.seconds for item in depth):.1f}", "")
     traffic = ", ".join(f"{name} {share} %" for name, share in outcome.traffic.items())
+    after = [
+        ("mlops chat", "ask it yourself"),
+        ("mlops ui", "all of it on a page"),
+        ("mlops endpoint status", "slots and traffic"),
+        *([("mlops rollback", "back to the version before")] if outcome.before else []),
+        ("mlops metrics", "losses and scores"),
+        *([("mlops local stop", "stop the local workspace")] if run.settings.is_local else []),
+    ]
     lines = [
         "",
         f"{outcome.model}:{outcome.version} is live in {outcome.slot} of {outcome.endpoint} ({traffic})",
@@ -96,11 +104,7 @@ def closing(run: Run, outcome: Any, question: str, answer: str) -> Any:
         f"  A: {answer}",
         "",
         "next:",
-        '  mlops endpoint score "…"      ask it yourself',
-        "  mlops endpoint status         slots and traffic",
-        *(["  mlops rollback                back to the version before"] if outcome.before else []),
-        "  mlops metrics                 losses and scores",
-        "  mlops local stop              stop the local workspace" if run.settings.is_local else "",
+        *(f"  {command + run.at:<{30 + len(run.at)}}{text}" for command, text in after),
     ]
     return Group(table, Text("\n".join(lines)))
 
