@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from mlops.chat.room import is_refusal
 from mlops.endpoint import Answer, scorer
 from mlops.errors import MlopsError
 from mlops.payload import check_text
@@ -255,6 +256,7 @@ def figures(answer: Answer) -> dict[str, Any]:
         "tokens_per_s": round(1000 * tokens / answer.latency_ms, 1) if tokens and answer.latency_ms > 0 else None,
         "finish_reason": answer.finish_reason,
         "error": answer.error,
+        "too_long": is_refusal(answer.status, answer.error),
     }
 
 

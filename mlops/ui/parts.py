@@ -6,7 +6,7 @@ Each part loads on its own. One that Azure does not answer says so in its place,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ class Part:
         template: shows it.
         values: what the template needs of the answer.
         keep_s: how long the answer is good.
+        at: what a command that is named needs to mean this target.
     """
 
     key: str
@@ -39,10 +40,18 @@ class Part:
     template: str
     values: Callable[[Any], Mapping[str, Any]]
     keep_s: Callable[[Any], float] = lambda _: SOON_S
+    at: str = ""
 
 
 def part(session: Session, kind: str, name: str = "") -> Part | None:
     """A part of the page by its kind, and by the name of what it shows where there are many; None for no such kind."""
+    found = _part(session, kind, name)
+    if found is None or session.settings.is_local:
+        return found
+    return replace(found, at=f" --target {session.settings.target}")
+
+
+def _part(session: Session, kind: str, name: str) -> Part | None:
     if kind in ("endpoint", "chat"):
         return Part(
             key="overview",
@@ -95,7 +104,7 @@ async def shown(shelf: Shelf, wanted: Part) -> tuple[str, int]:
     """A part as HTML, with the HTTP status that says whether it could be found."""
     try:
         found = await shelf.get(wanted.key, wanted.ask, keep_s=wanted.keep_s)
-        return render(wanted.template, **wanted.values(found)), 200
+        return render(wanted.template, at=wanted.at, **wanted.values(found)), 200
     except MlopsError as error:
         status = 404 if isinstance(error, PreconditionError) else 502
         return render("trouble.html", message=error.message, hint=error.hint, details=error.details), status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import socket
 import threading
@@ -87,6 +88,8 @@ def serve(session: Session, *, port: int, ready: Callable[[Address], object]) ->
             timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=30, ws="none",
         )  # fmt: skip
         server = uvicorn.Server(config)
+        # what is under way when it closes is cancelled, and of that nobody needs a traceback
+        logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)
 
         def tell() -> None:
             while not server.started:

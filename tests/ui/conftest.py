@@ -35,6 +35,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 HOSTILE = "<script>window.hacked = true</script><img src='/nowhere' onerror='window.hacked = true'>"
 SCORE = """
 import json, os, pathlib, time
+from azureml_inference_server_http.api.aml_response import AMLResponse
 
 def init():
     global answers
@@ -44,6 +45,11 @@ def run(raw):
     messages = json.loads(raw)["input_data"]["input_string"]
     question = messages[-1]["content"]
     if question == "how many?":
+        text = f"{len(messages)} messages"
+    elif question == "too much?":
+        if len(messages) > 3:
+            error = {"code": "BadRequest", "message": "the context is too long"}
+            return AMLResponse({"error": error}, 400, json_str=True)
         text = f"{len(messages)} messages"
     elif question == "slowly":
         time.sleep(1.5)

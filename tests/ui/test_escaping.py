@@ -46,6 +46,9 @@ JOB = Job(
 )
 
 
+TRAINING = type("Training", (), {"parameters": {EVIL: 1}})
+
+
 class Elements(HTMLParser):
     """Every element of a page with its attributes."""
 
@@ -76,11 +79,14 @@ def shown(kind: str, found: Any, name: str = "") -> str:
     """A part of the page, of an answer that Azure might give."""
 
     class Session:
-        settings: Any = type("Settings", (), {"experiment": EVIL, "training": type("T", (), {"parameters": {EVIL: 1}})})
+        settings: Any = type(
+            "Settings", (),
+            {"experiment": EVIL, "is_local": False, "target": EVIL, "training": TRAINING},
+        )  # fmt: skip
 
     wanted = parts.part(Session(), kind, name)  # type: ignore[arg-type]
     assert wanted is not None
-    return render(wanted.template, **wanted.values(found))
+    return render(wanted.template, at=wanted.at, **wanted.values(found))
 
 
 def test_the_endpoint_and_the_chat() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -291,6 +293,13 @@ def test_what_is_not_answered_is_said_and_can_be_asked_again(watched: Watched) -
     question.fill("how many?")
     question.press("Enter")
     tab.locator("[data-column=blue] .message.assistant", has_text="1 messages").wait_for()
+    question.fill("too much?")  # the context holds three messages
+    question.press("Enter")
+    tab.locator("[data-column=green] .message.assistant", has_text="3 messages").wait_for()
+    question.fill("too much?")
+    question.press("Enter")
+    tab.locator("[data-column=green] .figures", has_text="the oldest turn is no longer sent").wait_for()
+    tab.locator("[data-stop]").wait_for(state="hidden")
     question.fill("slowly")
     question.press("Enter")
     tab.locator("[data-stop]").click()
@@ -358,6 +367,32 @@ def test_ctrl_c_ends_it_well_and_the_port_may_be_chosen(ui: Page, story: Story) 
         assert httpx.get(page.base, trust_env=False).status_code == 403
         assert page.end() == 0
     assert "Traceback" not in "".join(page.said)
+
+
+def test_ctrl_c_waits_for_no_answer_of_azures(story: Story) -> None:
+    faults("POST", {"kind": "hang", "delay_s": 60, "times": None, "match": {"path": "/onlineEndpoints"}})
+    try:
+        with serving("ui") as page, page.client() as client:
+            with contextlib.suppress(httpx.HTTPError):
+                client.get("/parts/endpoint", timeout=1)
+            begin = time.monotonic()
+            assert page.end() == 0
+            assert time.monotonic() - begin < 15
+        assert "Traceback" not in "".join(page.said)
+    finally:
+        faults("DELETE")
+
+
+def test_a_workspace_that_was_restarted_is_found_again(client: httpx.Client, ui: Page, story: Story) -> None:
+    for action in ("stop", "start"):
+        subprocess.run([sys.executable, "-m", "mlops", "local", action], cwd=ROOT, check=True, capture_output=True)
+    assert client.get("/parts/endpoint", params={"fresh": "1"}).status_code == 200
+    for _ in range(40):  # scoring processes come up again
+        answer = client.post("/ask", json={"messages": [{"role": "user", "content": "who?"}]})
+        if json.loads(answer.text.splitlines()[-1])["answer"].get("text"):
+            break
+        time.sleep(0.5)
+    assert json.loads(answer.text.splitlines()[-1])["answer"]["text"] == "the first"
 
 
 def test_nothing_was_changed(client: httpx.Client, story: Story) -> None:

@@ -41,24 +41,16 @@ function begin(chat) {
     column.messages.push({ role: "user", content: text });
     add(column, "message user", text);
     const shown = add(column, "message assistant pending", "");
-    const system = form.elements.system.value.trim();
-    const messages = [...(system ? [{ role: "system", content: system }] : []), ...column.messages];
-    let answer = null;
-    try {
-      const response = await fetch("/ask", {
-        method: "POST",
-        headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ slot: column.slot, messages, parameters: parameters() }),
-        signal,
-      });
-      if (!response.ok) answer = { error: (await response.json()).error };
-      else answer = await read(response, (piece) => {
-        shown.textContent += piece;
-        column.log.scrollTop = column.log.scrollHeight;
-      });
-    } catch (error) {
-      answer = { error: error.name === "AbortError" ? "stopped" : "mlops ui does not answer: does it still run?" };
+    let answer = await once(column, shown, signal);
+    let leftOut = 0;
+    while (answer.too_long && column.messages.length > 1) {
+      // the model's context is full: the older half of the turns is no longer sent
+      const turns = Math.ceil((column.messages.length - 1) / 4);
+      column.messages.splice(0, 2 * turns);
+      leftOut += turns;
+      answer = await once(column, shown, signal);
     }
+    if (leftOut) add(column, "figures", `the model's context is full: ${leftOut === 1 ? "the oldest turn is" : `the ${leftOut} oldest turns are`} no longer sent`);
     shown.classList.remove("pending");
     if (answer.error) {
       // what was not answered is no part of the conversation: the next question begins where the last answer ended
@@ -72,6 +64,28 @@ function begin(chat) {
     column.messages.push({ role: "assistant", content: answer.text });
     add(column, "figures", figures(answer));
     return true;
+  }
+
+  // One request with all that a column holds.
+  async function once(column, shown, signal) {
+    const system = form.elements.system.value.trim();
+    const messages = [...(system ? [{ role: "system", content: system }] : []), ...column.messages];
+    try {
+      const response = await fetch("/ask", {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ slot: column.slot, messages, parameters: parameters() }),
+        signal,
+      });
+      if (response.status === 403) return { error: "this page is no longer logged in: open the printed address again" };
+      if (!response.ok) return { error: (await response.json()).error };
+      return await read(response, (piece) => {
+        shown.textContent += piece;
+        column.log.scrollTop = column.log.scrollHeight;
+      });
+    } catch (error) {
+      return { error: error.name === "AbortError" ? "stopped" : "mlops ui does not answer: does it still run?" };
+    }
   }
 
   // One JSON document per line: pieces of the answer, and the answer with its figures last.
