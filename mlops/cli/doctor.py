@@ -9,11 +9,16 @@ import click
 from mlops.cli.options import Run, command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
     from mlops.console import Console
     from mlops.doctor import Finding, Report
 
+DETAILS, CHARACTERS = 4, 140
+"""So much of what a check adds is on the screen; --json has all of it."""
+GATHERED = 3
 COLOURS = {"good": "green", "doubtful": "yellow", "bad": "red", "skipped": "dim"}
 
 
@@ -74,26 +79,45 @@ def as_table(report: Report) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from mlops.doctor import SIGNS
+    from mlops.doctor import SIGNS, Mark
 
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     before = ""
-    for each in report.findings:
+    for each in _gathered(report.findings):
         said = Text(f"{each.place}: {each.what}" if each.place else each.what)
-        for line in each.details:
-            said.append(f"\n{line}")
+        for line in each.details[:DETAILS]:
+            said.append(f"\n{line if len(line) <= CHARACTERS else line[: CHARACTERS - 1] + '…'}")
         if each.hint:
             said.append(f"\n→ {each.hint}", style="dim")
-        style = COLOURS[each.mark.value]
-        name = "" if each.check == before else each.check
-        if each.mark.value == "skipped":
+        if each.mark is Mark.SKIPPED:
             said.stylize("dim")
-        table.add_row(Text(SIGNS[each.mark], style=style), Text(name), said)
+        name = "" if each.check == before else each.check
+        table.add_row(Text(SIGNS[each.mark], style=COLOURS[each.mark.value]), Text(name), said)
         before = each.check
     return Group(table, Text(f"\n{conclusion(report)}"))
+
+
+def _gathered(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, those that were not looked at for one and the same reason in one line."""
+    from dataclasses import replace
+
+    from mlops.doctor import Mark
+
+    names: dict[str, list[str]] = {}
+    for each in findings:
+        if each.mark is Mark.SKIPPED:
+            names.setdefault(each.what, []).append(each.check)
+    lines = []
+    for each in findings:
+        of = names.get(each.what, [])
+        if each.mark is not Mark.SKIPPED or len(of) < GATHERED:
+            lines.append(each)
+        elif each.check == of[0]:
+            lines.append(replace(each, check="", what=f"{each.what}: {', '.join(of)}"))
+    return lines
 
 
 def conclusion(report: Report) -> str:

@@ -42,6 +42,29 @@ def test_a_screen_of_80_columns_has_a_line_per_finding_and_what_to_do_below_it(
     assert lines[-1] == "staging: what is marked ✕ would fail (2 ✕, 2 !, 1 ✓, 1 –; 2.3 s)"
 
 
+def test_what_was_not_looked_at_for_one_reason_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    lost = [skipped("not looked at: no login").by(name) for name in ("workspace", "region", "quota")]
+    other = skipped("not looked at: the program 'gh' is not installed").by("github")
+    report = Report(target="staging", findings=(bad("refused").by("login"), *lost, other), seconds=0)
+    Console().out.print(as_table(report))
+
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1].split(maxsplit=1) == ["–", "not looked at: no login: workspace, region, quota"]
+    assert lines[2].startswith("–  github")
+    assert lines[-1].endswith("(1 ✕, 4 –; 0.0 s)")
+
+
+def test_the_screen_shows_the_beginning_of_what_is_long(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = tuple(f"credential {number} " + "x" * 300 for number in range(9))
+    report = Report(target="t", findings=(Finding(mark=Mark.BAD, what="no", details=tried),), seconds=0)
+    Console().out.print(as_table(report))
+
+    shown = capsys.readouterr().out
+    assert "credential 3" in shown
+    assert "credential 4" not in shown
+    assert as_data(report)["findings"][0].details == tried
+
+
 def test_the_same_for_machines() -> None:
     found = as_data(REPORT)
 

@@ -323,11 +323,17 @@ def test_an_endpoint_that_is_ours_somebody_elses_or_failed(look: Look, session: 
 
 
 def test_an_identity_that_is_not_there_lacks_roles_or_has_too_many(look: Look, session: Any) -> None:
+    from mlops import preflight
     from mlops.azure import identities, management, roles
+    from mlops.errors import PreconditionError
 
     group = f"{management.subscription_id(session)}/resourceGroups/{session.ml.resource_group_name}"
     settings = settings_of(deployment={"identity": "serving"})
-    assert "there is no identity 'serving'" in only(look(settings, "identity"), "identity").what
+    absent = only(look(settings, "identity"), "identity")
+    assert "there is no identity 'serving'" in absent.what
+    with pytest.raises(PreconditionError) as caught:  # what a deploy says before it makes an endpoint
+        preflight.check_identity(session, settings)
+    assert (caught.value.message, caught.value.hint) == (absent.what, absent.hint)
 
     made = identities.create(session, "serving", session.ml.resource_group_name, region="eastus", tags={})
     lacking = only(look(settings, "identity"), "identity")
@@ -349,6 +355,7 @@ def test_an_identity_that_is_not_there_lacks_roles_or_has_too_many(look: Look, s
     assert (too_much.mark, too_much.what) == (
         Mark.DOUBTFUL, "the endpoint's identity has more than it needs: Contributor on the resource group",
     )  # fmt: skip
+    assert preflight.check_identity(session, settings) == (too_much.what,)
 
 
 @pytest.mark.parametrize("roles_given", [("Reader",), ("Contributor",), ("Owner", "Storage Blob Data Contributor")])
