@@ -68,6 +68,15 @@ def scale_down(session: Session, name: str, min_nodes: int = 0) -> None:
     converge(change, holds)
 
 
+def delete(session: Session, name: str) -> None:
+    """Delete a cluster; one that is gone is no error."""
+    try:
+        with translated(f"delete the cluster '{name}'"):
+            finished(session.ml.compute.begin_delete(name))
+    except NotFoundError:
+        return
+
+
 def widen(session: Session, name: str, max_nodes: int) -> None:
     """Let a cluster grow to so many nodes; all else about it stays."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mlops.azure import computes, endpoints, groups, identities, management, models, roles, workspaces
 from mlops.azure.errors import NotFoundError
@@ -52,7 +52,9 @@ class Removal:
     """What is in it that people may miss."""
     left: Sequence[str] = ()
     """What stays, and why."""
-    assignments: Sequence[str] = field(default=())
+    clusters: Sequence[str] = ()
+    """Of setup's, in a workspace that stays."""
+    assignments: Sequence[str] = ()
     """Ids of the role assignments of the identities that go."""
     group_is_ours: bool = False
     group_exists: bool = False
@@ -81,12 +83,15 @@ def look(session: Session, place: Place) -> Removal:
     if not made_here(group.tags):
         left.append(f"resource group {group.name}: setup did not make it")
     goes = {item.id.lower() for item in doomed}
-    ours = place.id_of(ML, place.workspace).lower() in goes
+    workspace = place.id_of(ML, place.workspace).lower()
+    ours = workspace in goes
+    stays = not ours and any(item.id.lower() == workspace for item in held)
     return Removal(
         place=place,
         doomed=doomed,
         lost=_lost(session, place) if ours else (),
         left=left,
+        clusters=[each.name for each in computes.listed(session) if made_here(each.tags)] if stays else (),
         assignments=_assignments(session, place, doomed),
         group_is_ours=made_here(group.tags),
         group_exists=True,
@@ -100,6 +105,9 @@ def carry_out(session: Session, removal: Removal) -> bool:
         with console.step(f"Take {len(removal.assignments)} roles away"):
             for each in removal.assignments:
                 roles.take(session, each)
+    for name in removal.clusters:
+        with console.step(f"Delete the cluster {name}"):
+            computes.delete(session, name)
     for item in removal.doomed:
         with console.step(f"Delete the {_what(item)} {item.name}"):
             _delete(session, place, item)
@@ -203,5 +211,6 @@ def _what(item: Held) -> str:
 
 def sentences(removal: Removal) -> list[str]:
     """What goes, for people."""
-    lines = [f"{_what(item)} {item.name}" for item in removal.doomed]
+    lines = [f"cluster {name}" for name in removal.clusters]
+    lines += [f"{_what(item)} {item.name}" for item in removal.doomed]
     return [*lines, *([f"resource group {removal.place.group}"] if removal.group_goes else [])]

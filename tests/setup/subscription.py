@@ -182,11 +182,12 @@ class Subscription:
     def resources(self) -> list[dict[str, Any]]:
         """What is in the group."""
         answer = self.arm("GET", f"{self.group}/resources")
-        return list(answer.json()["value"]) if answer.status_code == 200 else []
+        found = answer.json()["value"] if answer.status_code == 200 else []
+        return [item for item in found if "/microsoft.authorization/" not in item["id"].lower()]
 
     def state(self) -> dict[str, Any]:
         """All that setup decides, without what differs from one creation to the next."""
-        places = [item["id"] for item in self.resources() if "roleAssignments" not in item["id"]]
+        places = [item["id"] for item in self.resources()]
         found: dict[str, Any] = {self.group: self.arm("GET", self.group).json()}
         for place in places:
             found[place] = self.arm("GET", place).json()

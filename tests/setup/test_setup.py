@@ -32,7 +32,7 @@ def test_empty_to_done_and_a_second_run_changes_nothing(fresh: Subscription) -> 
 
     done = fresh.made()
     assert len(done.document["made"]) == 17
-    assert {item["tags"]["managed-by"] for item in fresh.resources() if "roleAssign" not in item["id"]} == {"mlops"}
+    assert {item["tags"]["managed-by"] for item in fresh.resources()} == {"mlops"}
     variables = done.document["variables"]
     identity = fresh.arm(
         "GET", f"{fresh.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/mlops-github"
@@ -144,6 +144,22 @@ def test_delete_spares_what_is_not_ours(fresh: Subscription) -> None:
     assert sum("something that setup did not make uses it" in line for line in done.document["left"]) == 3
 
 
+def test_in_a_workspace_of_somebody_s_the_cluster_alone_is_ours(fresh: Subscription) -> None:
+    fresh.made()
+    everything = [item["id"] for item in fresh.resources()]
+    for place in [fresh.group, *everything]:
+        assert fresh.arm("PATCH", place, {"tags": {"owner": "somebody"}}).status_code == 200
+    done = fresh.made()
+    assert done.document["made"] == []
+    assert done.line("workspace")["note"] == "not made by setup"
+    removed = fresh.setup("--delete", "--yes")
+    assert removed.code == 0, removed.log
+    assert removed.document["delete"] == ["cluster gpu-cluster-a100"]
+    assert len(removed.document["left"]) == len(everything) + 1
+    assert [item["id"] for item in fresh.resources()] == everything
+    assert fresh.made().document["made"] == ["cluster gpu-cluster-a100"]
+
+
 def test_github_is_told_and_told_once(fresh: Subscription, github: FakeGitHub) -> None:
     env = {"PATH": os.environ["PATH"]}
     done = fresh.setup("--yes", "--github", env=env)
@@ -163,6 +179,18 @@ def test_github_is_told_and_told_once(fresh: Subscription, github: FakeGitHub) -
     github.write(subject={"use_default": True, "sub_claim_prefix": "repo:octo@11/renamed@22"})
     changed = fresh.setup("--yes", env=env)
     assert changed.document["made"] == ["federated credential github-staging"]
+
+
+def test_two_targets_share_a_workspace_and_its_identities(fresh: Subscription) -> None:
+    fresh.made()
+    subject = _for("production")
+    done = fresh.setup("--yes", "--subject", f"production={subject}", target="production")
+    assert done.code == 0, done.log
+    assert done.document["made"] == ["federated credential github-production"]
+    fresh.record()
+    both = fresh.setup("--yes", *GIVEN, "--subject", f"production={subject}")
+    assert both.code == 0, both.log
+    assert fresh.changes() == []
 
 
 def test_where_github_cannot_tell_all_else_is_made(fresh: Subscription, tmp_path: Path) -> None:
