@@ -37,8 +37,14 @@ def subscription(facts: Facts) -> Finding:
         raise
     except AzureError as error:  # rights on the group alone are enough for all that follows
         return doubtful(f"this login may not look at it: {error.message}")
-    name, state = found.get("displayName", ""), str(found.get("state", "Enabled"))
-    said = f"'{name}' ({found.get('subscriptionId', id_.rpartition('/')[2])})"
+    return subscription_found(
+        str(found.get("displayName", "")), str(found.get("subscriptionId", "")), str(found.get("state", "Enabled"))
+    )
+
+
+def subscription_found(name: str, id_: str, state: str) -> Finding:
+    """What is said of a subscription in a state: Enabled, Warned, PastDue, Disabled or Deleted."""
+    said = f"'{name}' ({id_})"
     if state.lower() not in ("enabled", "warned", "pastdue"):
         return bad(f"{said} is '{state}'", "its owner can switch it on again, or set another AZURE_SUBSCRIPTION_ID")
     if state.lower() != "enabled":

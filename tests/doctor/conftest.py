@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,21 @@ def look() -> Look:
         return found
 
     return examined
+
+
+def as_staging(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
+    """This process before the local workspace as if it were Azure."""
+    from mlops.azure.session import enter_local_workspace
+
+    before = dict(os.environ)
+    enter_local_workspace()
+    entered = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(before)
+    for name in set(before) - set(entered):
+        monkeypatch.delenv(name)
+    for name, value in {**entered, **variables}.items():
+        monkeypatch.setenv(name, value)
 
 
 def only(found: dict[str, list[Finding]], check: str) -> Finding:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from mlops.console import Console
-from mlops.doctor import github, machine, models
+from mlops.doctor import access, github, machine, models
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, Mark
 from mlops.settings import load
@@ -45,6 +45,17 @@ def test_python_is_what_the_packages_are_locked_for(version: tuple[int, int, int
 
     assert found.mark is mark
     assert ".".join(map(str, version)) in found.what
+
+
+@pytest.mark.parametrize(
+    ("state", "mark"),
+    [("Enabled", Mark.GOOD), ("Warned", Mark.DOUBTFUL), ("PastDue", Mark.DOUBTFUL), ("Disabled", Mark.BAD)],
+)
+def test_a_subscription_that_is_switched_off_or_about_to_be(state: str, mark: Mark) -> None:
+    found = access.subscription_found("Team", "s-1", state)
+
+    assert found.mark is mark
+    assert found.what.startswith("'Team' (s-1)")
 
 
 def lock(folder: Path, *lines: str) -> Path:

@@ -16,7 +16,7 @@ from mlops.doctor.machines import Cores, enough, judged
 from mlops.errors import PreconditionError
 from mlops.resources import Cluster, Usage, VmSize
 
-from .conftest import ROOT, Look, only, settings_of
+from .conftest import ROOT, Look, as_staging, only, settings_of
 
 FAMILY = "standardNCADSA100v4Family"
 A100 = VmSize(name="Standard_NC24ads_A100_v4", family=FAMILY, cores=24, gpus=1, memory_gb=220)
@@ -183,3 +183,15 @@ def test_the_command_ends_with_3_where_something_would_fail() -> None:
     found = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
     assert "does not exist" in found["settings"]["what"]
     assert found["quota"]["what"] == "not looked at: no settings"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("few", "home")
+def test_a_workspace_whose_server_is_gone_is_a_finding(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_staging(monkeypatch, AZURE_TOKEN_CREDENTIALS="EnvironmentCredential")
+    subprocess.run([sys.executable, "-m", "mlops", "local", "stop"], cwd=ROOT, check=True, capture_output=True)
+
+    found = look(settings_of("staging"), "login", "quota")
+
+    assert only(found, "login").mark is Mark.BAD
+    assert only(found, "quota").what == "not looked at: no login"

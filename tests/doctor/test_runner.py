@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -129,6 +131,18 @@ def test_an_answer_that_comes_too_late_changes_nothing() -> None:
     ]
 
     assert marks(run(checks, None)) == [("late", Mark.BAD), ("then", Mark.GOOD)]
+
+
+def test_a_process_ends_without_the_checks_that_do_not() -> None:
+    program = """
+import threading
+from mlops.doctor.runner import Check, run
+(found,) = run([Check(name="hangs", look=lambda _: threading.Event().wait(), limit_s=0.1)], None)
+print(found.what)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout.strip()) == (0, "no answer within 0.1 s"), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from mlops.console import Console
 from mlops.doctor import CHECKS, Mark
 from mlops.settings import load
 
-from .conftest import ROOT, Look, marks, only, settings_of
+from .conftest import ROOT, Look, as_staging, marks, only, settings_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -75,21 +74,6 @@ def test_checks_are_under_way_at_the_same_time(look: Look, faults: Any) -> None:
 
 
 # -- login, subscription, workspace ------------------------------------------------------------------------------------
-
-
-def as_staging(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
-    """This process before the local workspace as if it were Azure."""
-    from mlops.azure.session import enter_local_workspace
-
-    before = dict(os.environ)
-    enter_local_workspace()
-    entered = dict(os.environ)
-    os.environ.clear()
-    os.environ.update(before)
-    for name in set(before) - set(entered):
-        monkeypatch.delenv(name)
-    for name, value in {**entered, **variables}.items():
-        monkeypatch.setenv(name, value)
 
 
 def test_a_login_that_is_refused_leaves_nothing_to_look_at(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
