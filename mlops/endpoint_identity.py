@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mlops.azure import identities, management, roles
 from mlops.azure.identities import Identity
 from mlops.azure.roles import Assignment
-from mlops.errors import PreconditionError
+from mlops.errors import AzureError, PreconditionError
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -86,6 +86,25 @@ def check(session: Session, settings: Settings, here: Place) -> Identity | None:
     if lacking:
         raise PreconditionError(f"'{found.name}' lacks {' and '.join(lacking)}", hint=f"mlops setup{at} gives it")
     return found
+
+
+def check_before(session: Session, settings: Settings) -> tuple[str, ...]:
+    """The same before an endpoint is made, from the beginning; what the identity has too much is a warning.
+
+    A login that may not read roles is only warned: without them the container cannot pull its image or its model.
+
+    Raises:
+        PreconditionError: see :func:`check`.
+    """
+    if settings.deployment.identity is None:
+        return ()
+    try:
+        here = place(session)
+        found = check(session, settings, here) if here else None
+        more = too_much(session, found.principal_id, here) if found and here else []
+    except AzureError as error:
+        return (f"the roles of '{settings.deployment.identity}' are not known: {error.message}",)
+    return (f"the endpoint's identity has more than it needs: {'; '.join(more)}",) if more else ()
 
 
 def _has(role: str, scope: str, held: list[Assignment]) -> bool:

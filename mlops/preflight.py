@@ -93,7 +93,7 @@ def check(
     """
     warnings = check_job(session, version)
     if plan.creates_endpoint:
-        warnings += check_identity(session, settings)
+        warnings += endpoint_identity.check_before(session, settings)
     size, offered = check_size(session, settings, version)
     slot = next((item for item in standing if item.name == plan.slot), None)
     needs, used, limit = None, None, None
@@ -137,27 +137,6 @@ def check_job(session: Session, version: ModelVersion) -> tuple[str, ...]:
         hint = f"wait for it: mlops wait {name}" if job.is_running else "deploy a version whose job completed"
         raise PreconditionError(f"the job '{name}', which made {label} is '{job.status}', not 'Completed'", hint=hint)
     return ()
-
-
-def check_identity(session: Session, settings: Settings) -> tuple[str, ...]:
-    """Refuse an identity of the settings that is not there or lacks a role; what it has too much is a warning.
-
-    A login that may not read roles is only warned: without them the container cannot pull its image or its model.
-
-    Raises:
-        PreconditionError: see :func:`mlops.endpoint_identity.check`.
-    """
-    if settings.deployment.identity is None:
-        return ()
-    try:
-        here = endpoint_identity.place(session)
-        if here is None:
-            return ()
-        found = endpoint_identity.check(session, settings, here)
-        more = endpoint_identity.too_much(session, found.principal_id, here) if found else []
-    except AzureError as error:
-        return (f"the roles of '{settings.deployment.identity}' are not known: {error.message}",)
-    return (f"the endpoint's identity has more than it needs: {'; '.join(more)}",) if more else ()
 
 
 def check_quota(session: Session, needs: Needs, *, held: int) -> tuple[int | None, int | None, tuple[str, ...]]:

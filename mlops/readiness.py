@@ -1,27 +1,24 @@
-"""What must hold before a training begins: the base model, the cluster, the pipeline's inputs, the quota.
+"""What must hold before a training begins: the base model, the cluster, the quota.
 
 `mlops train` refuses for it, and `mlops doctor` finds it, by these same functions.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlops import catalogue, quota
-from mlops.azure import components, computes, models
+from mlops.azure import computes, models
 from mlops.azure.quota import usages
-from mlops.errors import AzureError, PreconditionError, UsageError
-from mlops.resources import Cluster, ModelVersion, PipelineInput, Usage, VmSize
+from mlops.errors import AzureError, PreconditionError
+from mlops.resources import Cluster, ModelVersion, Usage, VmSize
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.settings import Settings
 
-COMPONENT = "chat_completion_pipeline"
-REGISTRY = "azureml"
 LOW_PRIORITY = "lowpriority"
 NOT_THERE = "to be created"
 """The state of a cluster that the settings ask for and that does not exist."""
@@ -135,72 +132,6 @@ def check_gpus(size: str, offered: Sequence[VmSize]) -> VmSize:
     if found.gpus == 0:
         raise PreconditionError(f"the size '{size}' has no GPU", hint="choose one with a GPU under compute.size")
     return found
-
-
-# -- the pipeline ------------------------------------------------------------------------------------------------------
-
-
-def pipeline_of(settings: Settings) -> components.Place:
-    """Where the pipeline is read from."""
-    if settings.training.pipeline == "components":
-        return settings.root / "components" / f"{COMPONENT}.yml"
-    return (REGISTRY, COMPONENT, settings.training.component_version)
-
-
-def check_pipeline(session: Session, settings: Settings, given: Mapping[str, Any]) -> None:
-    """Refuse a pipeline that is not there, or that does not take what it will be given.
-
-    Raises:
-        PreconditionError: the registry has no such component.
-        UsageError: an input that it has not, or a value that it does not take.
-    """
-    for problem in input_problems(pipeline_takes(session, settings), given):
-        raise problem
-
-
-def pipeline_takes(session: Session, settings: Settings) -> dict[str, PipelineInput]:
-    """The pipeline's inputs, as the component itself says.
-
-    Raises:
-        PreconditionError: the registry has no such component.
-    """
-    return components.inputs(components.read(session, pipeline_of(settings)))
-
-
-def input_problems(taken: Mapping[str, PipelineInput], given: Mapping[str, Any]) -> Iterator[UsageError]:
-    """What does not fit of what the pipeline is given to what it takes."""
-    for name, value in given.items():
-        if name not in taken:
-            close = difflib.get_close_matches(name, taken, n=1)
-            hint = f"did you mean '{close[0]}'?" if close else "see training.parameters in mlops.yaml"
-            yield UsageError(f"the pipeline '{COMPONENT}' has no parameter '{name}'", hint=hint)
-        elif isinstance(value, (bool, int, float, str)):
-            wanted = _unfit(taken[name], str(value).lower() if isinstance(value, bool) else str(value))
-            if wanted:
-                yield UsageError(f"the parameter '{name}' is '{value}'", hint=f"the pipeline takes {wanted}")
-    for name, entry in taken.items():
-        if entry.required and name not in given:
-            hint = "set it under training.parameters in mlops.yaml"
-            yield UsageError(f"the pipeline '{COMPONENT}' needs the parameter '{name}'", hint=hint)
-
-
-def _unfit(entry: PipelineInput, written: str) -> str:
-    """What an input takes, where that is not what was written."""
-    if entry.values:
-        return "" if written in entry.values else ", ".join(entry.values)
-    if entry.type not in ("integer", "number"):
-        return ""
-    try:
-        number = float(written)
-    except ValueError:
-        return "a number"
-    if entry.type == "integer" and not number.is_integer():
-        return "a whole number"
-    if entry.least is not None and number < entry.least:
-        return f"{entry.least:g} and more"
-    if entry.most is not None and number > entry.most:
-        return f"{entry.most:g} and less"
-    return ""
 
 
 # -- cores -------------------------------------------------------------------------------------------------------------

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops import catalogue, readiness
+from mlops import catalogue, pipeline, readiness
 from mlops.azure import jobs
 from mlops.errors import AzureError, PreconditionError, UsageError
 from mlops.models import model_name
-from mlops.readiness import COMPONENT
-from mlops.resources import MANAGED_BY, MANAGED_TAG, MODEL_TAG, Job, ModelVersion
+from mlops.resources import MANAGED_BY, MANAGED_TAG, MODEL_TAG, Job
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -150,63 +149,13 @@ def display_name(model: str, values: Mapping[str, Any], *, gpus_per_node: int, n
     return f"{model}-ultrachat-bs{batch}-{scheduler}-{deepspeed}-{lora}-save_limit{limit}-seqlen{length}"
 
 
-def literal(value: Any) -> Any:
-    """A value as the pipeline's inputs take it: booleans and enums are lower-case strings."""
-    return str(value).lower() if isinstance(value, bool) else value
-
-
-def folder_hash(folder: Path) -> str:
-    """One hash over the names and contents of a folder's files, caches left out."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def component_label(settings: Settings) -> str:
-    """The pipeline as a plan names it: the registry's version, or the content of our own."""
-    if settings.training.pipeline == "components":
-        return f"components@{folder_hash(settings.root / 'components')[:12]}"
-    return f"{COMPONENT}:{settings.training.component_version}"
-
-
-def pipeline_inputs(
-    settings: Settings, values: Mapping[str, Any], *, base: ModelVersion | None, cluster: str, gpus: int,
-    train: Path, test: Path,
-) -> dict[str, Any]:  # fmt: skip
-    """All that the pipeline is given, by name.
-
-    Args:
-        settings: the target's.
-        values: the parameters, as :func:`resolve_parameters` found them.
-        base: the registry's model; None where the pipeline fetches it from the hub.
-        cluster: the name of the one that trains.
-        gpus: of each of its nodes.
-        train: the prepared split to train on.
-        test: the prepared split to evaluate on.
-    """
-    inputs: dict[str, Any] = {name: literal(value) for name, value in values.items()}
-    clusters = ("model_import", "preprocess", "finetune", "model_evaluation")
-    inputs.update({f"compute_{purpose}": cluster for purpose in clusters})
-    inputs["number_of_gpu_to_use_finetuning"] = int(values.get("number_of_gpu_to_use_finetuning", gpus))
-    inputs["train_file_path"] = jobs.FileInput(train)
-    inputs["test_file_path"] = jobs.FileInput(test)
-    if base is not None:
-        inputs["mlflow_model_path"] = jobs.ModelInput(base.id)
-    else:
-        inputs["huggingface_id"] = settings.base_model.huggingface_id
-    return inputs
-
-
 def plan(session: Session, settings: Settings, data: TrainingData, *, create_compute: bool, tags: Mapping[str, str],
          overrides: Mapping[str, Any] | None = None) -> TrainingPlan:  # fmt: skip
     """Decide everything about a training job.
 
     Raises:
         PreconditionError: see :mod:`mlops.readiness`.
-        UsageError: see :func:`check_parameters` and :func:`mlops.readiness.check_pipeline`.
+        UsageError: see :func:`check_parameters` and :func:`mlops.pipeline.check`.
     """
     wanted = {**settings.training.parameters, **(overrides or {})}
     check_parameters(wanted)
@@ -216,16 +165,16 @@ def plan(session: Session, settings: Settings, data: TrainingData, *, create_com
     parameters = resolve_parameters(wanted, catalogue.model_defaults(base.tags) if base else {})
     values = {item.name: item.value for item in parameters}
     nodes = int(values.get("num_nodes_finetune", 1))
-    inputs = pipeline_inputs(
+    inputs = pipeline.inputs(
         settings, values, base=base, cluster=cluster.name, gpus=size.gpus, train=data.train, test=data.test
     )
-    readiness.check_pipeline(session, settings, inputs)
+    pipeline.check(session, settings, inputs)
     if create_compute:
         cluster = readiness.make_cluster(session, settings, cluster)
     for warning in readiness.check_training_quota(session, cluster, size, nodes):
         session.console.warn(warning)
     base_id = base.id if base else f"https://huggingface.co/{choice.huggingface_id}"
-    component = component_label(settings)
+    component = pipeline.label(settings)
     literals = {name: str(value) for name, value in sorted(inputs.items()) if not isinstance(value, jobs.FileInput)}
     decides = {
         "data": data.content_hash,
@@ -283,7 +232,7 @@ def submit(session: Session, settings: Settings, made: TrainingPlan, *, again: b
         display_name=made.display_name,
         experiment=made.experiment,
         description=f"Fine-tune {settings.base_model.name} on {settings.data.dataset}",
-        component=readiness.pipeline_of(settings),
+        component=pipeline.place(settings),
         inputs=made.inputs,
         tags=made.tags,
     )

@@ -13,15 +13,14 @@ from mlops.azure.errors import UnavailableError
 from mlops.cli.train import parse
 from mlops.errors import AzureError, TrainingFailed, UsageError
 from mlops.follow import Progress, failure, timed
-from mlops.resources import Job
+from mlops.pipeline import folder_hash, literal, problems
+from mlops.resources import Job, PipelineInput
 from mlops.settings import load
 from mlops.training import (
     TrainingPlan,
     check_parameters,
     chosen,
     display_name,
-    folder_hash,
-    literal,
     resolve_parameters,
     submit,
     truth,
@@ -209,3 +208,48 @@ def test_a_submission_whose_answer_is_lost_or_that_another_was_faster_with_is_jo
     monkeypatch.setattr(jobs, "submit", submit_and_lose)
     found = submit(session, settings, plan)
     assert (found.job.name, found.is_new) == (plan.job_name(1), False)
+
+
+# -- what the pipeline takes -------------------------------------------------------------------------------------------
+
+TAKES = {
+    entry.name: entry
+    for entry in (
+        PipelineInput(name="num_train_epochs", type="integer", least=1, most=100),
+        PipelineInput(name="learning_rate", type="number"),
+        PipelineInput(name="apply_lora", type="string", values=("true", "false")),
+        PipelineInput(name="deepspeed_stage", type="string", values=("2", "3")),
+        PipelineInput(name="train_file_path", type="uri_file"),
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"num_train_epochs": 3, "learning_rate": 5e-6, "apply_lora": True, "deepspeed_stage": 2}, []),
+        ({"num_train_epochs": "3", "apply_lora": "false", "train_file_path": jobs.FileInput(Path("x"))}, []),
+        ({"num_train_epochs": 0}, ["1 and more"]),
+        ({"num_train_epochs": 101}, ["100 and less"]),
+        ({"num_train_epochs": 1.5}, ["a whole number"]),
+        ({"num_train_epochs": float("nan")}, ["a whole number"]),
+        ({"learning_rate": "fast"}, ["a number"]),
+        ({"apply_lora": "maybe", "deepspeed_stage": 1}, ["true, false", "2, 3"]),
+        ({"learning_rat": 1}, ["did you mean 'learning_rate'?"]),
+        ({"zzz": 1}, ["see training.parameters"]),
+    ],
+)
+def test_every_parameter_that_the_pipeline_does_not_take_is_told(given: dict[str, Any], said: list[str]) -> None:
+    found = list(problems(TAKES, given))
+
+    assert len(found) == len(said)
+    for problem, words in zip(found, said, strict=True):
+        assert words in (problem.hint or "")
+
+
+def test_a_parameter_that_the_pipeline_needs_and_does_not_get_is_told() -> None:
+    needs = TAKES | {"task": PipelineInput(name="task", type="string", required=True)}
+
+    (problem,) = problems(needs, {"learning_rate": 1})
+
+    assert "needs the parameter 'task'" in problem.message

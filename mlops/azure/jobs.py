@@ -53,7 +53,7 @@ class PipelineSpec:
 def submit(session: Session, spec: PipelineSpec) -> Job:
     """Submit a pipeline job under its name.
 
-    What the pipeline takes is looked at before, by :func:`mlops.readiness.check_pipeline`.
+    What the pipeline takes is looked at before, by :func:`mlops.pipeline.check`.
     """
     from azure.ai.ml import Input
     from azure.ai.ml.constants import AssetTypes

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from mlops import catalogue, readiness, training
+from mlops import pipeline as pipelines
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, Mark, bad, doubtful, good, skipped
 from mlops.settings import BaseModelChoice, Settings
@@ -16,7 +17,7 @@ HUB_S = 8.0
 
 def registries(settings: Settings) -> list[str]:
     """The registries that this target reads from."""
-    names = [readiness.REGISTRY] if settings.training.pipeline == "registry" else []
+    names = [pipelines.REGISTRY] if settings.training.pipeline == "registry" else []
     if settings.base_model.source == "registry":
         names.append(settings.base_model.registry)
     return list(dict.fromkeys(names))
@@ -88,13 +89,13 @@ def pipeline(facts: Facts) -> Finding | list[Finding]:
     training.check_parameters(settings.training.parameters)
     defaults = catalogue.model_defaults(facts.base.tags) if facts.base else {}
     parameters = training.resolve_parameters(settings.training.parameters, defaults)
-    given = training.pipeline_inputs(
+    given = pipelines.inputs(
         settings, {item.name: item.value for item in parameters}, base=facts.base, cluster=settings.compute.name,
         gpus=facts.training_size.gpus if facts.training_size else 1, train=Path("train.jsonl"), test=Path("test.jsonl"),
     )  # fmt: skip
-    taken = readiness.pipeline_takes(facts.session, settings)
-    problems = list(readiness.input_problems(taken, given))
-    label = training.component_label(settings)
+    taken = pipelines.takes(facts.session, settings)
+    problems = list(pipelines.problems(taken, given))
+    label = pipelines.label(settings)
     if problems:
         return [Finding(mark=Mark.BAD, what=each.message, hint=each.hint) for each in problems]
     return good(f"{label} takes all {len(given)} inputs")

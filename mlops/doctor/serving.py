@@ -41,7 +41,8 @@ def endpoint(facts: Facts) -> Finding:
 def somebody_answers(name: str, region: str) -> bool:
     """Whether a server of the region answers for that name; Azure has no call that tells whether one is taken.
 
-    A name without an endpoint has no address, or nobody there who knows it (404).
+    A name without an endpoint has no address, or nobody there who knows it (404); Azure documents neither, so that what
+    answers is a doubt and no more.
     """
     try:
         answer = httpx.get(f"https://{name}.{region}.inference.ml.azure.com/", timeout=PROBE_S)

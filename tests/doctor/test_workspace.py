@@ -307,7 +307,7 @@ def test_an_endpoint_that_is_ours_somebody_elses_or_failed(look: Look, session: 
 
 
 def test_an_identity_that_is_not_there_lacks_roles_or_has_too_many(look: Look, session: Any) -> None:
-    from mlops import preflight
+    from mlops import endpoint_identity
     from mlops.azure import identities, management, roles
     from mlops.errors import PreconditionError
 
@@ -316,7 +316,7 @@ def test_an_identity_that_is_not_there_lacks_roles_or_has_too_many(look: Look, s
     absent = only(look(settings, "identity"), "identity")
     assert "there is no identity 'serving'" in absent.what
     with pytest.raises(PreconditionError) as caught:  # what a deploy says before it makes an endpoint
-        preflight.check_identity(session, settings)
+        endpoint_identity.check_before(session, settings)
     assert (caught.value.message, caught.value.hint) == (absent.what, absent.hint)
 
     made = identities.create(session, "serving", session.ml.resource_group_name, region="eastus", tags={})
@@ -339,7 +339,7 @@ def test_an_identity_that_is_not_there_lacks_roles_or_has_too_many(look: Look, s
     assert (too_much.mark, too_much.what) == (
         Mark.DOUBTFUL, "the endpoint's identity has more than it needs: Contributor on the resource group",
     )  # fmt: skip
-    assert preflight.check_identity(session, settings) == (too_much.what,)
+    assert endpoint_identity.check_before(session, settings) == (too_much.what,)
 
 
 @pytest.mark.parametrize("roles_given", [("Reader",), ("Contributor",), ("Owner", "Storage Blob Data Contributor")])
