@@ -13,15 +13,15 @@ from mlops.chat.conversation import Conversation, parameter
 from mlops.errors import UsageError
 
 HELP = {
-    "/system TEXT": "set the system message; /system off takes it away, /system shows it",
-    "/params NAME=VALUE …": "set parameters; NAME= takes one away, /params shows them",
+    "/system TEXT": "set the system message; 'off' takes it away, no text shows it",
+    "/params NAME=VALUE …": "set parameters; NAME= takes one away, none shows them",
     "/retry": "ask the last question again",
-    "/save FILE": "write the chat: .md to read, .json, or .jsonl as a training row",
-    "/clear": "forget what was said; system message and parameters stay",
+    "/save FILE": "write the chat: .md, .json, or .jsonl (a training row)",
+    "/clear": "forget what was said, not system message and parameters",
     "/help": "this list",
     "/quit": "end, as Ctrl-D does",
 }
-KEYS = "Ctrl-C stops an answer · Alt-Enter begins a new line · //… sends a line that begins with a slash"
+KEYS = "Ctrl-C stops an answer · Alt-Enter begins a new line · // begins a line with a slash"
 NAMES = [usage.partition(" ")[0] for usage in HELP]
 OFF = "off"
 

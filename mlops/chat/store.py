@@ -39,11 +39,15 @@ class Chats:
         found = list(self.folder.glob("*.json"))
         return [file.stem for file in sorted(found, key=lambda file: (file.stat().st_mtime_ns, file.name))[::-1]]
 
+    def has(self, name: str) -> bool:
+        """Whether a chat was kept under this name."""
+        return (self.folder / f"{name}.json").exists()
+
     def new_name(self) -> str:
         """A name that no chat has."""
         name = base = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         number = 1
-        while (self.folder / f"{name}.json").exists():
+        while self.has(name):
             number += 1
             name = f"{base}-{number}"
         return name

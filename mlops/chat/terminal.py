@@ -36,6 +36,7 @@ class Terminal:
         chats: where the chat is kept.
         name: the chat's own.
         endpoint: the endpoint's name, for what is kept.
+        logs: the command that shows the server's log.
         state: the chat so far.
     """
 
@@ -43,6 +44,7 @@ class Terminal:
     chats: Chats
     name: str
     endpoint: str
+    logs: str
     state: State
     console: RichConsole
     _midline: bool = field(default=False, init=False)
@@ -95,7 +97,7 @@ class Terminal:
             out = asked.conversation.left_out
             turns = "oldest turn is" if out == 1 else f"{out} oldest turns are"
             self._dim(f"the {turns} no longer sent: the model's context is full")
-        self._dim(figures.line(asked.answer))
+        self._dim(figures.line(asked.answer) + "\n")
         self.chats.keep(self.name, self.state.talk, endpoint=self.endpoint)
 
     def _answer(self, question: str) -> Asked:
@@ -115,13 +117,12 @@ class Terminal:
             self._write(asked.answer.texts[0])
         return asked
 
-    @staticmethod
-    def _advice(asked: Asked) -> str:
+    def _advice(self, asked: Asked) -> str:
         from mlops.chat.room import is_refusal
 
         if is_refusal(asked.answer.status, asked.answer.error):
             return "the question alone is too long: shorten it, or take the system message away (/system off)"
-        return "/retry asks again; mlops endpoint logs shows the server's own words"
+        return f"/retry asks again; {self.logs} shows the server's own words"
 
     def _session(self) -> PromptSession[str]:
         from prompt_toolkit import PromptSession

@@ -71,9 +71,14 @@ def chat(
     with Asker(scorer, slot=deployment) as asker:
         if asked is not None:
             _once(run, asker, talk, asked, endpoint=endpoint or session.settings.endpoint.name,
-                  keep=(chats, name) if resume else None)  # fmt: skip
+                  logs=_logs(run, endpoint, deployment), keep=(chats, name) if resume else None)  # fmt: skip
         else:
-            _terminal(run, asker, talk, chats=chats, name=name, endpoint=endpoint, title=title)
+            logs = _logs(run, endpoint, deployment)
+            _terminal(run, asker, talk, chats=chats, name=name, endpoint=endpoint, title=title, logs=logs)
+            if chats.has(name):
+                named = _named(endpoint, deployment, "--deployment")
+                text = f"kept; to go on: mlops chat{run.at}{named} --resume {name}"
+                run.console.out.print(text, style="dim", soft_wrap=True)
 
 
 def _piped(run: Run) -> str | None:
@@ -128,18 +133,30 @@ def _title(target: str, found: Endpoint, slots: dict[str, Any], deployment: str 
     return f"{found.name} ({target}) · {' · '.join(said(slot) for slot in asked)}"
 
 
+def _logs(run: Run, endpoint: str | None, deployment: str | None) -> str:
+    """The command that shows the server's log."""
+    return f"mlops endpoint logs{run.at}{_named(endpoint, deployment, '--slot')}"
+
+
+def _named(endpoint: str | None, deployment: str | None, option: str) -> str:
+    """The options that mean this endpoint and slot."""
+    return (f" --endpoint {endpoint}" if endpoint else "") + (f" {option} {deployment}" if deployment else "")
+
+
 def _once(
-    run: Run, asker: Asker, talk: Conversation, question: str, *, endpoint: str, keep: tuple[Chats, str] | None
-) -> None:
+    run: Run, asker: Asker, talk: Conversation, question: str, *, endpoint: str, logs: str,
+    keep: tuple[Chats, str] | None,
+) -> None:  # fmt: skip
     """One question, one answer on stdout."""
     from mlops.chat import figures
+    from mlops.chat.terminal import harmless
     from mlops.errors import AzureError
 
     asked = asker.ask(talk, question)
     answer = asked.answer
     if not answer.ok:
         raise AzureError(f"the endpoint '{endpoint}' did not answer: {answer.error}",
-                         hint=f"mlops endpoint logs{run.at} shows why")  # fmt: skip
+                         hint=f"{logs} shows why")  # fmt: skip
     if asked.newly_left_out:
         run.console.warn(f"{asked.newly_left_out} of the oldest turns were left out: the model's context is full")
     if keep is not None:
@@ -148,13 +165,14 @@ def _once(
     data = {"endpoint": endpoint, "answer": text, **figures.document(answer), "parameters": talk.parameters}
     if run.console.as_json:
         run.console.result(data, text)
-    else:  # as it is, without what rich makes of control characters or of lines that are too long
-        sys.stdout.write(text + "\n")
+    else:  # as it is: no line of it is broken anew
+        sys.stdout.write((harmless(text) if sys.stdout.isatty() else text) + "\n")
 
 
 def _terminal(
-    run: Run, asker: Asker, talk: Conversation, *, chats: Chats, name: str, endpoint: str | None, title: str
-) -> None:
+    run: Run, asker: Asker, talk: Conversation, *, chats: Chats, name: str, endpoint: str | None, title: str,
+    logs: str,
+) -> None:  # fmt: skip
     """A chat with whoever sits at the terminal."""
     from mlops.chat.commands import State
     from mlops.chat.terminal import Terminal
@@ -165,9 +183,7 @@ def _terminal(
     if talk.turns:
         console.print(f"going on with {name}: {len(talk.turns)} turns so far", style="dim")
     chat = Terminal(
-        asker=asker, chats=chats, name=name, endpoint=endpoint or run.settings.endpoint.name, state=State(talk=talk),
-        console=console,
+        asker=asker, chats=chats, name=name, endpoint=endpoint or run.settings.endpoint.name, logs=logs,
+        state=State(talk=talk), console=console,
     )  # fmt: skip
     chat.run()
-    if chat.state.talk.turns:
-        console.print(f"kept; to go on: mlops chat{run.at} --resume {name}", style="dim", soft_wrap=True)

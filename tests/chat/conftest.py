@@ -58,7 +58,7 @@ def run(request):
         if question == "tell half":
             return AMLResponse(broken(), 200, kind)
         words = [f"word{number} " for number in range(200 if question == "tell long" else 4)]
-        return AMLResponse(events(words, 0.1), 200, kind)
+        return AMLResponse(events(words, 0.5 if question == "tell slowly" else 0.1), 200, kind)
     said = {
         "escape": "\\x1b]0;renamed\\x07 and [red]brackets[/red]",
         "who": SLOT,

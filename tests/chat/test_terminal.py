@@ -52,13 +52,10 @@ def test_a_chat_of_several_turns_and_what_is_kept_of_it(chat: Open, standing: Pa
 
 def test_an_answer_is_shown_while_it_is_written(chat: Open) -> None:
     open_ = chat()
-    begin = time.monotonic()
-    open_.say("tell me")
-    open_.expect("word0 ")
-    first = time.monotonic() - begin
-    open_.expect("word3")
-    assert time.monotonic() - begin - first > 0.2
-    open_.expect(r"blue · \d+ ms · first word after \d+ ms · 4 tokens · [\d.]+ tokens/s")
+    open_.say("tell slowly")
+    open_.expect("word0 word1 word2 word3")
+    figures = open_.expect(r"blue · (\d+) ms · first word after (\d+) ms · 4 tokens · [\d.]+ tokens/s")
+    assert int(figures[1]) - int(figures[2]) > 400  # three pauses of half a second, less what a busy machine adds
     open_.say("messages")
     open_.expect("word0 word1 word2 word3")
 
