@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops.azure import jobs
+from mlops import evaluation
+from mlops.azure import jobs, outputs
 from mlops.azure import models as azure_models
 from mlops.errors import PreconditionError, TrainingFailed
+from mlops.ledger.machine import actor
+from mlops.lineage import TAG_CHARACTERS
 from mlops.resources import MANAGED_BY, MANAGED_TAG, Job, ModelVersion
 
 if TYPE_CHECKING:
@@ -16,7 +22,24 @@ if TYPE_CHECKING:
 
 LINEAGE = ("base-model", "data-hash", "commit", "actor", "run-url", "reason", "fingerprint")
 """Tags that travel from the job to its model."""
-SCORES = ("base_exact_match", "tuned_exact_match", "tuned_rouge_l", "tuned_perplexity", "eval_loss")
+SCORES = (
+    "base_exact_match", "tuned_exact_match", "tuned_rouge_l", "tuned_perplexity", "base_loss", "tuned_loss",
+    "base_general_loss", "tuned_general_loss", "eval_loss",
+)  # fmt: skip
+"""Scores of the job that its model bears as tags."""
+EVALUATION_TAG = "evaluation"
+"""On a version: ``passed``, ``not evaluated``, or ``failed`` where a person has accepted it."""
+ACCEPTED_TAG = "accepted"
+"""On a version that failed its evaluation: why it is registered nevertheless; ``accepted-by`` is who said so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """A job's version; ``made`` by this call, and then with what its evaluation was judged by."""
+
+    model: ModelVersion
+    made: bool
+    judgement: evaluation.Judgement | None = None
 
 
 def model_name(settings: Settings) -> str:
@@ -40,13 +63,17 @@ def completed_job(session: Session, name: str) -> Job:
     return job
 
 
-def register(
-    session: Session, settings: Settings, job_name: str, *, scores: Mapping[str, float] | None = None
-) -> tuple[ModelVersion, bool]:
+def register(session: Session, settings: Settings, job_name: str, *, accept: str | None = None) -> Registered:
     """Register a completed job's model; the version that the job already has is found instead of made again.
 
-    Returns:
-        The version, and whether this call made it.
+    Args:
+        session: the workspace.
+        settings: the target's; ``training.evaluation`` decides whether the model is good enough.
+        job_name: the training.
+        accept: why a model that is not shall be registered nevertheless; goes on record with who said so.
+
+    Raises:
+        EvaluationFailed: the model does not meet ``training.evaluation`` and nobody accepts it.
     """
     job = completed_job(session, job_name)
     name = model_name(settings)
@@ -56,11 +83,20 @@ def register(
         if found is None:
             break
         if found.tags.get("job") == job.name or found.job == job.name:
-            return found, False
+            return Registered(model=found, made=False)
         version += 1
+    numbers = scores(session, job)
+    judgement = evaluation.judge(settings.training.evaluation, numbers)
+    if judgement.refused and accept is None:
+        raise _refusal(settings, job, judgement)
+    if judgement.why:
+        session.console.warn(f"{job.name}: {judgement.why}")
     tags = {key: job.tags[key] for key in LINEAGE if job.tags.get(key)}
     tags |= {MANAGED_TAG: MANAGED_BY, "job": job.name, "experiment": job.experiment}
-    tags |= {key: f"{value:.4g}" for key, value in (scores or {}).items()}
+    tags |= {key: f"{numbers[key]:.4g}" for key in SCORES if key in numbers}
+    tags |= {EVALUATION_TAG: judgement.verdict} if judgement.verdict else {}
+    if judgement.refused:
+        tags |= {ACCEPTED_TAG: " ".join(str(accept).split())[:TAG_CHARACTERS], f"{ACCEPTED_TAG}-by": actor()}
     made = azure_models.register(
         session,
         name=name,
@@ -70,16 +106,40 @@ def register(
         description=f"{settings.base_model.name} fine-tuned on {settings.data.dataset} by the job {job.name}",
         tags=tags,
     )
-    return made, True
+    return Registered(model=made, made=True, judgement=judgement)
+
+
+def _refusal(settings: Settings, job: Job, judgement: evaluation.Judgement) -> evaluation.EvaluationFailed:
+    at = "" if settings.is_local else f" --target {settings.target}"
+    return evaluation.EvaluationFailed(
+        f"the model of the job '{job.name}' is not registered: {judgement.why}",
+        details=judgement.limited.lines,
+        hint=f"mlops metrics {job.name}{at} has the report; a person who has read it may "
+        f'mlops register {job.name}{at} --accept "REASON"',
+    )
 
 
 def scores(session: Session, job: Job) -> dict[str, float]:
-    """The scores that a job has logged and its model bears as tags."""
+    """What a job and its steps have logged; where the tracking server lost the evaluation, what the step wrote."""
     from mlops.azure import metrics
 
-    steps = tuple(step.name for step in jobs.steps(session, job.name))
-    last = metrics.read(session, job.name, experiment=job.experiment, steps=steps).last
-    return {name: last[name] for name in SCORES if name in last}
+    steps = jobs.steps(session, job.name)
+    found = dict(metrics.read(session, job.name, experiment=job.experiment, steps=tuple(s.name for s in steps)).last)
+    if not evaluation.was_evaluated(found):
+        with tempfile.TemporaryDirectory() as folder:
+            report = _download(session, steps, Path(folder))
+            found |= evaluation.written_scores(report) if report else {}
+    return found
+
+
+def evaluation_report(session: Session, job: str, folder: Path) -> Path | None:
+    """The evaluate step's output, copied to ``folder``; None where the pipeline has no such step or it wrote none."""
+    return _download(session, jobs.steps(session, job), folder)
+
+
+def _download(session: Session, steps: Sequence[Job], folder: Path) -> Path | None:
+    ended = [step for step in steps if step.display_name == evaluation.STEP and step.is_completed]
+    return outputs.download(session, ended[-1].name, evaluation.OUTPUT, folder) if ended else None
 
 
 def find(session: Session, settings: Settings, version: str | None) -> ModelVersion:

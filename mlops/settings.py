@@ -59,6 +59,45 @@ class BaseModelChoice(Section):
         return values
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Bounds(Section):
+    """The least and the most that a measure of the tuned model may be; null decides nothing."""
+
+    min: Finite | None = None
+    max: Finite | None = None
+
+
+class Limit(Bounds):
+    """The same, and how much a measure may rise or drop against the base model's."""
+
+    max_rise: Finite | None = None
+    max_drop: Finite | None = None
+
+
+class Evaluation(Section):
+    """What a tuned model must show before it is registered; :mod:`mlops.evaluation` says what the measures are.
+
+    ``required`` refuses a model that was not evaluated; without it there is a warning.
+    """
+
+    required: bool = False
+    loss: Limit = Field(default_factory=Limit)
+    perplexity: Limit = Field(default_factory=Limit)
+    rouge_l: Limit = Field(default_factory=Limit)
+    exact_match: Limit = Field(default_factory=Limit)
+    answer_tokens: Limit = Field(default_factory=Limit)
+    unfinished: Limit = Field(default_factory=Limit)
+    empty: Limit = Field(default_factory=Limit)
+    repetition: Limit = Field(default_factory=Limit)
+    general_loss: Limit = Field(default_factory=Limit)
+    general_perplexity: Limit = Field(default_factory=Limit)
+    general_rouge_l: Limit = Field(default_factory=Limit)
+    general_exact_match: Limit = Field(default_factory=Limit)
+    eval_loss: Bounds = Field(default_factory=Bounds)
+
+
 class Training(Section):
     """The pipeline and its parameters; ``parameters`` are inputs of chat_completion_pipeline."""
 
@@ -66,6 +105,7 @@ class Training(Section):
     component_version: str = "0.0.82"
     poll_s: Annotated[float, Field(gt=0)] = 15
     parameters: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    evaluation: Evaluation = Field(default_factory=Evaluation)
 
 
 class Compute(Section):

@@ -82,6 +82,10 @@ def test_the_main_job_twice_and_back_and_a_control_that_is_refused(shell: Shell,
     assert first["outcome"]["report"]["live"] is None
     assert first["metrics"]["tuned_exact_match"] >= 0.9
     assert first["metrics"]["base_exact_match"] < 0.5
+    assert first["metrics"]["general_rows"] >= 40
+    shown = shell.json("metrics", first["job"])
+    assert shown["evaluation"]["verdict"] == "passed"
+    assert "most changed answers" in Path(shown["report"]).read_text(encoding="utf-8")
     assert first["outcome"]["report"]["candidate"]["scores"]["exact_match"] >= 0.9  # wordings that nobody has ever seen
     assert first["answer"].strip()
     assert "### Gate ✓ passed" in summary.read_text(encoding="utf-8")
@@ -117,11 +121,15 @@ def test_the_main_job_twice_and_back_and_a_control_that_is_refused(shell: Shell,
 
 
 def refused(shell: Shell, control: Path) -> None:
-    """A model of shuffled answers passes training and registration, and the gate refuses it."""
+    """A model of shuffled answers is not registered; the gate refuses it too, where somebody insists."""
     before = shell.traffic()
     trained = shell.json("train", MLOPS_SETTINGS=str(control))
     assert trained["metrics"]["tuned_exact_match"] < 0.1
-    version = shell.json("register", trained["job"], MLOPS_SETTINGS=str(control))["version"]
+    evaluation = shell.json("register", trained["job"], code=5, MLOPS_SETTINGS=str(control))["error"]
+    assert any("exact match" in line and line.endswith("failed") for line in evaluation["details"])
+    accepted = shell.json("register", trained["job"], "--accept", "to see the gate", MLOPS_SETTINGS=str(control))
+    assert accepted["tags"]["accepted"] == "to see the gate"
+    version = accepted["version"]
 
     failure = shell.json("deploy", version, code=6)["error"]
 

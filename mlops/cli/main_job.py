@@ -6,26 +6,28 @@ from typing import Any
 
 import click
 
-from mlops.cli.options import Run, command
+from mlops.cli.options import Run, command, option
 
 
 @command(example="mlops run\nmlops run --reuse      # deploy the model of a completed job of the same content")
 @click.option("--reuse", is_flag=True, help="Take a completed job of the same content instead of training anew.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override a parameter of the pipeline.")
-def run(run: Run, reuse: bool, overrides: tuple[str, ...]) -> None:
+@option("--accept", metavar="REASON", help="Release a model that fails its evaluation; the reason is recorded.")
+def run(run: Run, reuse: bool, overrides: tuple[str, ...], accept: str | None) -> None:
     """The whole way: prepare, train, register, deploy behind the gate, ask a question."""
     from mlops import rollout
     from mlops.azure.session import connect
     from mlops.cli import metrics, train
     from mlops.cli.data import prepared
     from mlops.cli.deploy import gate_rows
-    from mlops.cli.models import register_job
+    from mlops.cli.models import check_reason, register_job
     from mlops.cli.wait import followed
     from mlops.endpoint import scorer
     from mlops.errors import AzureError
     from mlops.gate import draw, load_rows, payload
 
     settings, console = run.settings, run.console
+    check_reason(accept)
     wanted = train.parse(overrides)
     with console.step("Prepare the chats") as step:
         data = prepared(run, None)
@@ -40,7 +42,7 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...]) -> None:
         found = metrics.read_metrics(session, job.name)
         step.note = scores(found.last)
         metrics.draw_curve(run, found, None)
-    model, _ = register_job(run, session, job.name)
+    model = register_job(run, session, job.name, accept=accept).model
     rows = gate_rows(run, data)
     with console.step("Release") as step:
         outcome = rollout.deploy(session, settings, model, test_rows=rows)

@@ -71,6 +71,8 @@ def table_rows(outcome: Outcome, *, dry_run: bool) -> list[Row]:
         version = registered.get(job.name)
         if version is not None:
             rows.append(("registered", job.name, f"{version.name}:{version.version}"))
+        elif job in outcome.refused:
+            rows.append(("not registered", job.name, f"it failed its evaluation: mlops metrics {job.name}"))
         elif dry_run:
             rows.append(("to register", job.name, f"version {job.timestamp}"))
         else:
@@ -128,6 +130,7 @@ def data(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
             {**_job(failure.job), "message": failure.error.message, "details": list(failure.error.details)}
             for failure in outcome.failures
         ],
+        "refused": [_job(job) for job in outcome.refused],
         "repair": outcome.repair,
         "version": outcome.deploy.version,
         "why": outcome.deploy.why,

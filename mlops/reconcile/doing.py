@@ -12,6 +12,7 @@ from mlops.azure import endpoints, jobs
 from mlops.azure import models as azure_models
 from mlops.azure.errors import BusyError, UnavailableError
 from mlops.errors import MlopsError
+from mlops.evaluation import EvaluationFailed
 from mlops.ledger import Ledger
 from mlops.reconcile.decisions import REPORTED_TAG, Next, Work, next_version, ours, sort_jobs
 from mlops.resources import Job, ModelVersion
@@ -44,6 +45,7 @@ class Outcome:
         repair: what became of a rollout that was left half way; None where there was none.
         deploy: the version that should be deployed.
         problems: what will be tried again.
+        refused: trainings whose model falls short of ``training.evaluation``, whether people are told now or were.
         broken: why the endpoint could not be looked after; unlike the rest it is an error each time.
     """
 
@@ -53,6 +55,7 @@ class Outcome:
     repair: Repair | None = None
     deploy: Next
     problems: Sequence[str] = ()
+    refused: Sequence[Job] = ()
     broken: MlopsError | None = None
 
     @property
@@ -89,7 +92,8 @@ def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) ->
         )  # fmt: skip
     problems: list[str] = []
     failures = _failed(session, work.report, problems)
-    registered = [] if dry_run else _register(session, settings, work.register, failures, problems)
+    refused: list[Job] = []
+    registered = [] if dry_run else _register(session, settings, work.register, failures, problems, refused)
     with console.step(f"Look at the endpoint {name}") as step:
         mend: Callable[[Session, str], Repair | None] = rollout.would_mend if dry_run else rollout.mend_left
         repair, deploy, broken = None, Next("", "it could not be looked at"), None
@@ -101,7 +105,7 @@ def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) ->
             step.outcome, broken = "failed", error
     return Outcome(
         work=work, registered=registered, failures=failures, repair=repair, deploy=deploy, problems=problems,
-        broken=broken,
+        refused=refused, broken=broken,
     )  # fmt: skip
 
 
@@ -125,33 +129,34 @@ def _failed(session: Session, ended: Sequence[Job], problems: list[str]) -> list
 
 
 def _register(
-    session: Session, settings: Settings, completed: Sequence[Job], failures: list[Failure], problems: list[str]
-) -> list[tuple[Job, ModelVersion]]:
-    """Register each one's model. What fails is a problem, and where it will fail again people are told once."""
+    session: Session, settings: Settings, completed: Sequence[Job], failures: list[Failure], problems: list[str],
+    refused: list[Job],
+) -> list[tuple[Job, ModelVersion]]:  # fmt: skip
+    """Register each one's model. What fails is a problem, and where it will fail again people are told once.
+
+    A model that falls short of ``training.evaluation`` waits for a person or for other limits: people are told once.
+    """
     found: list[tuple[Job, ModelVersion]] = []
     for job in completed:
         with session.console.step(f"Register the model of {job.name}") as step:
             try:
-                version, made = models.register(session, settings, job.name, scores=_scores(session, job))
+                made = models.register(session, settings, job.name)
+            except EvaluationFailed as error:
+                step.outcome = "failed"
+                refused.append(job)
+                if REPORTED_TAG not in job.tags:
+                    failures.append(Failure(job=job, error=error))
+                continue
             except MlopsError as error:
                 step.outcome = "failed"
                 problems.append(f"{job.name}: {error.message}")
                 if not isinstance(error, (UnavailableError, BusyError)) and REPORTED_TAG not in job.tags:
                     failures.append(Failure(job=job, error=error))
                 continue
-            step.note = f"version {version.version}" + ("" if made else " (was there)")
-            if made:
-                found.append((job, version))
+            step.note = f"version {made.model.version}" + ("" if made.made else " (was there)")
+            if made.made:
+                found.append((job, made.model))
     return found
-
-
-def _scores(session: Session, job: Job) -> dict[str, float]:
-    """A model without its scores is better than none."""
-    try:
-        return models.scores(session, job)
-    except MlopsError as error:
-        session.console.warn(f"{error.message}; the model is registered without its scores")
-        return {}
 
 
 def _next(session: Session, settings: Settings, name: str) -> Next:
