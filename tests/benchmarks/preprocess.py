@@ -20,6 +20,7 @@ import argparse
 import itertools
 import json
 import os
+import random
 import resource
 import shutil
 import subprocess
@@ -31,13 +32,39 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "components")]
+sys.path[:0] = [str(REPOSITORY / "components")]
 
 GOAL_RATIO = 3
 GOAL_GROWTH = 1.5
 CONTEXT = 4096
 VOCABULARY = 32_000
 SPECIAL_TOKENS = ("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>")
+
+
+def write_rows(path: Path, rows: int) -> None:
+    """Rows of ultrachat_200k's schema and size, and as repetitive as English: words by Zipf's law, 4 % of them new."""
+    dice = random.Random(0)
+    syllables = [
+        a + b for a in ("", *"bdfgklmnprstvw", "th", "st", "ch") for b in ("a", "e", "i", "o", "u", "an", "er")
+    ]
+    known = ["".join(dice.choices(syllables, k=1 + (number > 300) * dice.randint(1, 3))) for number in range(100_000)]
+    weights = list(itertools.accumulate(1 / (number + 2.7) for number in range(len(known))))
+    text = dice.choices(known, cum_weights=weights, k=400_000)
+    for number in range(len(text)):
+        text[number] += dice.choices(("", ",", ".", ".\n\n", "’s", " –"), weights=(84, 7, 5, 2, 1, 1))[0]
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            messages = []
+            for turn in range(2 * dice.choice((3, 3, 3, 4))):
+                length = int((45, 230)[turn % 2] * dice.uniform(0.4, 1.6))  # in words
+                start = dice.randrange(len(text) - length)
+                words = text[start : start + length]
+                for place in range(dice.randrange(25), length, 25):
+                    words[place] = "".join(dice.choices(syllables, k=4))
+                messages.append({"content": " ".join(words), "role": ("user", "assistant")[turn % 2]})
+            prompt = messages[0]["content"]
+            row = {"prompt": prompt, "prompt_id": f"{number:064x}", "messages": messages}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def write_model(folder: Path, chats: Path) -> int:
@@ -179,8 +206,6 @@ def main() -> int:
         way, *paths = arguments.child
         run_way(way, *map(Path, paths))
         return 0
-    from tests.benchmarks.data import write_rows
-
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         whole, sample, model = folder / "all.jsonl", folder / "sample.jsonl", folder / "model"

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +56,9 @@ class Reader:
     def read(self, path: Path) -> None:
         """Type what a document says."""
         for command in commands(path):
+            begin = time.monotonic()
             found = self.terminal.type(command.text, timeout_s=LONGEST_S)
+            print(f"{time.monotonic() - begin:6.1f} s  {command}", flush=True)
             assert found.code == command.code, f"{command}\nexit code {found.code}\n{found.output[-4000:]}"
             assert "Traceback (most recent call last)" not in found.output, f"{command}\n{found.output[-4000:]}"
 

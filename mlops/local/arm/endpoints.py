@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.errors import ArmError, bad_request, not_found
+from mlops.local.arm.managed_identities import assigned
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import mapping, tags, text
 from mlops.local.operations import OperationFailed, now
@@ -170,7 +171,7 @@ class Endpoints(ResourceType):
             "traffic": canonical(traffic, names),
             "mirrorTraffic": canonical(mirror, names),
         }
-        body["identity"] = _identity(body.get("identity"), (existing or {}).get("identity"), config.tenant)
+        body["identity"] = _identity(call, body.get("identity"), (existing or {}).get("identity"))
         body["location"] = text(body.get("location"), "location") or config.region
         body["tags"] = tags(body.get("tags"))
         body["kind"] = "Managed"
@@ -189,7 +190,7 @@ class Endpoints(ResourceType):
         if "tags" in change:
             change["tags"] = tags(change["tags"])
         if "identity" in change:
-            change["identity"] = _identity(change["identity"], existing.get("identity"), call.workspace.config.tenant)
+            change["identity"] = _identity(call, change["identity"], existing.get("identity"))
 
         def merge(body: Document) -> None:
             body.update(change)
@@ -290,19 +291,17 @@ class Endpoints(ResourceType):
         self._serving.forget(resource_id.rsplit("/", 1)[1])
 
 
-def _identity(asked: Any, before: Any, tenant: str) -> Document:
+def _identity(call: Call, asked: Any, before: Any) -> Document:
     identity = mapping(asked, "identity") or dict(before or {})
     kind = text(identity.get("type"), "identity.type") or "SystemAssigned"
     identity["type"] = kind
     if "systemassigned" in kind.replace(",", "").lower():
         identity["principalId"] = (before or {}).get("principalId") or str(uuid.uuid4())
-        identity["tenantId"] = tenant
+        identity["tenantId"] = call.workspace.config.tenant
     users = identity.get("userAssignedIdentities")
     if isinstance(users, dict):
-        identity["userAssignedIdentities"] = {
-            key: value or {"principalId": str(uuid.uuid4()), "clientId": str(uuid.uuid4())}
-            for key, value in users.items()
-        }
+        had = {key.lower(): value for key, value in ((before or {}).get("userAssignedIdentities") or {}).items()}
+        identity["userAssignedIdentities"] = {key: had.get(key.lower()) or assigned(call, key) for key in users}
     return identity
 
 

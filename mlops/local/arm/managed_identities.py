@@ -110,3 +110,30 @@ class FederatedCredentials(ResourceType):
     def missing(self, call: Call) -> ArmError:
         """ARM's own 404."""
         return ArmError(404, "NotFound", f"The federated identity credential '{call.name}' was not found.")
+
+
+def assigned(call: Call, identity_id: str) -> Document:
+    """What a resource shows of an identity that it is given; the caller must be allowed to give it away.
+
+    Raises:
+        ArmError: there is no such identity, or the caller may not assign it.
+    """
+    access = call.workspace.services.get("access")
+    found = call.workspace.store.get(identity_id)
+    if access is None:  # a workspace without a subscription around it, as tests of the rest have
+        made = uuid.uuid5(uuid.NAMESPACE_URL, identity_id.lower())
+        return {"principalId": str(made), "clientId": str(made)}
+    action = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
+    if not access.allows(call.oid, action, identity_id):
+        message = (
+            f"The client '{call.caller}' with object id '{call.oid}' has permission to perform the action on scope "
+            f"'{call.resource_id}'; however, it does not have permission to perform action(s) '{action}' on the linked "
+            f"scope(s) '{identity_id}' (respectively) or the linked scope(s) are invalid."
+        )
+        raise ArmError(403, "LinkedAuthorizationFailed", message)
+    if found is None:
+        message = (
+            f"Identity operation for resource '{call.resource_id}' failed: Resource '{identity_id}' was not found."
+        )
+        raise ArmError(400, "FailedIdentityOperation", message)
+    return {"principalId": found["properties"]["principalId"], "clientId": found["properties"]["clientId"]}

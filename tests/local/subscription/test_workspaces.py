@@ -96,6 +96,40 @@ def test_blobs_need_a_role(cloud: Cloud, ml: Any) -> None:
         blob.delete_blob()
 
 
+def test_an_endpoint_is_given_an_identity_that_there_is(cloud: Cloud, ml: Any) -> None:
+    from azure.ai.ml.entities import IdentityConfiguration, ManagedIdentityConfiguration, ManagedOnlineEndpoint
+
+    identity = cloud.identity("id-endpoint")
+
+    def endpoint(identity_id: str) -> ManagedOnlineEndpoint:
+        given = [ManagedIdentityConfiguration(resource_id=identity_id)]
+        user = IdentityConfiguration(type="user_assigned", user_assigned_identities=given)
+        return ManagedOnlineEndpoint(name="chat-with-identity", auth_mode="key", identity=user)
+
+    refused(
+        "FailedIdentityOperation",
+        lambda: ml.online_endpoints.begin_create_or_update(endpoint(identity.id + "x")).result(),
+    )
+    made = ml.online_endpoints.begin_create_or_update(endpoint(identity.id)).result()
+    (shown,) = cloud.call("GET", made.id)[1]["identity"]["userAssignedIdentities"].values()
+    assert shown == {"principalId": identity.principal_id, "clientId": identity.client_id}
+    ml.online_endpoints.begin_delete("chat-with-identity").result()
+
+
+def test_who_may_not_read_runs_reads_none(cloud: Cloud, ml: Any) -> None:
+    from azure.core.rest import HttpRequest
+
+    path = f"/history/v1.0{ml.workspaces.get(ml.workspace_name).id}/experiments/x/runs/none"
+    request = HttpRequest("GET", f"https://eastus.api.azureml.ms{path}")
+    assert cloud.resources.send_request(request).status_code == 404
+    admin("role-assignments?role=Owner", "DELETE")
+    try:
+        answer = cloud.resources.send_request(request)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "AuthorizationFailed")
+    finally:
+        admin("role-assignments", "POST", {"role": "Owner"})
+
+
 def test_a_hub_a_project_and_its_connection(cloud: Cloud, ml: Any, foundations: dict[str, str]) -> None:
     from azure.ai.ml.entities import WorkspaceConnection
 
