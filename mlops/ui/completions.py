@@ -98,8 +98,11 @@ def read(raw: bytes, models: Sequence[str]) -> Wanted:
     if isinstance(parameters.get("stop"), str):
         parameters["stop"] = [parameters["stop"]]
     messages = _messages(body.get("messages"))
-    payload = {"input_data": {"input_string": messages, "parameters": parameters}}
-    _, problems = check_text(json.dumps(payload).encode(), name="the request")
+    try:
+        text = payload(messages, parameters)
+    except ValueError:
+        raise Refused(400, "messages has a character that is none", param="messages") from None
+    _, problems = check_text(text, name="the request")
     if problems:
         field = problems[0].field.removeprefix("input_data.").replace("input_string", "messages")
         raise Refused(400, f"{field} {problems[0].message}".strip(), param=field or None)
@@ -111,6 +114,16 @@ def read(raw: bytes, models: Sequence[str]) -> Wanted:
         stream=body.get("stream") is True,
         counts=isinstance(options, dict) and options.get("include_usage") is True,
     )
+
+
+def payload(messages: Any, parameters: Any) -> bytes:
+    """What is sent to the endpoint, as it is checked before.
+
+    Raises:
+        ValueError: a text holds half a character, which JSON can name and nobody can send.
+    """
+    asked = {"input_data": {"input_string": messages, "parameters": parameters}}
+    return json.dumps(asked, ensure_ascii=False).encode()
 
 
 def _messages(given: Any) -> list[dict[str, str]]:
@@ -232,7 +245,7 @@ def _head(kind: str, wanted: Wanted) -> dict[str, Any]:
 
 def _event(head: Mapping[str, Any], delta: Mapping[str, Any], reason: str | None = None) -> str:
     choice = {"index": 0, "delta": dict(delta), "logprobs": None, "finish_reason": reason}
-    return f"data: {json.dumps({**head, 'choices': [choice]}, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
 
 
 def _usage(answer: Answer) -> dict[str, int] | None:

@@ -69,6 +69,7 @@ def test_messages_may_come_in_parts_and_from_a_developer() -> None:
         ({"messages": [{"role": "tool", "content": "hi"}]}, 400, "messages[0].role"),
         ({"messages": [{"content": "hi"}]}, 400, "messages[0].role"),
         ({"messages": ["hi"]}, 400, "messages[0]"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, "messages"),
         ({"n": 2}, 400, "n"),
         ({"tools": [{}]}, 400, "tools"),
         ({"presence_penalty": 0.1}, 400, "presence_penalty"),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the SDK's own, at each load of an environment
 ]
 PAGES = ("/", "/chat", "/training", "/models")
@@ -143,12 +143,13 @@ def test_a_question_goes_to_live_traffic_or_to_a_slot(client: httpx.Client) -> N
         ({"messages": [{"role": "user", "content": ""}]}, "is empty"),
         ({"messages": [{"role": "user", "content": "x"}], "slot": 7}, "slot must be a name"),
         ({"messages": [{"role": "user", "content": "x"}], "parameters": {"temperature": 9}}, "allowed is from 0 to 2"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "a conversation"),
         ({}, "a conversation"),
         ([], "a conversation"),
     ],
 )
 def test_a_question_that_is_none_is_refused_before_it_is_sent(client: httpx.Client, body: Any, says: str) -> None:
-    answer = client.post("/ask", json=body)
+    answer = client.post("/ask", content=json.dumps(body), headers={"Content-Type": "application/json"})
 
     assert answer.status_code == 400
     assert says in answer.json()["error"]
