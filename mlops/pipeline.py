@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 COMPONENT = "chat_completion_pipeline"
 REGISTRY = "azureml"
+STAY = ("chat_flow",)
+"""Folders of components/ that no step of the pipeline sees: a change there must not buy a training."""
 
 
 def place(settings: Settings) -> components.Place:
@@ -89,7 +91,7 @@ def _unfit(entry: PipelineInput, written: str) -> str:
 def label(settings: Settings) -> str:
     """The pipeline as a plan names it: the registry's version, or the content of our own."""
     if settings.training.pipeline == "components":
-        return f"components@{folder_hash(settings.root / 'components')[:12]}"
+        return f"components@{folder_hash(settings.root / 'components', without=STAY)[:12]}"
     return f"{COMPONENT}:{settings.training.component_version}"
 
 
@@ -126,11 +128,12 @@ def literal(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def folder_hash(folder: Path) -> str:
-    """One hash over the names and contents of a folder's files, caches left out."""
+def folder_hash(folder: Path, *, without: Collection[str] = ()) -> str:
+    """One hash over the names and contents of a folder's files; caches, and the folders named, are left out."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        inside = path.relative_to(folder)
+        if path.is_file() and "__pycache__" not in path.parts and inside.parts[0] not in without:
+            digest.update(f"{inside.as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -83,6 +83,11 @@ def test_a_folders_hash_follows_names_and_contents_and_no_caches(tmp_path: Path)
     (tmp_path / "__pycache__" / "a.pyc").write_text("x", encoding="utf-8")
 
     assert folder_hash(tmp_path) == first
+    (tmp_path / "chat_flow").mkdir()
+    (tmp_path / "chat_flow" / "node.py").write_text("y", encoding="utf-8")
+    assert folder_hash(tmp_path) != first
+    assert folder_hash(tmp_path, without=("chat_flow",)) == first
+    (tmp_path / "chat_flow" / "node.py").unlink()
     (tmp_path / "a.py").rename(tmp_path / "b.py")
     assert folder_hash(tmp_path) != first
 
