@@ -1,0 +1,1 @@
+"""Programs that Prompt flow's interpreter runs; nothing of ours can be imported there."""
