@@ -29,8 +29,8 @@ def wish(layout: Layout, *, empty: bool) -> None:
 
 def begin(workspace: Workspace, subscription: Subscription) -> None:
     """Write what is there from the beginning, once; take up the names of blobs that were served before."""
+    from mlops.local.arm import workspace_document
     from mlops.local.arm.datastores import DatastoreType
-    from mlops.local.arm.workspaces import WorkspaceType
 
     found = read_json(workspace.layout.beginning) or {}
     if not found.get("begun"):
@@ -40,7 +40,7 @@ def begin(workspace: Workspace, subscription: Subscription) -> None:
             subscription.seed_login()
             if not empty:
                 subscription.seed_group()
-                WorkspaceType.seed(workspace)
+                workspace_document.seed(workspace)
                 DatastoreType.seed(workspace)
         write_private_json(workspace.layout.beginning, {"empty": empty, "begun": True})
     body = workspace.store.get(workspace.config.workspace_id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType, page
-from mlops.local.arm.workspaces import tracking_uri
+from mlops.local.arm.workspace_document import tracking_uri
 from mlops.local.jobs.checks import PlanError
 from mlops.local.jobs.locations import OUTPUT, Unresolved
 from mlops.local.jobs.plan import Plan

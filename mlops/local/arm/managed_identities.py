@@ -8,7 +8,7 @@ import time
 import uuid
 
 from mlops.local.arm.errors import ArmError, bad_request
-from mlops.local.arm.generic import GroupResource
+from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import mapping, sequence, text
 from mlops.local.store import Document

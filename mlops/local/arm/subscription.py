@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from mlops.local.arm import authorization, generic, groups, managed_identities, providers, quota_requests, vaults
+from mlops.local.arm import authorization, foundations, groups, managed_identities, providers, quota_requests, vaults
 from mlops.local.arm.access import Access
 from mlops.local.arm.errors import ArmError, bad_request
+from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.principals import Principals
 from mlops.local.arm.resources import Call, ResourceType
 from mlops.local.arm.roles import Role, named
@@ -32,12 +33,12 @@ class Subscription:
         limits = workspace.services.setdefault("limits", Limits())
         self.access = Access(workspace.store)
         self.principals = Principals(workspace.store, workspace.config, login)
-        self._leant_on: tuple[generic.GroupResource, ...] = (
-            generic.StorageAccounts(workspace, limits),
+        self._leant_on: tuple[GroupResource, ...] = (
+            foundations.StorageAccounts(workspace, limits),
             vaults.Vaults(workspace, limits),
-            generic.LogAnalytics(workspace, limits),
-            generic.ApplicationInsights(workspace, limits),
-            generic.ContainerRegistries(workspace, limits),
+            foundations.LogAnalytics(workspace, limits),
+            foundations.ApplicationInsights(workspace, limits),
+            foundations.ContainerRegistries(workspace, limits),
             managed_identities.UserAssignedIdentities(workspace, limits),
         )
         self.types: Sequence[ResourceType] = (

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlops.local.arm.errors import ArmError, bad_request
-from mlops.local.arm.generic import GroupResource
+from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.operations import location_headers
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import mapping

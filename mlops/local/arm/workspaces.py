@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.operations import retry_after
 from mlops.local.arm.resources import Answer, Call, ResourceType, page
 from mlops.local.arm.shapes import mapping, tags, text
-from mlops.local.config import Config
+from mlops.local.arm.workspace_document import grave, is_main, settle
 from mlops.local.operations import now
 from mlops.local.store import Document
 from mlops.local.workspace import Workspace
@@ -36,21 +35,6 @@ CHANGEABLE = (
 )
 
 
-def tracking_uri(config: Config, workspace_id: str | None = None) -> str:
-    """The workspace's tracking uri, for ``mlflow.set_tracking_uri``."""
-    return f"azureml://{config.api_host}/mlflow/v1.0{workspace_id or config.workspace_id}"
-
-
-def is_main(config: Config, workspace_id: str) -> bool:
-    """Whether this is the workspace in which things really run."""
-    return workspace_id.lower() == config.workspace_id.lower()
-
-
-def grave(config: Config, workspace_id: str) -> str:
-    """The id under which a deleted workspace is kept."""
-    return f"/subscriptions/{config.subscription}/deletedWorkspaces/{workspace_id.lower().replace('/', '|')}"
-
-
 class WorkspaceType(ResourceType):
     """``workspaces``."""
 
@@ -67,42 +51,6 @@ class WorkspaceType(ResourceType):
         """The type as the jobs' part made it."""
         found: WorkspaceType = workspace.services["workspaces"]
         return found
-
-    @staticmethod
-    def seed(workspace: Workspace) -> None:
-        """Write the document of the workspace that stands from the beginning."""
-        config = workspace.config
-        if workspace.store.get(config.workspace_id) is not None:
-            return
-        group = config.group_id
-        given = {
-            "friendlyName": config.workspace,
-            "storageAccount": f"{group}/providers/Microsoft.Storage/storageAccounts/{config.account}",
-            "keyVault": f"{group}/providers/Microsoft.Keyvault/vaults/{config.account}",
-            "applicationInsights": f"{group}/providers/Microsoft.insights/components/{config.account}",
-            "containerRegistry": f"{group}/providers/Microsoft.ContainerRegistry/registries/{config.account}",
-        }
-        body: Document = {
-            "id": config.workspace_id,
-            "name": config.workspace,
-            "type": "Microsoft.MachineLearningServices/workspaces",
-            "location": config.region,
-            "tags": {},
-            "kind": "Default",
-            "properties": given,
-        }
-        _settle(config, body, None)
-        made = now()
-        body["systemData"] = {
-            "createdAt": made,
-            "createdBy": "local",
-            "createdByType": "User",
-            "lastModifiedAt": made,
-            "lastModifiedBy": "local",
-            "lastModifiedByType": "User",
-        }
-        body["properties"]["provisioningState"] = "Succeeded"
-        workspace.store.put(config.workspace_id, body)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -135,7 +83,7 @@ class WorkspaceType(ResourceType):
         if buried is not None:
             body["properties"] = {**buried["properties"], **body["properties"]}
         self._check_leant_on(call, body)
-        _settle(config, body, buried)
+        settle(config, body, buried)
         body["properties"]["provisioningState"] = "Creating"
         store.put(body["id"], body)
         operation = call.workspace.operations.start("workspace.create", body["id"], prefix="")
@@ -309,40 +257,3 @@ class WorkspaceType(ResourceType):
             store.delete(workspace_id)
             if not purge:
                 store.put(grave(config, workspace_id), {"id": workspace_id}, private={"body": body})
-
-
-def _settle(config: Config, body: Document, before: Document | None) -> None:
-    """Fill in what the service adds."""
-    given = body["properties"]
-    main = is_main(config, body["id"])
-    guid = (
-        config.workspace_guid
-        if main
-        else ((before or {}).get("properties", {}).get("workspaceId") or str(uuid.uuid4()))
-    )
-    body["etag"] = None
-    body["sku"] = body.get("sku") or {"name": "Basic", "tier": "Basic"}
-    identity = mapping(body.get("identity"), "identity") or {"type": "SystemAssigned"}
-    body["identity"] = {**identity, "principalId": guid, "tenantId": config.tenant}
-    body["properties"] = {
-        "description": "",
-        "friendlyName": body["name"],
-        "applicationInsights": None,
-        "containerRegistry": None,
-        "hbiWorkspace": False,
-        "imageBuildCompute": None,
-        "managedNetwork": {"isolationMode": "Disabled"},
-        "v1LegacyMode": False,
-        "publicNetworkAccess": "Enabled",
-        "enableDataIsolation": False,
-        "systemDatastoresAuthMode": "accesskey",
-        **given,
-        "tenantId": config.tenant,
-        "softDeleteEnabled": True,
-        "creationTime": now(),
-        "storageHnsEnabled": False,
-        "workspaceId": guid,
-        "privateLinkCount": 0,
-        "discoveryUrl": f"https://{config.api_host}/discovery",
-        "mlFlowTrackingUri": tracking_uri(config, body["id"]),
-    }
