@@ -19,7 +19,7 @@ CACHE_VARIABLE = "CHAT_TOKENS_CACHE"
 KEPT = 4
 """Results that the folder holds at most; the one that was used longest ago goes first."""
 
-SOURCES = ("chats.py", "preprocess.py", "template.py", "tokenising.py", "tokens.py", "words.py")
+SOURCES = ("chats.py", "preprocess.py", "template.py", "tokenising.py", "tokens.py")
 """This package's files that decide what the tokens are."""
 
 MODEL_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")

@@ -1,7 +1,7 @@
 """From chats to labelled tokens, a chunk of a file at a time: the work of one process.
 
-Nothing is done token by token in Python: an answer's first and last token are looked up by their characters, and its
-labels are one slice. What remains is the tokenizer's own time, and `words` saves most of that where it can.
+Nearly all of the time is the tokenizer's own. Around it, nothing is done token by token in Python: an answer's first
+and last token are looked up by their characters, and its labels are one slice.
 """
 
 import itertools
@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from chat_completion.chats import Chunk, read_chunk
-from chat_completion.template import Rendered, renderer_for
+from chat_completion.template import renderer_for
 from chat_completion.tokens import IGNORED, batch_of
-from chat_completion.words import WordTokeniser
 
 ENCODED_ROWS = 64
 """Conversations that the tokenizer gets at once: its answer takes a hundred bytes per token."""
@@ -102,8 +101,6 @@ class Tokeniser:
         # A tokenizer file may carry settings of whoever saved it last.
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.words = WordTokeniser(self.tokenizer) if WordTokeniser.fits(self.tokenizer) else None
-        self._checked = False
         self.render = renderer_for(model, self.tokenizer.get_vocab(with_added_tokens=True))
         added = self.tokenizer.get_added_tokens_decoder().values()
         self.controls = tuple(token.content for token in added if token.special)
@@ -111,31 +108,6 @@ class Tokeniser:
     def is_safe(self, messages: Sequence[dict[str, str]]) -> bool:
         """Whether no message spells one of the template's own tokens."""
         return not any(token in message["content"] for message in messages for token in self.controls)
-
-    def encode(self, conversations: Sequence[Rendered]) -> list[tuple[Any, Any]]:
-        """The conversations' tokens and labels, as `label` gives them."""
-        if self.words is None:
-            return self._encode_whole(conversations)
-        found = self.words.encode(conversations)
-        left = [index for index, one in enumerate(found) if one is None]
-        if not self._checked:
-            # The rules by which words are taken are this project's, not the tokenizer's: it has the last word.
-            self._checked = True
-            whole = self._encode_whole(conversations)
-            pairs = ((one, other) for one, other in zip(found, whole, strict=True) if one is not None)
-            if any(a.tolist() != b.tolist() for one, other in pairs for a, b in zip(one, other, strict=True)):
-                print("note: tokenising word by word gives other tokens; it is not used", flush=True)
-                self.words = None
-                return whole
-        others = iter(self._encode_whole([conversations[index] for index in left]))
-        return [next(others) if one is None else one for one in found]
-
-    def _encode_whole(self, conversations: Sequence[Rendered]) -> list[tuple[Any, Any]]:
-        encodings = self.tokenizer.encode_batch([one.text for one in conversations], add_special_tokens=False)
-        return [
-            label(encoding, one.answers, characters=len(one.text))
-            for one, encoding in zip(conversations, encodings, strict=True)
-        ]
 
     def tokenise(self, work: Work) -> Tokenised:
         """Tokenises a chunk's rows, in order; those that cannot be learnt from are counted and left out."""
@@ -147,8 +119,10 @@ class Tokeniser:
             for split, number in Counter(split for _, split in some).items():
                 left_out = number - sum(other == split for _, other in safe)
                 counts[split]["rows_with_control_tokens"] += left_out
-            encoded = self.encode([self.render(chat.messages) for chat, _ in safe])
-            for (_, split), (ids, labels) in zip(safe, encoded, strict=True):
+            rendered = [self.render(chat.messages) for chat, _ in safe]
+            encodings = self.tokenizer.encode_batch([one.text for one in rendered], add_special_tokens=False)
+            for (_, split), one, encoding in zip(safe, rendered, encodings, strict=True):
+                ids, labels = label(encoding, one.answers, characters=len(one.text))
                 lost = max(0, len(ids) - self.limit)
                 ids, labels = ids[: self.limit], labels[: self.limit]
                 learnt = int((labels != IGNORED).sum())

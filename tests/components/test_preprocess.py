@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from chat_completion.chats import Chat, chunks, draw_splits, read_chunk, split_plan
 from chat_completion.preprocess import ONE_PROCESS_BYTES, process_count, run
 from chat_completion.refusal import Refusal
-from chat_completion.template import Rendered, render_phi3
+from chat_completion.template import render_phi3
 from chat_completion.token_cache import KEPT
-from chat_completion.tokenising import Tokeniser, label
+from chat_completion.tokenising import label
 from chat_completion.tokens import IGNORED, Example, TokenFile, TokenWriter, batch_of
-from chat_completion.words import WordTokeniser
 
 from .conftest import StandIn
 
@@ -221,7 +220,6 @@ def phi3_tokenizer() -> Any:
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     marks = ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
     tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False, rstrip=True) for mark in marks])
-    tokenizer.add_tokens([AddedToken("</s>", special=False, normalized=False, rstrip=True)])
     return tokenizer
 
 
@@ -235,78 +233,6 @@ def test_labels_are_those_found_token_by_token(standin: StandIn, contents: list[
     ids, labels = label(encoding, rendered.answers, characters=len(rendered.text))
     assert ids.tolist() == encoding.ids
     assert labels.tolist() == one_by_one(encoding, rendered.answers)
-
-
-@given(
-    st.lists(
-        st.lists(st.text("ab \n\x1c▁🙂</s>", max_size=12) | st.just("</s> "), max_size=3).map("".join),
-        min_size=1,
-        max_size=4,
-    )
-)
-def test_words_have_the_tokens_of_the_whole(contents: list[str]) -> None:
-    tokenizer = phi3_tokenizer()
-    assert WordTokeniser.fits(tokenizer)
-    rendered = render_phi3(chat(*contents))
-    encoding = tokenizer.encode(rendered.text, add_special_tokens=False)
-    (found,) = WordTokeniser(tokenizer).encode([rendered])
-    if found is None:
-        assert "\x1c" in rendered.text
-        return
-    assert found[0].tolist() == encoding.ids
-    assert found[1].tolist() == one_by_one(encoding, rendered.answers)
-
-
-def test_an_answer_that_begins_inside_a_text_is_left_to_the_tokenizer() -> None:
-    tokenizer = phi3_tokenizer()
-    inside = Rendered("<|user|> ab ab", ((10, 12),))
-    whole = Rendered("<|user|> ab ab", ((9, 14),))
-    first, second = WordTokeniser(tokenizer).encode([inside, whole])
-    assert first is None
-    assert second is not None
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda file: file["model"]["vocab"].update({"a▁b": 9999}),
-        lambda file: file["normalizer"]["normalizers"].pop(),
-        lambda file: file.update(pre_tokenizer={"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}),
-        lambda file: file["added_tokens"][-1].update(lstrip=True),
-    ],
-    ids=["merges across a space", "other text", "words of its own", "takes the space before"],
-)
-def test_other_tokenizers_are_left_alone(change: Callable[[dict[str, Any]], None]) -> None:
-    from tokenizers import Tokenizer
-
-    written = json.loads(phi3_tokenizer().to_str())
-    change(written)
-    assert not WordTokeniser.fits(Tokenizer.from_str(json.dumps(written)))
-
-
-def test_words_beyond_the_limit_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chat_completion.words.KEPT_WORDS", 2)
-    tokenizer = phi3_tokenizer()
-    words = WordTokeniser(tokenizer)
-    for text in ("a b ab ba", "b aa", "b" * 100):
-        rendered = render_phi3(chat(text, text))
-        (found,) = words.encode([rendered])
-        assert found is not None
-        assert found[0].tolist() == tokenizer.encode(rendered.text, add_special_tokens=False).ids
-        assert len(words._words) == 2
-
-
-def test_the_tokenizer_has_the_last_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tokenizer = phi3_tokenizer()
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    tokeniser = Tokeniser(tmp_path, 100)
-    assert tokeniser.words is not None
-    tokeniser.words._words["ab"] = [3]  # wrong
-    rendered = render_phi3(chat("ab", "ab"))
-    ((ids, _),) = tokeniser.encode([rendered])
-    assert ids.tolist() == tokenizer.encode(rendered.text, add_special_tokens=False).ids
-    assert tokeniser.words is None
-    assert "word by word" in capsys.readouterr().out
 
 
 def test_several_processes_write_what_one_writes(
