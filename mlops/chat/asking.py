@@ -7,7 +7,7 @@ import contextlib
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from mlops.chat.conversation import Conversation, Turn
+from mlops.chat.conversation import Conversation, Turn, whole
 from mlops.chat.room import Room, fitting, is_refusal, refused
 from mlops.endpoint import Answer, Line, Piece, Scorer
 
@@ -71,6 +71,7 @@ class Asker:
         newly = asked.left_out - before.left_out
         if not answer.ok:
             return Asked(conversation=before, answer=answer, newly_left_out=0)
+        answer = replace(answer, texts=(whole(answer.texts[0]),))
         turn = Turn(
             question=question,
             answer=answer.texts[0],

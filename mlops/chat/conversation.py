@@ -92,10 +92,19 @@ class Conversation:
         """
         if not question.strip():
             raise DataInvalid("the question is empty")
+        try:
+            question.encode()
+        except UnicodeEncodeError:
+            raise DataInvalid("the question is not UTF-8") from None
         raw = json.dumps({"input_data": {"input_string": [{"role": "user", "content": question}]}}).encode()
         for problem in check_text(raw, name="the question")[1]:
             raise DataInvalid(f"the question {problem.message}")
         return question
+
+
+def whole(text: str) -> str:
+    """A text of whole characters: halves that JSON let pass are joined, or replaced where the other is missing."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def parameter(text: str) -> tuple[str, Any]:

@@ -23,7 +23,8 @@ PROMPT = "› "
 def harmless(text: str) -> str:
     """A model's words for a terminal: control characters, which could move its cursor or rename it, become visible."""
     return "".join(
-        char if char in "\n\t" or unicodedata.category(char) != "Cc" else f"\\x{ord(char):02x}" for char in text
+        char if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs") else f"\\x{ord(char):02x}"
+        for char in text
     )
 
 
@@ -98,7 +99,10 @@ class Terminal:
             turns = "oldest turn is" if out == 1 else f"{out} oldest turns are"
             self._dim(f"the {turns} no longer sent: the model's context is full")
         self._dim(figures.line(asked.answer) + "\n")
-        self.chats.keep(self.name, self.state.talk, endpoint=self.endpoint)
+        try:
+            self.chats.keep(self.name, self.state.talk, endpoint=self.endpoint)
+        except OSError as error:
+            self._failure(f"the chat cannot be kept in '{self.chats.folder}': {error.strerror}", None)
 
     def _answer(self, question: str) -> Asked:
         """The answer, shown as it comes or, where the server does not stream, whole."""
@@ -122,6 +126,8 @@ class Terminal:
 
         if is_refusal(asked.answer.status, asked.answer.error):
             return "the question alone is too long: shorten it, or take the system message away (/system off)"
+        if asked.answer.status == 401:
+            return f"the endpoint's key has changed: end this chat and go on with --resume {self.name}"
         return f"/retry asks again; {self.logs} shows the server's own words"
 
     def _session(self) -> PromptSession[str]:

@@ -83,10 +83,13 @@ def chat(
 
 def _piped(run: Run) -> str | None:
     """The question on stdin; None where a person sits there."""
-    from mlops.errors import UsageError
+    from mlops.errors import DataInvalid, UsageError
 
     if not sys.stdin.isatty():
-        return sys.stdin.read().strip()
+        try:
+            return sys.stdin.read().strip()
+        except UnicodeDecodeError:
+            raise DataInvalid("the question is not UTF-8") from None
     if run.console.as_json or not sys.stdout.isatty():
         raise UsageError(
             "a chat needs a terminal; for one answer pipe the question in",

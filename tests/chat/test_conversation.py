@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlops.chat import Conversation, Turn, figures, store
 from mlops.chat.commands import State, is_command, question_of, run
-from mlops.chat.conversation import parameter
+from mlops.chat.conversation import parameter, whole
 from mlops.chat.room import Room, fitting, is_refusal, refused
 from mlops.chat.store import Chats
 from mlops.chat.terminal import harmless
@@ -167,5 +167,12 @@ def test_the_line_below_an_answer(answer: Answer, line: str) -> None:
     assert figures.line(answer) == line
 
 
+def test_halves_of_characters_are_joined_or_replaced() -> None:
+    assert whole("a\ud83d\ude00b\ud83d") == "a😀b\ufffd"
+    with pytest.raises(DataInvalid, match="not UTF-8"):
+        Conversation().checked("\ud83d")
+
+
 def test_what_could_drive_a_terminal_is_made_visible() -> None:
+    assert harmless("\ud83d") == "\\xd83d"
     assert harmless("a\x1b[2J\tb\n\x07\x9b\r") == "a\\x1b[2J\tb\n\\x07\\x9b\\x0d"
