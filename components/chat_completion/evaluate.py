@@ -39,7 +39,7 @@ class Inputs:
     pytorch_model_folder: Path
     evaluation_output: Path
     max_rows: int = 200
-    max_new_tokens: int = 128
+    max_new_tokens: int = 256
     batch_rows: int = 64
 
 

@@ -93,12 +93,13 @@ def table(found: Comparison) -> list[dict[str, str]]:
         verdict = ""
         if measure.better and math.isfinite(change) and measure.text(before) != measure.text(after):
             verdict = "better" if change * measure.better > 0 else "worse"
+        broken = math.isfinite(before) and not math.isfinite(after)
         shown = f"{change:+{measure.form}}" if math.isfinite(change) else "–"
         if measure.name == "loss" and all(map(math.isfinite, found.interval)):
             shown += f" ({found.interval[0]:+.4f} … {found.interval[1]:+.4f})"
         lines.append({
-            "title": measure.title, "base": measure.text(before), "tuned": measure.text(after), "change": shown,
-            "verdict": verdict,
+            "title": measure.title, "base": measure.text(before), "change": shown,
+            "tuned": "no number" if broken else measure.text(after), "verdict": "worse" if broken else verdict,
         })  # fmt: skip
     return lines
 

@@ -15,7 +15,7 @@ from chat_completion.scores import Scores
 from .conftest import ROOT
 
 HOSTILE = '<script>alert("x")</script> </details> {{ 7 * 7 }} ```\n# heading | & "\'>'
-BASE = Scores(2.0, math.exp(2), 0.5, 0.25, 20.0, 0.5, 0.0, 0.1)
+BASE = Scores(2.0, math.exp(2), 0.5, math.nan, 20.0, 0.5, 0.0, 0.1)
 TUNED = Scores(1.5, math.exp(1.5), 0.75, math.nan, 18.0, 0.25, 0.125, 0.1)
 
 
@@ -57,13 +57,20 @@ def test_the_table_says_what_became_better_and_what_was_not_measured(tmp_path: P
     lines = (tmp_path / "report.md").read_text().splitlines()
 
     assert "| loss (nats per answer token) | 2.0000 | 1.5000 | -0.5000 (-0.7000 … -0.3000) | better |" in lines
-    assert "| exact match, short references | 25.0% | – | – |  |" in lines
+    assert "| exact match, short references | – | – | – |  |" in lines
     assert "| tokens per answer | 20.0 | 18.0 | -2.0 |  |" in lines  # shorter is neither better nor worse
     assert "| empty answers | 0.0% | 12.5% | +12.5% | worse |" in lines
     assert "| repeated four-word phrases | 10.0% | 10.0% | +0.0% |  |" in lines
     assert sum("most changed" in line for line in lines) == 1
     assert "the loss rose in 1 of 2." in "\n".join(lines)
     assert "General chats" in (tmp_path / "report.html").read_text()
+
+
+def test_a_loss_that_is_no_number_is_called_so() -> None:
+    broken = dataclasses.replace(TUNED, loss=math.nan, perplexity=math.nan)
+    found = dataclasses.replace(comparison([]), tuned=broken, interval=(math.nan, math.nan))
+    assert "| loss (nats per answer token) | 2.0000 | no number | – | worse |" in markdown([found])
+    assert "no number" in html([found])
 
 
 def test_a_fence_is_longer_than_any_in_the_text() -> None:
