@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,14 @@ class Device:
     Attributes:
         gpus: number of CUDA devices; 0 is a machine that trains on its CPU.
         bf16: whether they compute in bfloat16.
+        capability: the CUDA compute capability of the first of them.
+        memory_bytes: of one of them, or of the machine where there is none.
     """
 
     gpus: int
     bf16: bool
+    capability: tuple[int, int] = (0, 0)
+    memory_bytes: int = 0
 
     @property
     def is_cuda(self) -> bool:
@@ -37,8 +42,14 @@ def find_device() -> Device:
     import torch
 
     if not torch.cuda.is_available():
-        return Device(gpus=0, bf16=False)
-    return Device(gpus=torch.cuda.device_count(), bf16=torch.cuda.is_bf16_supported())
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Device(gpus=0, bf16=False, memory_bytes=memory_bytes)
+    return Device(
+        gpus=torch.cuda.device_count(),
+        bf16=torch.cuda.is_bf16_supported(),
+        capability=torch.cuda.get_device_capability(),
+        memory_bytes=torch.cuda.get_device_properties(0).total_memory,
+    )
 
 
 def choose_precision(bits: int, device: Device) -> tuple[Precision, str | None]:

@@ -3,7 +3,6 @@
 Started once per GPU by a launcher that sets RANK and WORLD_SIZE, or once without a launcher.
 """
 
-import contextlib
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from chat_completion import checkpoints
 from chat_completion.arguments import parse
 from chat_completion.device import (
     SMALL_MODEL_PARAMETERS,
@@ -20,18 +20,29 @@ from chat_completion.device import (
     choose_precision,
     find_device,
 )
-from chat_completion.model_folder import METADATA, copy_model, read_json, write_json
+from chat_completion.model import TRAINING, Lora, load_model, save_model, whole_weights
+from chat_completion.model_folder import METADATA, read_json, write_json
 from chat_completion.refusal import Refusal, run_step
-from chat_completion.token_cache import REPORT
 from chat_completion.tokens import TokenFile
 from chat_completion.tracking import Tracker
 
 CHECKPOINTS = "checkpoints"
-ADAPTER = "adapter"
-TRAINING = "training.json"
+HISTORY = ("step", "loss", "eval_loss", "grad_norm", "learning_rate")
 
-LORA_TARGETS = {"phi3": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]}
-"""Layers that get an adapter, by model type. PEFT knows none for Phi-3; others get all their linear layers."""
+MOST_TOKENS = 16_384
+"""In a packed batch: beyond this a GPU is busy all the time, and more tokens only cost memory."""
+
+FREE = (
+    "dataloader_num_workers",
+    "eval_accumulation_steps",
+    "logging_steps",
+    "logging_strategy",
+    "merge_lora_weights",
+    "per_device_eval_batch_size",
+    "resume_from_checkpoint",
+    "save_total_limit",
+)
+"""Inputs that may differ between a run and the one that goes on from its checkpoint: they decide no weight."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,12 @@ class Inputs:
     deepspeed_stage: int = 2
 
 
+def conversations_per_step(inputs: Inputs) -> int:
+    """Conversations that an optimiser step sees, over all processes."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return inputs.per_device_train_batch_size * inputs.gradient_accumulation_steps * processes
+
+
 def evaluation_steps(inputs: Inputs, *, steps_per_epoch: int) -> int:
     """Steps between two evaluations: a share of an epoch where `evaluation_steps_interval` gives one."""
     if inputs.evaluation_steps_interval > 0:
@@ -103,17 +120,19 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
         apply=inputs.apply_deepspeed, stage=inputs.deepspeed_stage, file=inputs.deepspeed, device=device
     )
     for note in filter(None, (precision_note, deepspeed_note)):
-        print(f"note: {note}", flush=True)
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    per_step = inputs.per_device_train_batch_size * inputs.gradient_accumulation_steps * processes
+        say(f"note: {note}")
     strategy = "no" if inputs.evaluation_strategy == "disable" else inputs.evaluation_strategy
+    between = evaluation_steps(inputs, steps_per_epoch=-(-rows // conversations_per_step(inputs)))
     return {
         "output_dir": str(inputs.pytorch_model_folder / CHECKPOINTS),
         "num_train_epochs": inputs.num_train_epochs,
         "max_steps": inputs.max_steps,
         "per_device_train_batch_size": inputs.per_device_train_batch_size,
         "per_device_eval_batch_size": inputs.per_device_eval_batch_size,
-        "auto_find_batch_size": inputs.auto_find_batch_size,
+        # The data loader hands out whole optimiser steps, whose packed batches are as large as memory allows:
+        # accumulation and the search for a batch size are settled there.
+        "gradient_accumulation_steps": 1,
+        "auto_find_batch_size": False,
         "optim": inputs.optim,
         "learning_rate": inputs.learning_rate,
         "warmup_steps": inputs.warmup_steps,
@@ -121,7 +140,6 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
         "adam_beta1": inputs.adam_beta1,
         "adam_beta2": inputs.adam_beta2,
         "adam_epsilon": inputs.adam_epsilon,
-        "gradient_accumulation_steps": inputs.gradient_accumulation_steps,
         "eval_accumulation_steps": inputs.eval_accumulation_steps if inputs.eval_accumulation_steps > 0 else None,
         "lr_scheduler_type": inputs.lr_scheduler_type,
         "seed": inputs.seed,
@@ -130,12 +148,14 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
         "dataloader_pin_memory": device.is_cuda,
         "max_grad_norm": inputs.max_grad_norm,
         "eval_strategy": strategy,
-        "eval_steps": evaluation_steps(inputs, steps_per_epoch=-(-rows // per_step)),
+        "eval_steps": between,
         "save_strategy": strategy,
-        "save_steps": evaluation_steps(inputs, steps_per_epoch=-(-rows // per_step)),
-        "save_total_limit": inputs.save_total_limit if inputs.save_total_limit > 0 else None,
+        "save_steps": between,
+        # Old checkpoints go when a new one is whole (checkpoints.rotate), not before.
+        "save_total_limit": None,
         # Optimisers' states are only of use to a run that may be taken up again.
         "save_only_model": not inputs.resume_from_checkpoint and deepspeed is None,
+        "restore_callback_states_from_checkpoint": inputs.apply_early_stopping,
         "load_best_model_at_end": strategy != "no",
         "metric_for_best_model": "loss",
         "greater_is_better": False,
@@ -144,8 +164,9 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
         "bf16": precision == "bfloat16",
         "fp16": precision == "float16",
         "use_cpu": not device.is_cuda,
-        "gradient_checkpointing": device.is_cuda,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if device.is_cuda else None,
+        "ddp_backend": None if device.is_cuda or "RANK" not in os.environ else "gloo",
+        "activation_checkpointing": device.is_cuda,
+        "activation_checkpointing_kwargs": {"use_reentrant": False} if device.is_cuda else None,
         "deepspeed": deepspeed,
         # With adapters alone every trainable weight has a gradient: looking for others costs a pass per step.
         "ddp_find_unused_parameters": False,
@@ -156,86 +177,10 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
     }
 
 
-def load_model(inputs: Inputs, *, device: Device) -> Any:
-    """The base model, ready to be trained: in full, or with LoRA adapters around it."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    precision, _ = choose_precision(inputs.precision, device)
-    # Without adapters the weights themselves are trained, and those are kept in 32 bits.
-    dtype = getattr(torch, precision) if inputs.apply_lora else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(
-        inputs.model_selector_output,
-        dtype=dtype,
-        ignore_mismatched_sizes=inputs.ignore_mismatched_sizes,
-        trust_remote_code=False,
-        local_files_only=True,
-    )
-    # A cache is of no use in training, and with it the model would take other paths through its masks.
-    model.config.use_cache = False
-    if not device.is_cuda and model.num_parameters() < SMALL_MODEL_PARAMETERS:
-        torch.set_num_threads(1)
-    if not inputs.apply_lora:
-        return model
-    from peft import LoraConfig, get_peft_model
-
-    if device.is_cuda:
-        model.enable_input_require_grads()  # otherwise gradient checkpointing finds nothing to train
-    adapters = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=inputs.lora_r,
-        lora_alpha=inputs.lora_alpha,
-        lora_dropout=inputs.lora_dropout,
-        target_modules=LORA_TARGETS.get(model.config.model_type, "all-linear"),
-    )
-    return get_peft_model(model, adapters)
-
-
-def save_model(model: Any, inputs: Inputs) -> None:
-    """Writes the trained model as a Hugging Face folder, in the precision that the base model has.
-
-    Without `merge_lora_weights` the base stays as it is and the adapter goes into a folder beside it.
-    """
-    import torch
-
-    output = inputs.pytorch_model_folder
-    copy_model(inputs.model_selector_output, inputs.model_selector_output, output)
-    if inputs.apply_lora and not inputs.merge_lora_weights:
-        model.save_pretrained(output / ADAPTER, safe_serialization=True)
-        return
-    if inputs.apply_lora:
-        model = model.merge_and_unload()
-    stored = read_json(inputs.model_selector_output / "config.json")
-    dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"))
-    model.config.use_cache = True
-    for path in output.glob("model*.safetensors*"):
-        path.unlink()
-    model.to(dtype).save_pretrained(output)
-
-
-def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextManager[Any]:
-    """A context in which the first process holds all of the model's weights; every process has to enter it.
-
-    Args:
-        model: the trained model.
-        spread: whether ZeRO-3 has spread the weights over the processes. Not run on the machines that this
-            project is tested on: they have no GPU.
-    """
-    if not spread:
-        return contextlib.nullcontext()
-    import deepspeed  # type: ignore[import-not-found]
-
-    gathered: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(
-        list(model.parameters()), modifier_rank=0
-    )
-    return gathered
-
-
-def latest_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that an interrupted run of this step left in its output."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+def say(line: str) -> None:
+    """Prints a line of the job's log, once for all processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, flush=True)
 
 
 def check_gpus(device: Device) -> None:
@@ -245,62 +190,127 @@ def check_gpus(device: Device) -> None:
         raise Refusal(f"number_of_gpu_to_use_finetuning is {asked}, but the node has {device.gpus} GPUs")
 
 
+def made_by(inputs: Inputs, *, rows: int, tokens: int) -> dict[str, Any]:
+    """What decides the weights that a training ends with: a checkpoint of anything else must not be gone on from."""
+    settings = {name: value for name, value in asdict(inputs).items() if not isinstance(value, Path)}
+    base = (
+        read_json(inputs.model_selector_output / METADATA)
+        if (inputs.model_selector_output / METADATA).is_file()
+        else {}
+    )
+    return {
+        **{name: value for name, value in settings.items() if name not in FREE},
+        "conversations_per_step": conversations_per_step(inputs),
+        "train_rows": rows,
+        "train_tokens": tokens,
+        "base_model": base,
+    }
+
+
+def checkpoint_to_go_on_from(inputs: Inputs, folder: Path, made: dict[str, Any]) -> checkpoints.Checkpoint | None:
+    """The newest whole checkpoint of an interrupted run of this step; leftovers of others are deleted.
+
+    Raises:
+        Refusal: where it was made by other settings or data.
+    """
+    main_process = os.environ.get("RANK", "0") == "0"
+    if not inputs.resume_from_checkpoint:
+        if main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+        return None
+    found = checkpoints.newest(folder, resumable=True)
+    if found is not None:
+        checkpoints.check_same(found, made)
+    if main_process and (broken := checkpoints.remove_broken(folder)):
+        say(f"deleted {', '.join(broken)}: cut off while written")
+    say(f"going on from {found.folder.name}" if found else "no checkpoint to go on from: starting at step 0")
+    return found
+
+
+def history(lines: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The curve, without what differs between two equal runs: their speed."""
+    return [{name: line[name] for name in HISTORY if name in line} for line in lines if {*HISTORY[1:]} & {*line}]
+
+
 def train(inputs: Inputs) -> None:
     """Trains and writes the model."""
-    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainingArguments, set_seed
+    import torch
+    from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
     from transformers.utils.logging import disable_progress_bar
 
-    from chat_completion.training import Collator, MetricsCallback, TokenDataset
+    from chat_completion.attention import choose_attention, register
+    from chat_completion.batches import PackedDataset
+    from chat_completion.loss import LabelledHead
+    from chat_completion.training import CheckpointCallback, MetricsCallback, PackedTrainer
 
     disable_progress_bar()
+    register()
     device = find_device()
     check_gpus(device)
-    report = read_json(inputs.preprocess_output / REPORT)
     splits = {name: TokenFile(inputs.preprocess_output / f"{name}.arrow") for name in ("train", "validation")}
-    arguments = TrainingArguments(**training_arguments(inputs, device=device, rows=len(splits["train"])))
+    rows, tokens = len(splits["train"]), sum(splits["train"].lengths)
+    arguments = TrainingArguments(**training_arguments(inputs, device=device, rows=rows))
+    made = made_by(inputs, rows=rows, tokens=tokens)
+    found = checkpoint_to_go_on_from(inputs, Path(arguments.output_dir), made)
     main_process = arguments.process_index == 0
     tracker = Tracker(main_process=main_process)
     set_seed(inputs.seed)  # the Trainer does so as well, but only after the adapters have been drawn
-    model = load_model(inputs, device=device)
+    lora = None
+    if inputs.apply_lora:
+        lora = Lora(inputs.lora_r, inputs.lora_alpha, inputs.lora_dropout, inputs.merge_lora_weights)
+    dtype, _ = choose_precision(inputs.precision, device)
+    dropout = float(read_json(inputs.model_selector_output / "config.json").get("attention_dropout") or 0)
+    attention, why = choose_attention(
+        device, half=dtype != "float32", dropout=dropout, deterministic=inputs.enable_full_determinism
+    )
+    say(f"attention: {attention} ({why})")
+    model = load_model(
+        inputs.model_selector_output,
+        lora=lora,
+        dtype=dtype,
+        attention=attention,
+        ignore_mismatched_sizes=inputs.ignore_mismatched_sizes,
+    )
+    if not device.is_cuda and model.num_parameters() < SMALL_MODEL_PARAMETERS:
+        torch.set_num_threads(1)
     trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     settings = {name: value for name, value in asdict(inputs).items() if not isinstance(value, Path)}
-    tracker.params({**settings, "trainable_parameters": trainable, "train_rows": len(splits["train"])})
-    callbacks: list[Any] = [MetricsCallback(tracker, tokens_per_epoch=sum(splits["train"].lengths))]
+    tracker.params({**settings, "trainable_parameters": trainable, "train_rows": rows})
+    callbacks: list[Any] = [MetricsCallback(tracker, tokens_per_epoch=tokens)]
     if inputs.apply_early_stopping:
         callbacks.append(EarlyStoppingCallback(inputs.early_stopping_patience, inputs.early_stopping_threshold))
-    trainer = Trainer(
+    head = LabelledHead(model)
+    trainer = PackedTrainer(
+        head=head,
+        conversations=conversations_per_step(inputs),
+        most_tokens=MOST_TOKENS,
+        keep=inputs.save_total_limit if inputs.save_total_limit > 0 else None,
+        made_by=made,
         model=model,
         args=arguments,
-        train_dataset=TokenDataset(splits["train"]),
-        eval_dataset=TokenDataset(splits["validation"]),
-        data_collator=Collator(pad_id=pad_id(model), pad_to=report["pad_to"]),
+        train_dataset=PackedDataset(splits["train"]),
+        eval_dataset=PackedDataset(splits["validation"]),
         callbacks=callbacks,
     )
+    trainer.add_callback(CheckpointCallback(trainer, resumed=found, scheduled=inputs.resume_from_checkpoint))
     trainer.remove_callback(PrinterCallback)  # it would print every line a second time
-    print(f"training {trainable:,} of {model.num_parameters():,} weights on {len(splits['train'])} rows", flush=True)
-    checkpoint = latest_checkpoint(Path(arguments.output_dir)) if inputs.resume_from_checkpoint else None
-    if inputs.resume_from_checkpoint:
-        print(f"going on from {checkpoint}" if checkpoint else "no checkpoint to go on from: starting at step 0")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    say(f"training {trainable:,} of {model.num_parameters():,} weights on {rows} rows")
+    with head.in_place():
+        trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
     trainer.accelerator.wait_for_everyone()
     trained = trainer.accelerator.unwrap_model(trainer.model)
     zero = getattr(arguments, "hf_deepspeed_config", None)
     with whole_weights(trained, spread=zero is not None and zero.is_zero3()):
         if main_process:
-            save_model(trained, inputs)
+            with checkpoints.room_for("the trained model", checkpoints=Path(arguments.output_dir)):
+                save_model(trained, base=inputs.model_selector_output, output=inputs.pytorch_model_folder, lora=lora)
     if main_process:
         shutil.rmtree(arguments.output_dir, ignore_errors=True)
-        base = read_json(inputs.model_selector_output / METADATA)
-        write_json(inputs.pytorch_model_folder / TRAINING, {"base_model": base, "settings": settings})
+        write_json(
+            inputs.pytorch_model_folder / TRAINING,
+            {"base_model": made["base_model"], "settings": settings, "history": history(trainer.state.log_history)},
+        )
     tracker.close()
-
-
-def pad_id(model: Any) -> int:
-    """A token id to fill batches with; it is masked, so any id does when the model names none."""
-    for value in (model.generation_config.pad_token_id, model.config.pad_token_id, model.config.eos_token_id):
-        if isinstance(value, int):
-            return value
-    return 0
 
 
 def run(argv: list[str]) -> None:

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from chat_completion.arguments import parse
-from chat_completion.finetune import ADAPTER, TRAINING
+from chat_completion.model import ADAPTER, TRAINING
 from chat_completion.model_folder import copy_model, find_model, read_json
 from chat_completion.refusal import Refusal, run_step
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chat_completion.device import Device, choose_deepspeed, choose_precision, generated_deepspeed
-from chat_completion.finetune import Inputs, evaluation_steps, training_arguments
+from chat_completion.finetune import Inputs, conversations_per_step, evaluation_steps, training_arguments
 from chat_completion.refusal import Refusal
 from chat_completion.tokens import IGNORED, Example
 
@@ -43,7 +43,6 @@ def test_padding_takes_no_part() -> None:
     assert batch["input_ids"].tolist() == [[5, 6, 0], [7, 0, 0]]
     assert batch["labels"].tolist() == [[IGNORED, 6, 0], [7, IGNORED, IGNORED]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    assert Collator(pad_id=0, pad_to=5)([Example([1], [1])])["input_ids"].shape == (1, 5)
 
 
 def test_examples_of_a_batch_do_not_see_each_other_nor_padding(standin: object) -> None:
@@ -65,9 +64,9 @@ def test_settings_reach_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     inputs = dataclasses.replace(
         INPUTS, learning_rate=0.5, warmup_steps=3, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.95, adam_epsilon=1e-6,
-        gradient_accumulation_steps=2, eval_accumulation_steps=4, lr_scheduler_type="polynomial", seed=7,
-        max_grad_norm=0.3, optim="adafactor", save_total_limit=2, max_steps=9, num_train_epochs=4, logging_steps=6,
-        logging_strategy="epoch", dataloader_num_workers=1, auto_find_batch_size=True, enable_full_determinism=True,
+        eval_accumulation_steps=4, lr_scheduler_type="polynomial", seed=7,
+        max_grad_norm=0.3, optim="adafactor", max_steps=9, num_train_epochs=4, logging_steps=6,
+        logging_strategy="epoch", dataloader_num_workers=1, enable_full_determinism=True,
         per_device_train_batch_size=3, per_device_eval_batch_size=5,
     )  # fmt: skip
     arguments = training_arguments(inputs, device=CPU, rows=60)
@@ -82,9 +81,23 @@ def test_settings_reach_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not arguments["bf16"]
 
 
+def test_a_step_is_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accumulation and the search for a batch that fits are matters of packing: steps stay what they are."""
+    inputs = dataclasses.replace(
+        INPUTS, per_device_train_batch_size=3, gradient_accumulation_steps=4, auto_find_batch_size=True,
+        evaluation_strategy="steps", evaluation_steps_interval=0.5,
+    )  # fmt: skip
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert conversations_per_step(inputs) == 24
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert conversations_per_step(inputs) == 12
+    arguments = training_arguments(inputs, device=CPU, rows=120)
+    assert (arguments["gradient_accumulation_steps"], arguments["auto_find_batch_size"]) == (1, False)
+    assert arguments["eval_steps"] == arguments["save_steps"] == 5
+
+
 def test_defaults_that_mean_none() -> None:
     arguments = training_arguments(INPUTS, device=CPU, rows=60)
-    assert arguments["save_total_limit"] is None
     assert arguments["eval_accumulation_steps"] is None
     off = training_arguments(dataclasses.replace(INPUTS, evaluation_strategy="disable"), device=CPU, rows=60)
     assert (off["eval_strategy"], off["save_strategy"], off["load_best_model_at_end"]) == ("no", "no", False)
@@ -93,7 +106,7 @@ def test_defaults_that_mean_none() -> None:
 def test_on_a_gpu() -> None:
     arguments = training_arguments(dataclasses.replace(INPUTS, precision=16), device=AMPERE, rows=60)
     assert arguments["bf16"]
-    assert arguments["gradient_checkpointing"]
+    assert arguments["activation_checkpointing"]
     assert not arguments["use_cpu"]
 
 

@@ -1,0 +1,101 @@
+"""The model that is trained: loaded, given adapters, and written as a Hugging Face folder."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chat_completion.model_folder import copy_model, read_json
+
+ADAPTER = "adapter"
+TRAINING = "training.json"
+"""Written beside a trained model: what it was made from, and how."""
+
+LORA_TARGETS = {"phi3": ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]}
+"""Layers that get an adapter, by model type. PEFT knows none for Phi-3; others get all their linear layers."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters, as the inputs of these names describe them."""
+
+    r: int
+    alpha: int
+    dropout: float
+    merge: bool
+
+
+def load_model(folder: Path, *, lora: Lora | None, dtype: str, attention: str, ignore_mismatched_sizes: bool) -> Any:
+    """The base model, ready to be trained: in full, or with LoRA adapters around it.
+
+    Args:
+        folder: the base model's.
+        lora: the adapters, or None to train all weights.
+        dtype: of the weights that stay as they are; trained ones are kept in 32 bits.
+        attention: its function's name with transformers.
+        ignore_mismatched_sizes: whether weights of other sizes are drawn anew.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, dtype) if lora else torch.float32,
+        attn_implementation=attention,
+        ignore_mismatched_sizes=ignore_mismatched_sizes,
+        trust_remote_code=False,
+        local_files_only=True,
+    )
+    # A cache is of no use in training, and with it the model would take other paths through its masks.
+    model.config.use_cache = False
+    if lora is None:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    adapters = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=LORA_TARGETS.get(model.config.model_type, "all-linear"),
+    )
+    return get_peft_model(model, adapters)
+
+
+def save_model(model: Any, *, base: Path, output: Path, lora: Lora | None) -> None:
+    """Writes the trained model as a Hugging Face folder, in the precision that the base model has.
+
+    Adapters that are not merged go into a folder beside the base's weights, which stay as they are.
+    """
+    import torch
+
+    copy_model(base, base, output)
+    if lora is not None and not lora.merge:
+        model.save_pretrained(output / ADAPTER, safe_serialization=True)
+        return
+    if lora is not None:
+        model = model.merge_and_unload()
+    stored = read_json(base / "config.json")
+    dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"))
+    model.config.use_cache = True
+    for path in output.glob("model*.safetensors*"):
+        path.unlink()
+    model.to(dtype).save_pretrained(output)
+
+
+def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextManager[Any]:
+    """A context in which the first process holds all of the model's weights; every process has to enter it.
+
+    Args:
+        model: the trained model.
+        spread: whether ZeRO-3 has spread the weights over the processes. Not run on the machines that this
+            project is tested on: they have no GPU.
+    """
+    if not spread:
+        return contextlib.nullcontext()
+    import deepspeed  # type: ignore[import-not-found]
+
+    gathered: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(
+        list(model.parameters()), modifier_rank=0
+    )
+    return gathered

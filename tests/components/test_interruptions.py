@@ -1,0 +1,145 @@
+"""A training that is killed, or finds its disk full, and the one that goes on from its checkpoint."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import resource
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chat_completion import checkpoints
+from chat_completion.refusal import Refusal
+
+from .tiny import curve, finish, start, train, write_inputs
+
+pytestmark = [pytest.mark.slow]
+
+SETTINGS: dict[str, Any] = {
+    "apply_lora": "true", "lora_r": 4, "lora_dropout": 0.2, "num_train_epochs": 3, "per_device_train_batch_size": 4,
+    "learning_rate": 0.01, "lr_scheduler_type": "cosine", "logging_steps": 3, "resume_from_checkpoint": "true",
+    "save_total_limit": 2, "apply_early_stopping": "true", "early_stopping_patience": 9, "weight_decay": 0.1,
+}  # fmt: skip
+EVERY_STEP = {"MLOPS_CHECKPOINT_S": "0"}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def whole(inputs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    train(out, **inputs, **SETTINGS)
+    return out
+
+
+def kill_after(process: BaseProcess, out: Path, step: int, *, wait_s: float) -> None:
+    """Kills a training when its checkpoint of a step, or a later one, has begun to appear."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        found = checkpoints.numbered(out / "checkpoints")
+        if (found and found[0][0] >= step) or not process.is_alive():
+            break
+        time.sleep(0.002)
+    time.sleep(wait_s)
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def test_killed_and_taken_up_again_it_ends_as_if_nothing_had_been(
+    inputs: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    draw = random.Random(os.environ.get("MLOPS_TEST_SEED", "1"))
+    out = tmp_path / "out"
+    for step in (draw.randint(1, 7), draw.randint(8, 15), draw.randint(16, 22)):
+        process = start(out, env=EVERY_STEP, **inputs, **SETTINGS)
+        kill_after(process, out, step, wait_s=draw.random() * 0.03)
+        assert process.exitcode == -signal.SIGKILL
+    log = finish(start(out, env=EVERY_STEP, **inputs, **SETTINGS), out)
+    assert log.count("going on from checkpoint-") == 3
+    assert curve(out) == curve(whole)
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert not (out / "checkpoints").exists()
+
+
+def test_half_a_checkpoint_is_not_gone_on_from(inputs: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(out, env=EVERY_STEP, **inputs, **SETTINGS)
+    kill_after(process, out, 4, wait_s=0)
+    newest = checkpoints.newest(out / "checkpoints")
+    assert newest
+    # What a node that vanished may leave: a folder without its seal, and a sealed one whose file is cut off.
+    later = out / "checkpoints" / f"checkpoint-{newest.step + 10}"
+    later.mkdir()
+    (newest.folder / "optimizer.pt").write_bytes(b"")
+    log = finish(start(out, **inputs, **SETTINGS, max_steps=newest.step + 1), out, code=2)
+    assert "going on" not in log or newest.folder.name not in log
+    assert "max_steps was -1 and is" in log or "starting at step 0" in log
+
+
+def test_other_settings_do_not_go_on_from_it(inputs: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    kill_after(start(out, env=EVERY_STEP, **inputs, **SETTINGS), out, 5, wait_s=0)
+    log = finish(start(out, **inputs, **SETTINGS | {"learning_rate": 0.02}), out, code=2)
+    assert "learning_rate was 0.01 and is 0.02" in log
+    assert "Traceback" not in log
+    # Whoever wants to start anew says so.
+    log = train(out, **inputs, **SETTINGS | {"learning_rate": 0.02, "resume_from_checkpoint": "false", "max_steps": 2})
+    assert "going on" not in log.rpartition("error:")[2]
+
+
+def most_bytes(limit: int) -> None:
+    """From now on this process cannot write a larger file."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+@pytest.mark.parametrize(("limit", "what"), [(20_000, "the checkpoint at step"), (60_000, "the trained model")])
+def test_a_full_disk_is_said_and_leaves_the_last_good_checkpoint(
+    inputs: dict[str, Any], tmp_path: Path, limit: int, what: str
+) -> None:
+    out = tmp_path / "out"
+    settings = SETTINGS | {"max_steps": 6}
+    kill_after(start(out, env=EVERY_STEP, **inputs, **settings), out, 3, wait_s=0)
+    good = checkpoints.newest(out / "checkpoints")
+    assert good
+    limited = functools.partial(most_bytes, limit)
+    log = finish(start(out, env=EVERY_STEP, before=limited, **inputs, **settings), out, code=2)
+    said = [line for line in log.splitlines() if line.startswith("finetune: error:")]
+    assert len(said) == 1
+    assert f"no room for {what}" in said[0]
+    assert "Traceback" not in log
+    left = checkpoints.newest(out / "checkpoints")
+    assert left
+    assert f"the last good one is '{left.folder.name}'" in said[0]
+    assert left == good if limit == 20_000 else left.step == 6
+    assert next(path for _, path in checkpoints.numbered(out / "checkpoints")) == left.folder
+
+
+def test_no_more_checkpoints_than_allowed(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"w")
+        checkpoints.seal(folder, resumable=step != 4, made_by={"a": 1}, unlogged_loss=0.5, last_logged=step)
+    (tmp_path / "checkpoint-5").mkdir()
+    assert next(path.name for _, path in checkpoints.numbered(tmp_path)) == "checkpoint-5"
+    assert checkpoints.remove_broken(tmp_path) == ["checkpoint-5"]
+    checkpoints.rotate(tmp_path, keep=None, best=None)
+    checkpoints.rotate(tmp_path, keep=2, best=str(tmp_path / "checkpoint-1"))
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-1", "checkpoint-4"}
+    checkpoints.rotate(tmp_path, keep=1, best=str(tmp_path / "checkpoint-1"))
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-1", "checkpoint-4"}
+    newest = checkpoints.newest(tmp_path, resumable=True)
+    assert newest == checkpoints.Checkpoint(tmp_path / "checkpoint-1", 1, True, {"a": 1}, 0.5, 1)
+    with pytest.raises(Refusal, match="a was 1 and is 2"):
+        checkpoints.check_same(newest, {"a": 2})

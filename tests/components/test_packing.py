@@ -1,0 +1,230 @@
+"""Packed conversations are learnt from as padded ones are: dealing, isolation, losses, gradients, steps."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat_completion.batches import StepSampler, deal, pack
+from chat_completion.device import Device
+from chat_completion.tokens import IGNORED, Example, TokenFile
+
+from .tiny import VOCABULARY, conversations, model, write_tokens
+
+SHAPES = {
+    "as Phi-3": {},
+    "fewer heads of keys": {"num_key_value_heads": 2},
+    "a window": {"sliding_window": 5},
+}
+
+
+@given(
+    st.lists(st.integers(1, 500), min_size=1, max_size=24), st.integers(1, 5), st.integers(20, 1200), st.randoms()
+)  # fmt: skip
+def test_a_step_is_dealt_evenly(lengths: list[int], processes: int, most: int, draw: random.Random) -> None:
+    rows = draw.sample(range(len(lengths)), draw.randint(1, len(lengths)))
+    dealt = deal(rows, lengths, processes=processes, most_tokens=most)
+    assert sorted(row for batches in dealt for batch in batches for row in batch) == sorted(rows)
+    assert len(dealt) == processes
+    assert len({len(batches) for batches in dealt}) == 1
+    for batch in (batch for batches in dealt for batch in batches):
+        assert len(batch) <= 1 or sum(lengths[row] for row in batch) <= most
+    # Each process gets the same number of tokens, up to the length of one conversation.
+    tokens = [sum(lengths[row] for batch in batches for row in batch) for batches in dealt]
+    assert max(tokens) - min(tokens) <= max(lengths[row] for row in rows)
+
+
+def test_the_steps_do_not_depend_on_the_number_of_processes() -> None:
+    lengths = [length % 17 + 3 for length in range(50)]
+
+    def steps(process: int, processes: int, epoch: int) -> list[set[int]]:
+        sampler = StepSampler(
+            lengths, conversations=8, most_tokens=40, process=process, processes=processes, seed=5
+        )  # fmt: skip
+        sampler.set_epoch(epoch)
+        return [{row for batch in step for row in batch} for step in sampler]
+
+    alone = steps(0, 1, 0)
+    assert [len(step) for step in alone] == [8] * 6 + [2]
+    assert [one | two for one, two in zip(steps(0, 2, 0), steps(1, 2, 0), strict=True)] == alone
+    assert alone == steps(0, 1, 0) != steps(0, 1, 1)
+
+
+def test_what_a_packed_batch_holds() -> None:
+    batch = pack([([5, 6, 7], [5, IGNORED, 7]), ([8, 9], [IGNORED, 9])])
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7, 8, 9]]
+    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
+    assert batch.inputs["logits_to_keep"].tolist() == [1, 3]
+    assert batch.targets.tolist() == [7, 9]  # not 5: nothing precedes it
+    assert batch.inputs["lengths"] == (3, 2)
+    assert batch.inputs["cu_seq_lens_q"].tolist() == [0, 3, 5]
+    assert "attention_mask" not in batch.inputs
+
+
+def losses_alone(base: Any, examples: Sequence[Example]) -> Any:
+    """The loss of each labelled token, each conversation by itself, by the plainest way there is."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    base.set_attn_implementation("eager")
+    losses = []
+    for example in examples:
+        logits = base(input_ids=torch.tensor([example.input_ids]), use_cache=False).logits[0, :-1]
+        losses.append(cross_entropy(logits, torch.tensor(example.labels[1:]), reduction="none", ignore_index=IGNORED))
+    kept = torch.tensor([label != IGNORED for example in examples for label in example.labels[1:]])
+    return torch.cat(losses)[kept]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_packed_tokens_have_the_losses_and_gradients_of_conversations_alone(shape: dict[str, int]) -> None:
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from chat_completion.attention import register
+    from chat_completion.loss import LabelledHead
+
+    register()
+    base, examples = model(**shape), conversations(7)
+    expected = losses_alone(base, examples)
+    expected.sum().backward()
+    gradients = {name: weight.grad.clone() for name, weight in base.named_parameters()}
+    base.zero_grad()
+
+    base.set_attn_implementation("packed_each")
+    base.config.use_cache = False
+    batch = pack([(example.input_ids, example.labels) for example in examples])
+    with torch.no_grad():
+        logits = base(**batch.inputs).logits[0]
+    assert (cross_entropy(logits, batch.targets, reduction="none") - expected).abs().max() < 2e-5
+    head = LabelledHead(base)
+    head.targets = batch.targets
+    with head.in_place():
+        summed = base(**batch.inputs).logits
+    assert summed.item() == pytest.approx(expected.sum().item(), rel=1e-6)
+    summed.backward()
+    for name, weight in base.named_parameters():
+        assert (weight.grad - gradients[name]).abs().max() < 1e-4, name
+    # The same with the boundaries forgotten is off by far: the comparison would show it.
+    with torch.no_grad():
+        leaking = base(**batch.inputs | {"lengths": (sum(batch.inputs["lengths"]),)}).logits[0]
+    assert (cross_entropy(leaking, batch.targets, reduction="none") - expected).abs().max() > 1e-2
+    assert base(input_ids=torch.tensor([[1, 2]]), use_cache=False, lengths=(2,)).logits.shape == (1, 2, VOCABULARY)
+
+
+def test_attention_refuses_a_batch_that_is_not_packed() -> None:
+    import torch
+
+    from chat_completion.attention import register
+
+    register()
+    base = model()
+    base.set_attn_implementation("packed_each")
+    with pytest.raises(TypeError, match="lengths"):
+        base(input_ids=torch.tensor([[1, 2]]), use_cache=False)
+
+
+def test_many_logits_are_never_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from chat_completion import loss
+
+    torch.manual_seed(1)
+    hidden, weight = torch.randn(37, 16, requires_grad=True), torch.randn(97, 16)
+    targets = torch.randint(0, 97, (37,))
+    loss.summed_loss(hidden, weight, targets, bias=None).backward()
+    expected, hidden.grad = hidden.grad, None
+    monkeypatch.setattr(loss, "FUSED_VALUES", 0)
+    fused = loss.summed_loss(hidden, weight, targets, bias=None)
+    fused.backward()
+    assert fused.item() == pytest.approx(torch.nn.functional.cross_entropy(hidden @ weight.T, targets).item() * 37)
+    assert (hidden.grad - expected).abs().max() < 1e-5
+    assert weight.grad is None
+
+
+def test_a_process_without_conversations_reaches_every_weight() -> None:
+    from chat_completion.attention import register
+    from chat_completion.loss import LabelledHead
+
+    register()
+    base, batch = model(), pack([])
+    base.set_attn_implementation("packed_each")
+    head = LabelledHead(base)
+    head.targets = batch.targets
+    with head.in_place():
+        base(**batch.inputs, use_cache=False).logits.backward()
+    assert all(weight.grad is not None and not weight.grad.any() for weight in base.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_steps_are_those_of_transformers_own_trainer(tmp_path: Path) -> None:
+    """Same seed, same conversations per step: the curve is the one of padded batches, whatever the packing."""
+    import torch
+    from transformers import Trainer, TrainingArguments, set_seed
+
+    from chat_completion.attention import register
+    from chat_completion.batches import PackedDataset
+    from chat_completion.loss import LabelledHead
+    from chat_completion.training import Collator, PackedTrainer
+
+    register()
+    write_tokens(tmp_path / "train.arrow", conversations(30))
+    tokens = TokenFile(tmp_path / "train.arrow")
+
+    def arguments(*, batch: int, accumulation: int) -> TrainingArguments:
+        return TrainingArguments(
+            output_dir=str(tmp_path), use_cpu=True, report_to=[], logging_steps=1, learning_rate=0.01, seed=9,
+            num_train_epochs=2, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
+            save_strategy="no", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
+        )  # fmt: skip
+
+    def curve(trainer: Trainer) -> list[tuple[float, float]]:
+        trainer.train()
+        return [(line["loss"], line["grad_norm"]) for line in trainer.state.log_history if "loss" in line]
+
+    class Rows(torch.utils.data.Dataset[Example]):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return len(tokens)
+
+        def __getitem__(self, row: int) -> Example:
+            example: Example = tokens[row]
+            return example
+
+    set_seed(9)
+    padded = curve(
+        Trainer(model(), arguments(batch=2, accumulation=2), train_dataset=Rows(), data_collator=Collator(pad_id=0))
+    )
+    assert len(padded) == 16
+    for most in (1000, 30):
+        set_seed(9)
+        packed = model()
+        packed.set_attn_implementation("packed_each")
+        head = LabelledHead(packed)
+        with head.in_place():
+            trainer = PackedTrainer(
+                head=head, conversations=4, most_tokens=most, model=packed, train_dataset=PackedDataset(tokens),
+                args=arguments(batch=2, accumulation=1),
+            )  # fmt: skip
+            found = curve(trainer)
+        for (loss, norm), (wanted_loss, wanted_norm) in zip(found, padded, strict=True):
+            assert loss == pytest.approx(wanted_loss, rel=1e-3)
+            assert norm == pytest.approx(wanted_norm, rel=1e-2)
+
+
+def test_which_attention() -> None:
+    from chat_completion.attention import choose_attention
+
+    def chosen(device: Device, **changes: Any) -> str:
+        return choose_attention(device, **{"half": True, "dropout": 0.0, "deterministic": False} | changes)[0]
+
+    ampere = Device(gpus=1, bf16=True, capability=(8, 0))
+    assert chosen(ampere) == "packed_varlen"
+    assert chosen(ampere, half=False) == chosen(ampere, dropout=0.1) == chosen(ampere, deterministic=True)
+    assert chosen(ampere, half=False) == "packed_each"
+    assert chosen(Device(gpus=1, bf16=False, capability=(7, 0))) == "packed_each"
+    assert chosen(Device(gpus=0, bf16=False)) == "packed_each"
