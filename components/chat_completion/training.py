@@ -2,8 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +15,7 @@ from chat_completion import checkpoints
 from chat_completion.batches import PackedDataset, StepSampler, pack_step
 from chat_completion.checkpoints import Checkpoint, Schedule
 from chat_completion.loss import LabelledHead
-from chat_completion.tokens import IGNORED, Example
 from chat_completion.tracking import Tracker
-
-
-@dataclass(frozen=True)
-class Collator:
-    """Puts examples into one batch, padded on the right to the longest of them.
-
-    The padding token is often the end token as well, so labels come from the example and never from a comparison
-    with it.
-
-    Attributes:
-        pad_id: fills `input_ids`; masked from attention and from the loss.
-    """
-
-    pad_id: int
-
-    def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
-        """The batch, each tensor of shape (examples, width)."""
-        width = max(len(example.input_ids) for example in examples)
-        shape = (len(examples), width)
-        batch = {
-            "input_ids": torch.full(shape, self.pad_id),
-            "labels": torch.full(shape, IGNORED),
-            "attention_mask": torch.zeros(shape, dtype=torch.long),
-        }
-        for row, example in enumerate(examples):
-            length = len(example.input_ids)
-            batch["input_ids"][row, :length] = torch.tensor(example.input_ids)
-            batch["labels"][row, :length] = torch.tensor(example.labels)
-            batch["attention_mask"][row, :length] = 1
-        return batch
 
 
 class StepLoader(torch.utils.data.DataLoader[Any]):  # type: ignore[misc]

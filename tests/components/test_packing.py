@@ -15,7 +15,7 @@ from chat_completion.batches import StepSampler, deal, pack
 from chat_completion.device import Device
 from chat_completion.tokens import IGNORED, Example, TokenFile
 
-from .tiny import VOCABULARY, conversations, model, write_tokens
+from .tiny import VOCABULARY, conversations, model, padded, write_tokens
 
 SHAPES = {
     "as Phi-3": {},
@@ -170,7 +170,7 @@ def test_steps_are_those_of_transformers_own_trainer(tmp_path: Path) -> None:
     from chat_completion.attention import register
     from chat_completion.batches import PackedDataset
     from chat_completion.loss import LabelledHead
-    from chat_completion.training import Collator, PackedTrainer
+    from chat_completion.training import PackedTrainer
 
     register()
     write_tokens(tmp_path / "train.arrow", conversations(30))
@@ -196,10 +196,8 @@ def test_steps_are_those_of_transformers_own_trainer(tmp_path: Path) -> None:
             return example
 
     set_seed(9)
-    padded = curve(
-        Trainer(model(), arguments(batch=2, accumulation=2), train_dataset=Rows(), data_collator=Collator(pad_id=0))
-    )
-    assert len(padded) == 16
+    wanted = curve(Trainer(model(), arguments(batch=2, accumulation=2), train_dataset=Rows(), data_collator=padded))
+    assert len(wanted) == 16
     for most in (1000, 30):
         set_seed(9)
         packed = model()
@@ -211,7 +209,7 @@ def test_steps_are_those_of_transformers_own_trainer(tmp_path: Path) -> None:
                 args=arguments(batch=2, accumulation=1),
             )  # fmt: skip
             found = curve(trainer)
-        for (loss, norm), (wanted_loss, wanted_norm) in zip(found, padded, strict=True):
+        for (loss, norm), (wanted_loss, wanted_norm) in zip(found, wanted, strict=True):
             assert loss == pytest.approx(wanted_loss, rel=1e-3)
             assert norm == pytest.approx(wanted_norm, rel=1e-2)
 

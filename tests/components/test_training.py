@@ -11,7 +11,6 @@ import pytest
 from chat_completion.device import Device, choose_deepspeed, choose_precision, generated_deepspeed
 from chat_completion.finetune import Inputs, conversations_per_step, evaluation_steps, training_arguments
 from chat_completion.refusal import Refusal
-from chat_completion.tokens import IGNORED, Example
 
 CPU = Device(gpus=0, bf16=False)
 AMPERE = Device(gpus=2, bf16=True)
@@ -33,31 +32,6 @@ def test_precision(bits: int, device: Device, precision: str) -> None:
     chosen, note = choose_precision(bits, device)
     assert chosen == precision
     assert (note is not None) is (bits == 16 and device is CPU)
-
-
-def test_padding_takes_no_part() -> None:
-    from chat_completion.training import Collator
-
-    # The padding token's id is the end token's, as in Phi-3: the end's label must survive.
-    batch = Collator(pad_id=0)([Example([5, 6, 0], [IGNORED, 6, 0]), Example([7], [7])])
-    assert batch["input_ids"].tolist() == [[5, 6, 0], [7, 0, 0]]
-    assert batch["labels"].tolist() == [[IGNORED, 6, 0], [7, IGNORED, IGNORED]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-
-
-def test_examples_of_a_batch_do_not_see_each_other_nor_padding(standin: object) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from chat_completion.training import Collator
-
-    model = AutoModelForCausalLM.from_pretrained(standin.model)  # type: ignore[attr-defined]
-    short, long = Example([20, 21, 22], [20, 21, 22]), Example(list(range(30, 50)), list(range(30, 50)))
-    collate = Collator(pad_id=0)
-    with torch.inference_mode():
-        together = model(**{k: v for k, v in collate([short, long]).items() if k != "labels"}, use_cache=False).logits
-        alone = model(**{k: v for k, v in collate([short]).items() if k != "labels"}, use_cache=False).logits
-    assert (together[0, :3] - alone[0]).abs().max() < 1e-4
 
 
 def test_settings_reach_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ def model(**shape: Any) -> Any:
     import torch
     from transformers import Phi3Config, Phi3ForCausalLM
 
+    torch.set_num_threads(1)  # so small a model gains nothing from a second one
     torch.manual_seed(3)
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4} | shape
     return Phi3ForCausalLM(
@@ -68,6 +69,21 @@ def write_inputs(folder: Path, *, train: int = 30) -> dict[str, Any]:
     )
     model().save_pretrained(base)
     return {"preprocess_output": tokens, "model_selector_output": base}
+
+
+def padded(examples: Sequence[Example]) -> dict[str, Any]:
+    """The plain way: one conversation per row, filled up on the right, as transformers' own Trainer takes it."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    def rows(columns: Iterable[Sequence[int]], fill: int) -> Any:
+        return pad_sequence([torch.tensor(column) for column in columns], batch_first=True, padding_value=fill)
+
+    return {
+        "input_ids": rows((one.input_ids for one in examples), 0),
+        "labels": rows((one.labels for one in examples), IGNORED),
+        "attention_mask": rows(([1] * len(one.input_ids) for one in examples), 0),
+    }
 
 
 @contextlib.contextmanager
