@@ -20,7 +20,9 @@ LEAST_CAPABILITY = (8, 0)
 """Flash attention needs an Ampere GPU or a newer one."""
 
 
-def choose_attention(device: Device, *, half: bool, dropout: float, deterministic: bool) -> tuple[Attention, str]:
+def choose_attention(
+    device: Device, *, half: bool, dropout: float, deterministic: bool, kernels: bool = True
+) -> tuple[Attention, str]:
     """The attention for packed conversations on this device, and why.
 
     Args:
@@ -28,9 +30,12 @@ def choose_attention(device: Device, *, half: bool, dropout: float, deterministi
         half: whether it computes in 16 bits: flash attention does nothing else.
         dropout: the model's own dropout of attention weights.
         deterministic: whether every run has to end with the same bits.
+        kernels: whether fused kernels are wanted at all.
     """
     if not device.is_cuda:
         return "packed_each", "there is no GPU"
+    if not kernels:
+        return "packed_each", "MLOPS_KERNELS is off"
     if device.capability < LEAST_CAPABILITY:
         return "packed_each", "the GPU is older than Ampere"
     if not half:

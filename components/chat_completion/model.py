@@ -25,14 +25,13 @@ class Lora:
     merge: bool
 
 
-def load_model(folder: Path, *, lora: Lora | None, dtype: str, attention: str, ignore_mismatched_sizes: bool) -> Any:
+def load_model(folder: Path, *, lora: Lora | None, dtype: str, ignore_mismatched_sizes: bool) -> Any:
     """The base model, ready to be trained: in full, or with LoRA adapters around it.
 
     Args:
         folder: the base model's.
         lora: the adapters, or None to train all weights.
         dtype: of the weights that stay as they are; trained ones are kept in 32 bits.
-        attention: its function's name with transformers.
         ignore_mismatched_sizes: whether weights of other sizes are drawn anew.
     """
     import torch
@@ -41,7 +40,6 @@ def load_model(folder: Path, *, lora: Lora | None, dtype: str, attention: str, i
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype) if lora else torch.float32,
-        attn_implementation=attention,
         ignore_mismatched_sizes=ignore_mismatched_sizes,
         trust_remote_code=False,
         local_files_only=True,
@@ -51,6 +49,7 @@ def load_model(folder: Path, *, lora: Lora | None, dtype: str, attention: str, i
     if lora is None:
         return model
     from peft import LoraConfig, get_peft_model
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapters = LoraConfig(
         task_type="CAUSAL_LM",
@@ -59,7 +58,13 @@ def load_model(folder: Path, *, lora: Lora | None, dtype: str, attention: str, i
         lora_dropout=lora.dropout,
         target_modules=LORA_TARGETS.get(model.config.model_type, "all-linear"),
     )
-    return get_peft_model(model, adapters)
+    model = get_peft_model(model, adapters)
+    if dtype != "float32":
+        # Autocast brings an adapter's weights to the layer's 16 bits; PEFT would bring the layer's input to 32.
+        for module in model.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.cast_input_dtype_enabled = False
+    return model
 
 
 def save_model(model: Any, *, base: Path, output: Path, lora: Lora | None) -> None:

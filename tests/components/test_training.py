@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from chat_completion.device import Device, choose_deepspeed, choose_precision, generated_deepspeed
-from chat_completion.finetune import Inputs, conversations_per_step, evaluation_steps, training_arguments
+from chat_completion.recipe import Inputs, conversations_per_step, evaluation_steps, training_arguments
 from chat_completion.refusal import Refusal
 
 CPU = Device(gpus=0, bf16=False)

@@ -1,0 +1,199 @@
+"""What the training step is asked for, and what that means for transformers' Trainer and for a checkpoint."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from chat_completion.device import Device, choose_deepspeed, choose_precision
+from chat_completion.model import Lora
+from chat_completion.model_folder import METADATA, read_json
+
+CHECKPOINTS = "checkpoints"
+
+FREE = (
+    "dataloader_num_workers",
+    "eval_accumulation_steps",
+    "logging_steps",
+    "logging_strategy",
+    "merge_lora_weights",
+    "per_device_eval_batch_size",
+    "resume_from_checkpoint",
+    "save_total_limit",
+)
+"""Inputs that may differ between a run and the one that goes on from its checkpoint: they decide no weight."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The registry component's inputs, with its defaults. Those that the pipeline refuses are absent."""
+
+    preprocess_output: Path
+    model_selector_output: Path
+    pytorch_model_folder: Path
+    apply_lora: bool = False
+    merge_lora_weights: bool = True
+    lora_alpha: int = 128
+    lora_r: int = 8
+    lora_dropout: float = 0.0
+    num_train_epochs: int = 1
+    max_steps: int = -1
+    per_device_train_batch_size: int = 1
+    per_device_eval_batch_size: int = 1
+    auto_find_batch_size: bool = False
+    optim: str = "adamw_torch"
+    learning_rate: float = 2e-5
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    gradient_accumulation_steps: int = 1
+    eval_accumulation_steps: int = -1
+    lr_scheduler_type: str = "linear"
+    precision: int = 32
+    seed: int = 42
+    enable_full_determinism: bool = False
+    dataloader_num_workers: int = 0
+    ignore_mismatched_sizes: bool = False
+    max_grad_norm: float = 1.0
+    evaluation_strategy: str = "epoch"
+    evaluation_steps_interval: float = 0.0
+    eval_steps: int = 500
+    logging_strategy: str = "steps"
+    logging_steps: int = 10
+    metric_for_best_model: str = "loss"
+    resume_from_checkpoint: bool = False
+    save_total_limit: int = -1
+    apply_early_stopping: bool = False
+    early_stopping_patience: int = 1
+    early_stopping_threshold: float = 0.0
+    apply_deepspeed: bool = False
+    deepspeed: Path | None = None
+    deepspeed_stage: int = 2
+
+
+def conversations_per_step(inputs: Inputs) -> int:
+    """Conversations that an optimiser step sees, over all processes."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return inputs.per_device_train_batch_size * inputs.gradient_accumulation_steps * processes
+
+
+def evaluation_steps(inputs: Inputs, *, steps_per_epoch: int) -> int:
+    """Steps between two evaluations: a share of an epoch where `evaluation_steps_interval` gives one."""
+    if inputs.evaluation_steps_interval > 0:
+        return max(1, round(inputs.evaluation_steps_interval * steps_per_epoch))
+    return inputs.eval_steps
+
+
+def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str, Any]:
+    """Keyword arguments for `transformers.TrainingArguments`.
+
+    Args:
+        inputs: the step's inputs.
+        device: where the training runs.
+        rows: conversations in the training split.
+    """
+    precision, precision_note = choose_precision(inputs.precision, device)
+    deepspeed, deepspeed_note = choose_deepspeed(
+        apply=inputs.apply_deepspeed, stage=inputs.deepspeed_stage, file=inputs.deepspeed, device=device
+    )
+    for note in filter(None, (precision_note, deepspeed_note)):
+        say(f"note: {note}")
+    strategy = "no" if inputs.evaluation_strategy == "disable" else inputs.evaluation_strategy
+    between = evaluation_steps(inputs, steps_per_epoch=-(-rows // conversations_per_step(inputs)))
+    return {
+        "output_dir": str(inputs.pytorch_model_folder / CHECKPOINTS),
+        "num_train_epochs": inputs.num_train_epochs,
+        "max_steps": inputs.max_steps,
+        "per_device_train_batch_size": inputs.per_device_train_batch_size,
+        "per_device_eval_batch_size": inputs.per_device_eval_batch_size,
+        # The data loader hands out whole optimiser steps, whose packed batches are as large as memory allows:
+        # accumulation and the search for a batch size are settled there.
+        "gradient_accumulation_steps": 1,
+        "auto_find_batch_size": False,
+        "optim": inputs.optim,
+        "learning_rate": inputs.learning_rate,
+        "warmup_steps": inputs.warmup_steps,
+        "weight_decay": inputs.weight_decay,
+        "adam_beta1": inputs.adam_beta1,
+        "adam_beta2": inputs.adam_beta2,
+        "adam_epsilon": inputs.adam_epsilon,
+        "eval_accumulation_steps": inputs.eval_accumulation_steps if inputs.eval_accumulation_steps > 0 else None,
+        "lr_scheduler_type": inputs.lr_scheduler_type,
+        "seed": inputs.seed,
+        "full_determinism": inputs.enable_full_determinism,
+        "dataloader_num_workers": inputs.dataloader_num_workers,
+        "dataloader_pin_memory": device.is_cuda,
+        "max_grad_norm": inputs.max_grad_norm,
+        "eval_strategy": strategy,
+        "eval_steps": between,
+        "save_strategy": strategy,
+        "save_steps": between,
+        # Old checkpoints go when a new one is whole (checkpoints.rotate), not before.
+        "save_total_limit": None,
+        # Optimisers' states are only of use to a run that may be taken up again.
+        "save_only_model": not inputs.resume_from_checkpoint and deepspeed is None,
+        "restore_callback_states_from_checkpoint": inputs.apply_early_stopping,
+        "load_best_model_at_end": strategy != "no",
+        "metric_for_best_model": "loss",
+        "greater_is_better": False,
+        "logging_strategy": inputs.logging_strategy,
+        "logging_steps": inputs.logging_steps,
+        "bf16": precision == "bfloat16",
+        "fp16": precision == "float16",
+        "use_cpu": not device.is_cuda,
+        "ddp_backend": None if device.is_cuda or "RANK" not in os.environ else "gloo",
+        "activation_checkpointing": device.is_cuda,
+        "activation_checkpointing_kwargs": {"use_reentrant": False} if device.is_cuda else None,
+        "deepspeed": deepspeed,
+        # With adapters alone every trainable weight has a gradient: looking for others costs a pass per step.
+        "ddp_find_unused_parameters": False,
+        "prediction_loss_only": True,
+        "remove_unused_columns": False,
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+
+
+def adapters(inputs: Inputs) -> Lora | None:
+    """The adapters that the inputs ask for."""
+    if not inputs.apply_lora:
+        return None
+    return Lora(inputs.lora_r, inputs.lora_alpha, inputs.lora_dropout, inputs.merge_lora_weights)
+
+
+def settings_of(inputs: Inputs) -> dict[str, Any]:
+    """The inputs that are no folders."""
+    return {name: value for name, value in asdict(inputs).items() if not isinstance(value, Path)}
+
+
+def base_model(inputs: Inputs) -> dict[str, Any]:
+    """Where the base model came from, as the import step has noted it."""
+    path = inputs.model_selector_output / METADATA
+    return read_json(path) if path.is_file() else {}
+
+
+def made_by(inputs: Inputs, *, data: str | None, rows: int, tokens: int) -> dict[str, Any]:
+    """What decides the weights that a training ends with: a checkpoint of anything else must not be gone on from.
+
+    Args:
+        inputs: the step's inputs.
+        data: a hash of the tokenised conversations, from the preprocess step's report.
+        rows: conversations in the training split.
+        tokens: in them.
+    """
+    return {
+        **{name: value for name, value in settings_of(inputs).items() if name not in FREE},
+        "conversations_per_step": conversations_per_step(inputs),
+        "data": data,
+        "train_rows": rows,
+        "train_tokens": tokens,
+        "base_model": base_model(inputs),
+    }
+
+
+def say(line: str) -> None:
+    """Prints a line of the job's log, once for all processes."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, flush=True)
