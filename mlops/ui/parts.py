@@ -5,6 +5,7 @@ Each part loads on its own. One that Azure does not answer says so in its place,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.ui.shelf import Shelf
 
+log = logging.getLogger(__name__)
 SOON_S, LATER_S, LONG_S = 4.0, 15.0, 3600.0
 """How long an answer is good: what moves, what moves seldom, what has ended."""
 
@@ -109,6 +111,7 @@ async def shown(shelf: Shelf, wanted: Part) -> tuple[str, int]:
         status = 404 if isinstance(error, PreconditionError) else 502
         return render("trouble.html", message=error.message, hint=error.hint, details=error.details), status
     except Exception as error:
+        log.exception("the part '%s' of the page", wanted.key)
         text = f"a bug in mlops: {type(error).__name__}: {error}"
         return render("trouble.html", message=text, hint=None, details=()), 500
 

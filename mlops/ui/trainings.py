@@ -22,6 +22,7 @@ SCORES = (
     ("base_exact_match", "tuned_exact_match", "exact match"),
     ("base_rouge_l", "tuned_rouge_l", "ROUGE-L"),
     ("base_perplexity", "tuned_perplexity", "perplexity"),
+    ("base_general_loss", "tuned_general_loss", "general loss"),
 )
 """Metrics of the model before and after, and what they are called."""
 

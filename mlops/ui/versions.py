@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlops import ledger
 from mlops.azure import endpoints, models
 from mlops.errors import MlopsError
-from mlops.models import LINEAGE, SCORES, model_name
+from mlops.models import ACCEPTED_TAG, EVALUATION_TAG, LINEAGE, SCORES, model_name
 from mlops.resources import Deployment, ModelVersion
 from mlops.ui.trainings import Score, scores
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from mlops.azure.session import Session
 
 MOST = 60
-SHOWN = {*LINEAGE, *SCORES, "managed-by", "job", "experiment"}
+SHOWN = {
+    *LINEAGE, *SCORES, "managed-by", "job", "experiment", EVALUATION_TAG, ACCEPTED_TAG, f"{ACCEPTED_TAG}-by",
+}  # fmt: skip
 """Tags that have a place of their own."""
 
 
@@ -39,6 +41,17 @@ class Version:
     def scores(self) -> list[Score]:
         """Scores that it bears as tags."""
         return scores({name: number for name in SCORES if (number := _number(self.model.tags.get(name))) is not None})
+
+    @property
+    def evaluation(self) -> str:
+        """How the training's own scores were judged; empty where nobody did."""
+        return self.model.tags.get(EVALUATION_TAG, "")
+
+    @property
+    def accepted(self) -> str:
+        """Why a person registered it nevertheless, and who."""
+        why, who = (self.model.tags.get(name, "") for name in (ACCEPTED_TAG, f"{ACCEPTED_TAG}-by"))
+        return f"{why} ({who})" if why and who else why
 
     @property
     def tags(self) -> dict[str, str]:

@@ -148,7 +148,7 @@ def story(workbench: Bench) -> Story:
     (logging / "losses.py").write_text(LOGGING, encoding="utf-8")
     answers = {**QUESTIONS, "who?": "the first", "mark up": HOSTILE}
     job = train(bench, logging, answers)
-    first, _ = models.register(bench.session, bench.settings, job)
+    first = models.register(bench.session, bench.settings, job, accept=f"good enough {HOSTILE}").model
     rollout.deploy(bench.session, bench.settings, first, test_rows=bench.rows)
     second = bench.model("2", {**answers, "who?": "the second"})
     rollout.deploy(

@@ -27,7 +27,22 @@ MEASURED = Measured(
     p95_ms=1, p99_ms=1,
 )  # fmt: skip
 TAGS = dict.fromkeys(
-    ("base-model", "data-hash", "commit", "actor", "run-url", "reason", "model", "job", EVIL, "tuned_exact_match"), EVIL
+    (
+        "base-model",
+        "data-hash",
+        "commit",
+        "actor",
+        "run-url",
+        "reason",
+        "model",
+        "job",
+        EVIL,
+        "tuned_exact_match",
+        "evaluation",
+        "accepted",
+        "accepted-by",
+    ),
+    EVIL,
 )
 ENTRY = ledger.Entry(
     rollout=EVIL, started=NOW - timedelta(seconds=9), ended=NOW, action=EVIL, by=EVIL, model=EVIL, version=EVIL,

@@ -91,7 +91,8 @@ def test_a_training_shows_its_losses_its_parameters_and_where_it_comes_from(clie
 def test_models_show_their_lineage_and_where_they_stand(client: httpx.Client, story: Story) -> None:
     first, second = story.versions
     shown = text(client.get("/parts/models").text)
-    assert f"{first} blue ✓ passed the gate" in shown
+    assert f"{first} blue ✕ evaluation failed ✓ passed the gate" in shown
+    assert "Registered nevertheless: good enough" in shown
     assert f"{second} green" in shown
     assert story.job in shown
 
@@ -352,6 +353,18 @@ def test_a_slow_azure_is_said_in_its_place(watched: Watched) -> None:
         tab.locator(".slots .card.live").wait_for()
     finally:
         faults("DELETE")
+
+
+def test_traffic_that_moves_is_seen_by_who_only_looks(watched: Watched, story: Story) -> None:
+    session, name = story.bench.session, story.bench.settings.endpoint.name
+    live = watched.tab.locator(".slots .card.live")
+    live.filter(has_text=story.versions[0]).wait_for()
+    endpoints.set_traffic(session, name, {"blue": 30, "green": 70})
+    try:
+        live.filter(has_text="70 %").wait_for()
+        assert live.count() == 2
+    finally:
+        endpoints.set_traffic(session, name, {"blue": 100})
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
