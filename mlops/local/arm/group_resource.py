@@ -110,6 +110,11 @@ class GroupResource(ResourceType):
         body = merge(existing, given)
         if "tags" in call.body:
             body["tags"] = tags(call.body["tags"])
+        if not isinstance(body.get("properties"), dict):
+            raise bad_request("The request body must hold an object 'properties'.")
+        state = existing["properties"]["provisioningState"]
+        self.fill(call, body, existing)
+        body["properties"]["provisioningState"] = state
         body["systemData"] = {**body.get("systemData", {}), "lastModifiedAt": now(), "lastModifiedBy": call.caller}
         call.workspace.store.put(body["id"], body)
         return Answer(200, body)

@@ -81,10 +81,9 @@ class Subscription:
         kind = target.kind.lower()
         if call.method in ("GET", "HEAD") and target.is_collection and kind in FILTERED:
             return
-        if target.namespace.lower() == authorization.AUTHORIZATION.lower() and kind in (
-            "permissions",
-            "roledefinitions",
-        ):
+        if kind == "subscriptions" and call.method == "GET" and self.access.grants(call.oid):
+            return  # whoever has a role anywhere in a subscription may see that it is there
+        if kind in ("permissions", "roledefinitions") and target.namespace.lower() == "microsoft.authorization":
             return
         self.access.need(call.oid, call.caller, *action_and_scope(call.method, target))
 
@@ -216,7 +215,7 @@ class Subscription:
 def action_and_scope(method: str, target: Target) -> tuple[str, str]:
     """The action that a request is, and the scope over which it must be permitted."""
     if target.kind.lower().startswith("subscriptions/providers"):
-        if method == "POST":
+        if method == "POST" and len(target.segments) > 3:
             return f"{target.segments[3]}/{target.segments[-1]}/action", f"/subscriptions/{target.subscription}"
         return "Microsoft.Resources/subscriptions/providers/read", f"/subscriptions/{target.subscription}"
     if method == "POST":

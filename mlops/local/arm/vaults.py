@@ -11,7 +11,7 @@ from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.operations import location_headers
 from mlops.local.arm.resources import Answer, Call, ResourceType
-from mlops.local.arm.shapes import mapping
+from mlops.local.arm.shapes import integer, mapping
 from mlops.local.config import Config
 from mlops.local.operations import now
 from mlops.local.store import Document
@@ -90,6 +90,11 @@ class Vaults(GroupResource):
             raise bad_request("The properties 'tenantId' and 'sku' are required for a key vault.")
         if not properties.get("enableRbacAuthorization") and properties.get("accessPolicies") is None:
             raise bad_request("A key vault needs 'accessPolicies', or 'enableRbacAuthorization': true.")
+        days = integer(properties.get("softDeleteRetentionInDays"), "softDeleteRetentionInDays", default=KEPT_DAYS)
+        if not 7 <= days <= KEPT_DAYS:
+            raise bad_request(
+                f"The property 'softDeleteRetentionInDays' is {days}; it must lie between 7 and {KEPT_DAYS}."
+            )
         body["properties"] = {
             "accessPolicies": [],
             "enabledForDeployment": False,

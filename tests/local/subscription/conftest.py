@@ -76,11 +76,11 @@ class Cloud:
     def delete(self, resource_id: str) -> None:
         self.resources.resources.begin_delete_by_id(resource_id, api_version=VERSION).result()
 
-    def call(self, method: str, path: str, **query: str) -> tuple[int, Any]:
+    def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """A request without a client's help: status and body."""
         from azure.core.rest import HttpRequest
 
-        request = HttpRequest(method, path, params={"api-version": VERSION, **query})
+        request = HttpRequest(method, path, params={"api-version": VERSION}, json=body)
         response = self.resources.send_request(request)
         return response.status_code, response.json() if response.content else None
 
