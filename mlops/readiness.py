@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlops import catalogue, quota
 from mlops.azure import computes, models
+from mlops.azure.errors import DeniedError
 from mlops.azure.quota import usages
 from mlops.errors import AzureError, PreconditionError
 from mlops.resources import Cluster, ModelVersion, Usage, VmSize
@@ -65,7 +68,32 @@ def check_compute(session: Session, settings: Settings, *, base: ModelVersion | 
     found = computes.get(session, wanted.name) or planned_cluster(settings)
     check_cluster(found)
     check_trainable(settings, found.size, base)
-    return found, check_gpus(found.size, computes.sizes(session))
+    return found, check_gpus(found.size, offered(session, found.size))
+
+
+def offered(session: Session, size: str) -> Sequence[VmSize]:
+    """What the region offers; where this login may not ask (it takes a role on the subscription), what is known.
+
+    Raises:
+        DeniedError: this login may not ask, and the size is none that is known.
+    """
+    try:
+        return computes.sizes(session)
+    except DeniedError as error:
+        known = known_sizes()
+        if all(each.name.lower() != size.lower() for each in known):
+            error.hint = "give the login the role Reader on the subscription, or take a size of mlops/sizes.yaml"
+            raise
+        return known
+
+
+@functools.cache
+def known_sizes() -> tuple[VmSize, ...]:
+    """The GPU sizes of ``mlops/sizes.yaml``."""
+    import yaml
+
+    text = (Path(__file__).parent / "sizes.yaml").read_text(encoding="utf-8")
+    return tuple(VmSize(name=name, **facts) for name, facts in yaml.safe_load(text).items())
 
 
 def planned_cluster(settings: Settings) -> Cluster:

@@ -20,12 +20,17 @@ class UnavailableError(AzureError):
     """Azure did not answer, or said "not now", also when asked again: what was asked for may have happened."""
 
 
+class DeniedError(AzureError):
+    """This login has no role that allows it."""
+
+
 class BusyError(PreconditionError):
     """Something else changes the resource at this moment."""
 
 
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that say nothing of the request; the SDK has asked again where it may."""
+DENIED = re.compile(r"does not have (?:authorization|permission) to perform action", re.IGNORECASE)
 BUSY = re.compile(r"is in state '?(Creating|Updating|Deleting)|another operation is in progress", re.IGNORECASE)
 ABSENT = re.compile(r"^Asset \S+ does not exist in registry", re.IGNORECASE)
 """What the SDK itself says of a registry that has no version of something, where Azure would say 404."""
@@ -91,6 +96,8 @@ def classified(action: str, message: str) -> MlopsError:
         return BusyError(f"{action}: {message}", hint=hint)
     if ABSENT.search(message):
         return NotFoundError(f"{action}: {message}")
+    if DENIED.search(message):
+        return DeniedError(f"{action}: {message}")
     short = shortage_in(message)
     if short is not None:
         return PreconditionError(f"{action}: {short.sentence}", hint=short.hint)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ class Cloud:
 
     home: Path
     _session: Session | None = None
+    _variables: dict[str, str] = field(default_factory=dict)
 
     def open(self) -> None:
         """Lead this process to the workspace."""
@@ -70,9 +71,10 @@ class Cloud:
         return {name: value for name, value in self.environ().items() if not name.startswith("AZURE")}
 
     def variables(self) -> dict[str | None, dict[str, str]]:
-        """The six variables of each GitHub environment."""
-        found = self.environ()
-        return {name: {each: found[each] for each in NAMES} for name in ENVIRONMENTS}
+        """The six variables of each GitHub environment, as setup prints them."""
+        found = self._variables
+        assert sorted(found) == sorted(NAMES)
+        return {name: dict(found) for name in ENVIRONMENTS}
 
     @staticmethod
     def identity(whose: str, claims: Mapping[str, Any]) -> Mapping[str, str]:
@@ -82,14 +84,21 @@ class Cloud:
         return github_job(whose, **claims)
 
     def trust(self) -> None:
-        """The federated credentials of the two environments; no branch and no pull request is trusted."""
+        """What somebody with the right to assign roles does once: the identities of GitHub's jobs and of endpoints.
+
+        The two environments are trusted; no branch and no pull request is.
+        """
         from mlops.local import client
-        from tests.github_job import trust
         from tests.workflows.runner.events import Event
 
         client.start()
+        command = [sys.executable, "-m", "mlops", "setup", "--target", "staging", "--yes", "--json"]
         for name in ENVIRONMENTS:
-            trust(subject(Event("push", ""), name))
+            command += ["--subject", f"{name}={subject(Event('push', ''), name)}"]
+        environ = {**os.environ, **self.environ()}
+        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        self._variables = json.loads(done.stdout)["variables"]
 
     def mlops(self, world: World, *arguments: str, code: int = 0) -> Any:
         """Ask as a person at a desk would, with credentials of one's own: the result as JSON."""
