@@ -41,9 +41,18 @@ def init():
     global answers
     answers = json.loads(next(pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).rglob("answers.json")).read_text())
 
+def told():
+    for word in ("one ", "two ", "three"):
+        yield "data: " + json.dumps({"choices": [{"delta": {"content": word}}]}) + "\\n\\n"
+        time.sleep(0.7)
+    yield "data: " + json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}) + "\\n\\n"
+    yield "data: [DONE]\\n\\n"
+
 def run(raw):
     messages = json.loads(raw)["input_data"]["input_string"]
     question = messages[-1]["content"]
+    if question == "tell me":
+        return AMLResponse(told(), 200, {"Content-Type": "text/event-stream"})
     if question == "how many?":
         text = f"{len(messages)} messages"
     elif question == "too much?":

@@ -282,6 +282,27 @@ def test_both_slots_are_asked_the_same_side_by_side(watched: Watched) -> None:
     assert tab.locator(".message").count() == 0
 
 
+def test_an_answer_is_read_while_it_is_written(watched: Watched, ui: Page) -> None:
+    tab = watched.tab
+    tab.locator("nav a", has_text="Chat").click()
+    tab.locator("#question").fill("tell me")
+    tab.locator("#question").press("Enter")
+    blue = tab.locator("[data-column=blue]")
+    blue.locator(".message.pending", has_text=re.compile(r"^one two $")).wait_for()
+    blue.locator(".message.assistant:not(.pending)", has_text="one two three").wait_for()
+    assert "first words after" in blue.locator(".figures").inner_text()
+
+    body = {"model": "live", "messages": [{"role": "user", "content": "tell me"}], "stream": True}
+    headers = {"Authorization": f"Bearer {ui.document['token']}"}
+    address, came = f"{ui.base}/v1/chat/completions", []
+    with httpx.stream("POST", address, json=body, headers=headers, timeout=60, trust_env=False) as answer:
+        for line in answer.iter_lines():
+            if '"content": "' in line and '"content": ""' not in line:
+                came.append(time.monotonic())
+    assert len(came) == 3
+    assert came[-1] - came[0] > 1
+
+
 def test_what_is_not_answered_is_said_and_can_be_asked_again(watched: Watched) -> None:
     tab = watched.tab
     tab.locator("nav a", has_text="Chat").click()
