@@ -24,8 +24,8 @@ COLOURS = {"good": "green", "doubtful": "yellow", "bad": "red", "skipped": "dim"
 
 @command(
     example="""
-mlops doctor                            # this machine and the local workspace
-mlops doctor -t staging                 # login, rights, models, sizes, quota, names, GitHub's variables
+mlops doctor                            # this machine, the local workspace
+mlops doctor -t staging                 # before a training or a release on Azure
 mlops doctor -t staging --only quota    # one check, and what it needs
 """
 )

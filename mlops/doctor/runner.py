@@ -17,7 +17,7 @@ from mlops.doctor.findings import Finding, Mark, bad, refused, skipped
 from mlops.errors import MlopsError
 from mlops.interrupts import stay_interruptible
 
-LIMIT_S = 20.0
+LIMIT_S = 30.0
 BUG = "a bug in mlops; the other checks stand"
 
 Found = Finding | Iterable[Finding]
