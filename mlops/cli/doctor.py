@@ -25,7 +25,7 @@ COLOURS = {"good": "green", "doubtful": "yellow", "bad": "red", "skipped": "dim"
 @command(
     example="""
 mlops doctor                            # this machine, the local workspace
-mlops doctor -t staging                 # before a training or a release on Azure
+mlops doctor -t staging                 # before money is spent on Azure
 mlops doctor -t staging --only quota    # one check, and what it needs
 """
 )
