@@ -48,6 +48,7 @@ def carry_out(session: Session, order: Order, parts: Sequence[Part]) -> Done:
                 step.note = _one(session, order, part, done)
         except MlopsError as error:
             if part.kind not in ENOUGH_TO_GO_ON:
+                error.details = (*error.details, f"{len(done.made)} were made before; mlops setup goes on there")
                 raise
             done.failed.append((part, error))
         else:

@@ -143,7 +143,12 @@ def workspace(place: Place, found: Mapping[str, Any] | None) -> Wanted:
     return _wanted(
         "workspace", place.id_of(ML, place.workspace), place, kind_of="Default", sku={"name": "Basic", "tier": "Basic"},
         identity={"type": "SystemAssigned"}, unfit=unfit, lacks=lacks,
-        properties={"friendlyName": place.workspace, "publicNetworkAccess": "Enabled", **wanted},
+        properties={
+            "friendlyName": place.workspace,
+            "publicNetworkAccess": "Enabled",
+            "allowRecoverSoftDeletedWorkspace": True,  # a deleted one keeps its name for 14 days
+            **wanted,
+        },
     )  # fmt: skip
 
 

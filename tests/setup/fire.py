@@ -136,11 +136,15 @@ class Fire:
         if again.code != 0:
             result.breaches.append(f"one more run ended with {again.code}")
             return result
-        found = subscription.state()
+        found, wanted = subscription.state(), dict(self.wanted)
+        if case.path == "compute.write":  # where Dedicated cannot be had, LowPriority is right
+            for place in [each for each in wanted if each.endswith("/c")]:
+                assert "LowPriority" in str(found.pop(place))
+                wanted.pop(place)
         result.breaches += [
-            f"{place} is {found.get(place)}, not {self.wanted.get(place)}"
-            for place in sorted({*found, *self.wanted})
-            if found.get(place) != self.wanted.get(place)
+            f"{place} is {found.get(place)}, not {wanted.get(place)}"
+            for place in sorted({*found, *wanted})
+            if found.get(place) != wanted.get(place)
         ]
         subscription.record()
         last = self._setup()
