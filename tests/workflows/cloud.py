@@ -180,6 +180,7 @@ def merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 NO_THRESHOLDS = {
-    "gate": {"quality": {"exact_match": {"min": None}, "rouge_l": {"min": None}}, "max_latency_ratio": None}
+    "gate": {"quality": {"exact_match": {"min": None}, "rouge_l": {"min": None}}, "max_latency_ratio": None},
+    "training": {"evaluation": {"exact_match": {"min": None}}},
 }
 """For models that were trained for one epoch."""
