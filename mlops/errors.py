@@ -55,7 +55,7 @@ class DataInvalid(MlopsError):
 
 
 class TrainingFailed(MlopsError):
-    """A training job failed or was cancelled."""
+    """A training job failed or was cancelled, or its model fell short of the evaluation."""
 
     exit_code = 5
 
@@ -96,7 +96,7 @@ EXIT_CODES: dict[int, str] = {
     2: "wrong use or settings",
     3: "a precondition is not met (quota, retired SKU or model, name taken, compute missing)",
     4: "data or payload invalid",
-    5: "training failed or was cancelled",
+    5: "training failed or was cancelled, or its model fell short of the evaluation",
     6: "the gate failed and traffic is where it was",
     7: "the gate could not decide",
     8: "Azure refused, or broke after retries",
