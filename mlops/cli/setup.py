@@ -86,8 +86,8 @@ def setup(
     if delete:
         _delete(run, session, place, dry_run=dry_run, yes=yes)
         return
-    run.console.say("this needs somebody who may assign roles: an Owner, or a Contributor who is a User Access")
-    run.console.say("Administrator or a Role Based Access Control Administrator")
+    run.console.say("it takes somebody who may assign roles: Owner, or Contributor with User Access")
+    run.console.say("Administrator or Role Based Access Control Administrator")
     named = list(environments or by_hand or ([] if run.settings.is_local else [run.target]))
     order, repository = _order(run, place, named, by_hand, repository, prompt_flow=prompt_flow, quota=quota)
     parts, group_exists = _plan(run, session, order)
