@@ -45,4 +45,4 @@ def begin(workspace: Workspace, subscription: Subscription) -> None:
         write_private_json(workspace.layout.beginning, {"empty": empty, "begun": True})
     body = workspace.store.get(workspace.config.workspace_id)
     if body is not None:
-        workspace.services["blobs"].serve_account(body["properties"]["storageAccount"].rsplit("/", 1)[1])
+        workspace.services["blobs"].serve_account(body["properties"]["storageAccount"])

@@ -63,6 +63,8 @@ class Blobs:
 
     def __init__(self, layout: Layout, config: Config, store: Store, account_key: str) -> None:
         self._config = config
+        self.resource_id = f"{config.group_id}/providers/Microsoft.Storage/storageAccounts/{config.account}"
+        """The account's ARM id."""
         self.account_key = account_key
         self._root = layout.blobs
         self._store = store
@@ -87,16 +89,12 @@ class Blobs:
         """Every name under which these blobs are served."""
         return self._config.accounts
 
-    @property
-    def resource_id(self) -> str:
-        """The account's ARM id."""
-        return self._config.storage_id
-
     # -- accounts --------------------------------------------------------------------------------------------------
 
-    def serve_account(self, name: str) -> None:
-        """Serve the blobs under this name too, from now on in first place."""
-        accounts = self._config.accounts
+    def serve_account(self, resource_id: str) -> None:
+        """Serve the blobs under the name of this account too, from now on in first place."""
+        accounts, name = self._config.accounts, resource_id.rsplit("/", 1)[1]
+        self.resource_id = resource_id
         if name in accounts:
             accounts.remove(name)
         accounts.append(name)

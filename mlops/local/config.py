@@ -57,11 +57,6 @@ class Config:
         return self.accounts[-1]
 
     @property
-    def storage_id(self) -> str:
-        """Its ARM id."""
-        return f"{self.group_id}/providers/Microsoft.Storage/storageAccounts/{self.storage}"
-
-    @property
     def container(self) -> str:
         """The container behind ``workspaceblobstore``."""
         return f"azureml-blobstore-{self.workspace_guid}"

@@ -199,7 +199,6 @@ class CodeVersions(VersionType):
 def pending_upload(call: Call) -> Document:
     """A new container and a signature that may write into it."""
     blobs = call.workspace.services["blobs"]
-    config = call.workspace.config
     container = f"upload-{uuid.uuid4()}"
     blobs.create_container(container)
     token = blobs.sas(container, permissions="racwl", lifetime_s=UPLOAD_S)
@@ -209,7 +208,7 @@ def pending_upload(call: Call) -> Document:
         "pendingUploadType": "TemporaryBlobReference",
         "blobReferenceForConsumption": {
             "blobUri": url,
-            "storageAccountArmId": config.storage_id,
+            "storageAccountArmId": blobs.resource_id,
             "credential": {"credentialType": "SAS", "sasUri": f"{url}?{token}"},
         },
     }

@@ -44,7 +44,7 @@ class DatastoreType(ResourceType):
                         "credentials": {"credentialsType": "AccountKey"},
                         "datastoreType": "AzureBlob",
                         "subscriptionId": config.subscription,
-                        "resourceGroup": config.resource_group,
+                        "resourceGroup": workspace.services["blobs"].resource_id.split("/")[4],
                         "accountName": config.storage,
                         "containerName": container,
                         "endpoint": "core.windows.net",

@@ -99,7 +99,7 @@ class DataReference(ResourceType):
         url = str(body["properties"].get("modelUri") or body["properties"].get("codeUri") or "")
         container = url.partition(".blob.core.windows.net/")[2].partition("/")[0]
         blobs = call.workspace.services["blobs"]
-        account = config.storage_id
+        account = blobs.resource_id
         if found["kind"] == "models" and "registry" in call.workspace.services:
             import asyncio
 

@@ -226,7 +226,7 @@ class WorkspaceType(ResourceType):
         await asyncio.sleep(config.resource_operation_s)
         if is_main(config, workspace_id):
             body = store.get(workspace_id) or {}
-            self._workspace.services["blobs"].serve_account(body["properties"]["storageAccount"].rsplit("/", 1)[1])
+            self._workspace.services["blobs"].serve_account(body["properties"]["storageAccount"])
             DatastoreType.seed(self._workspace)
         store.delete(grave(config, workspace_id))
 
