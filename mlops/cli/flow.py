@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from typing import TYPE_CHECKING
 
 import click
@@ -86,8 +87,12 @@ def test(run: Run, question: str, endpoint: str | None) -> None:
     """Run the flow once on this machine, against the target's endpoint."""
     found, environment = _connected(run, endpoint=endpoint)
     limit_s = run.settings.deployment.request_timeout_ms / 1000 + 60
-    asked = {"flow": str(environment.copy()), "question": question, "history": []}
-    answer = environment.run("ask.py", asked, timeout_s=limit_s)["answer"]
+    folder = environment.copy(f"test-{os.getpid()}")
+    try:
+        asked = {"flow": str(folder), "question": question, "history": []}
+        answer = environment.run("ask.py", asked, timeout_s=limit_s)["answer"]
+    finally:
+        shutil.rmtree(folder.parent, ignore_errors=True)
     run.console.result({"endpoint": found.endpoint, "answer": answer}, answer)
 
 
@@ -102,7 +107,7 @@ def serve(run: Run, port: int, endpoint: str | None) -> None:
     found, environment = _connected(run, endpoint=endpoint)
     url = f"http://127.0.0.1:{port}"
     run.console.result({"url": url, "endpoint": found.endpoint}, f"{url} asks {found.endpoint}; Ctrl-C ends it")
-    arguments = ["--source", str(environment.copy()), "--host", "127.0.0.1", "--port", str(port)]
+    arguments = ["--source", str(environment.copy(f"serve-{port}")), "--host", "127.0.0.1", "--port", str(port)]
     command_ = [str(environment.pf), "flow", "serve", *arguments, "--skip-open-browser"]
     os.execve(command_[0], command_, os.environ | environment.variables())  # noqa: S606 - no shell is meant
 

@@ -87,9 +87,9 @@ class Environment:
             "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
         }
 
-    def copy(self) -> Path:
-        """A fresh copy of the flow to run: Prompt flow writes into the folder that it runs."""
-        target = self.home / SOURCE.name
+    def copy(self, purpose: str = "tries") -> Path:
+        """A fresh copy of the flow to run, one per purpose: Prompt flow writes into the folder that it runs."""
+        target = self.home / purpose / SOURCE.name
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(self.source, target, ignore=shutil.ignore_patterns("__pycache__", ".promptflow"))
         return target
