@@ -207,8 +207,8 @@ def ui(story: Story) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A real browser, without a window."""
+def browser(ui: Page) -> Iterator[Browser]:
+    """A real browser, without a window; after the page, since no event loop can begin in this thread beside it."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         if ON_GITHUB:

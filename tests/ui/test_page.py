@@ -376,6 +376,22 @@ def test_a_slow_azure_is_said_in_its_place(watched: Watched) -> None:
         faults("DELETE")
 
 
+def test_a_part_that_azure_refused_comes_by_itself_when_it_answers(browser: Browser, ui: Page, story: Story) -> None:
+    context = browser.new_context()
+    context.set_default_timeout(30_000)
+    tab = context.new_page()
+    tab.goto(ui.document["url"])
+    tab.wait_for_timeout(4500)  # what is kept is no longer good
+    faults("POST", {"kind": "status", "status": 403, "times": None, "match": {"path": "/onlineEndpoints"}})
+    try:
+        tab.goto(f"{ui.base}/chat")
+        tab.locator(".trouble", has_text="look up the endpoint").wait_for()
+    finally:
+        faults("DELETE")
+    tab.locator("[data-chat]").wait_for()
+    context.close()
+
+
 def test_traffic_that_moves_is_seen_by_who_only_looks(watched: Watched, story: Story) -> None:
     session, name = story.bench.session, story.bench.settings.endpoint.name
     live = watched.tab.locator(".slots .card.live")

@@ -2,6 +2,7 @@
 "use strict";
 
 const SLOW_MS = 4000;
+const LATER_MS = 8000;
 
 async function load(part, { fresh = false } = {}) {
   if (part.loading) return;
@@ -16,6 +17,7 @@ async function load(part, { fresh = false } = {}) {
     // what says that somebody has to log in again is a whole page: it is not put into this one
     if (answer.status === 403) throw new Error("this page is no longer logged in: open the printed address again");
     show(part, html, answer.ok);
+    if (answer.status === 502 && !part.dataset.every) later(part);
   } catch (error) {
     const gone = error instanceof TypeError ? "mlops ui does not answer: does it still run?" : error.message;
     note(`! ${gone}`);
@@ -25,6 +27,15 @@ async function load(part, { fresh = false } = {}) {
     part.loading = false;
     part.setAttribute("aria-busy", "false");
   }
+}
+
+// Azure may answer in a moment: a part that nothing else asks for again is asked for again while somebody looks.
+function later(part) {
+  setTimeout(() => {
+    if (!part.isConnected || part.shown) return;
+    if (document.visibilityState === "visible" && !inUse(part)) load(part);
+    else later(part);
+  }, LATER_MS);
 }
 
 // A part that has been shown is not replaced by trouble: what was seen last stays, and a line says so.
