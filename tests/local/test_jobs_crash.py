@@ -54,7 +54,7 @@ def status(local: Any, name: str) -> str:
     return str(row[0])
 
 
-def until(found: Any, *, limit_s: float = 40) -> None:
+def until(found: Any, *, limit_s: float = 120) -> None:
     end = time.monotonic() + limit_s
     while not found():
         assert time.monotonic() < end, "waited in vain"
