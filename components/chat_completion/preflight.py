@@ -210,31 +210,50 @@ def measure(trainer: Any, conversations: Sequence[Conversation], *, recompute: b
     return Speed(elapsed_s, sum(len(ids) for ids, _ in conversations), peak_bytes)
 
 
-def fit(tokens: int, *, least: int, run: Callable[[int], Any]) -> tuple[int, Any]:
-    """Halves a number of tokens until a run with it does not end for want of memory.
+@dataclass(frozen=True)
+class Size:
+    """Tokens of a packed batch, at most, and whether its activations are computed twice."""
+
+    tokens: int
+    recompute: bool
+
+
+def fit(size: Size, *, least: int, run: Callable[[Size], Speed]) -> tuple[Size, Speed]:
+    """Halves a packed batch until a run with it does not end for want of memory; then it recomputes activations.
 
     Args:
-        tokens: to begin with.
+        size: to begin with.
         least: the longest conversation; fewer tokens are not tried.
-        run: what is tried; it gets the number.
+        run: what is tried.
 
     Returns:
-        The number that fits, and what `run` gave.
+        The size that fits, and what `run` gave.
 
     Raises:
         Refusal: where not even `least` fits.
     """
     while True:
         try:
-            return tokens, run(tokens)
+            return size, run(size)
         except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
-            if tokens <= least:
+            if size.tokens > least:
+                size = Size(max(least, size.tokens // 2), size.recompute)
+            elif not size.recompute:
+                size = Size(least, True)
+            else:
                 raise Refusal(
                     f"a conversation of {least} tokens does not fit into the device's memory: lower max_seq_length, "
                     "set precision 16 or apply_lora true, or spread the weights with deepspeed_stage 3"
                 ) from error
-            tokens = max(least, tokens // 2)
+        # Only now, when the error no longer holds on to the tensors of the failed run.
+        torch.cuda.empty_cache()
+
+
+def agree(size: Size, accelerator: Any) -> Size:
+    """The smallest size that any process has found: all have to deal a step's conversations alike."""
+    found = torch.tensor([[size.tokens, -int(size.recompute)]], device=accelerator.device)
+    tokens, recompute = accelerator.gather(found).amin(dim=0).tolist()
+    return Size(tokens, bool(recompute))
 
 
 def truncated(report: Mapping[str, Any]) -> tuple[int, int]:
@@ -263,7 +282,15 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
     model.set_attn_implementation(attention)
     if trial:
         with head.in_place(), trainer.accelerator.autocast():
-            check_sameness(model, head, few, expected=expected, half=half)
+            try:
+                check_sameness(model, head, few, expected=expected, half=half)
+            except (RuntimeError, Refusal) as error:
+                if attention == "packed_each":
+                    raise
+                # A kernel that this device lacks, or that errs on it, is no reason not to train.
+                attention, why = "packed_each", f"{attention} failed: {error}"
+                model.set_attn_implementation(attention)
+                check_sameness(model, head, few, expected=expected, half=half)
     say(f"attention: {attention} ({why}); fused layers: {'yes' if fused else 'no'} ({how})")
     memory = estimate(
         shape_of(model),
@@ -285,21 +312,22 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
             f"conversation of {longest_tokens} tokens; the device has {device.memory_bytes / GIB:.1f}. Set precision "
             "16, apply_lora true or deepspeed_stage 3, or lower max_seq_length"
         )
-    most_tokens, recompute = chosen
-    speed = Speed(0.0, 0, None)
+    size, speed = Size(*chosen), Speed(0.0, 0, None)
     if trial:
-        most_tokens, speed = fit(
-            most_tokens,
+        size, speed = fit(
+            size,
             least=longest_tokens,
-            run=lambda tokens: measure(
+            run=lambda size: measure(
                 trainer,
-                longest(split, count=share, most_tokens=tokens),
-                recompute=recompute,
+                longest(split, count=share, most_tokens=size.tokens),
+                recompute=size.recompute,
                 room_bytes=SHARE * device.memory_bytes - memory.optimiser,
             ),
         )
-    arguments.activation_checkpointing = recompute
-    trainer.most_tokens = most_tokens
+        size = agree(size, trainer.accelerator)
+    arguments.activation_checkpointing = size.recompute
+    trainer.most_tokens = size.tokens
+    per_token = memory.per_token_twice if size.recompute else memory.per_token
     steps = steps_of(
         conversations=len(split),
         per_step=trainer.conversations,
@@ -316,12 +344,12 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
         truncated_tokens=lost,
         conversations_per_step=trainer.conversations,
         steps=steps,
-        tokens_per_batch=most_tokens,
-        recompute=recompute,
+        tokens_per_batch=size.tokens,
+        recompute=size.recompute,
         attention=attention,
         fused_layers=fused,
         device_gib=device.memory_bytes / GIB,
-        estimated_gib=(memory.fixed + most_tokens * (memory.per_token_twice if recompute else memory.per_token)) / GIB,
+        estimated_gib=(memory.fixed + size.tokens * per_token) / GIB,
         measured_gib=(speed.peak_bytes + memory.optimiser) / GIB if speed.peak_bytes else None,
         tokens_per_s=per_s,
         hours=seen / per_s / 3600 if per_s else None,

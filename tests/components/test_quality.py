@@ -88,20 +88,6 @@ def test_adapters_beside_the_weights_are_merged_when_packed(tokens: dict[str, Pa
     assert packed[0].read_bytes() != base
 
 
-def test_gpu_settings_do_no_harm_on_a_cpu(tokens: dict[str, Path], tmp_path: Path) -> None:
-    done = succeed(
-        run_step(
-            "finetune", **tokens, pytorch_model_folder=tmp_path / "out", max_steps=2, precision=16,
-            apply_deepspeed="true", deepspeed_stage=2, per_device_train_batch_size=4, optim="adafactor",
-            lr_scheduler_type="cosine", evaluation_strategy="disable", gradient_accumulation_steps=2,
-            env={"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"},
-        )
-    )  # fmt: skip
-    assert "apply_deepspeed is not applied: there is no GPU" in done.stdout
-    assert "precision 16 is not applied" in done.stdout
-    assert "training 1," in done.stdout  # all of its weights, without adapters
-
-
 def test_metrics_reach_mlflow(
     tokens: dict[str, Path], tmp_path: Path, mlflow_run: Callable[[], tuple[dict[str, str], Callable[[], Path]]]
 ) -> None:

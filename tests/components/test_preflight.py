@@ -1,0 +1,121 @@
+"""Memory by the model's shape, the batch that fits, and what is refused before the first step."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from chat_completion.memory import GIB, Shape, choose_tokens, estimate
+from chat_completion.preflight import Plan, Size, Speed, fit, steps_of
+from chat_completion.refusal import Refusal
+
+PHI3_MINI = Shape(
+    weights=3_821_079_552, trained=25_165_824, layers=32, hidden=3072, keys=3072, intermediate=8192, vocabulary=32_064
+)
+ALL = dataclasses.replace(PHI3_MINI, trained=PHI3_MINI.weights)
+
+
+def test_phi3_mini_on_an_a100() -> None:
+    memory = estimate(PHI3_MINI, half=True, fused_layers=True, optim="adamw_torch")
+    assert 7 < memory.weights / GIB < 7.5
+    assert memory.gradients + memory.optimiser < 0.3 * GIB
+    tokens, twice = choose_tokens(memory, 80 * GIB, longest=4096, most=16_384) or (0, True)
+    assert (tokens >= 8192, twice) == (True, False)
+    # On a small GPU the same model needs its activations computed twice; on a smaller one there is no way.
+    small = choose_tokens(memory, 16 * GIB, longest=4096, most=16_384)
+    assert small is not None
+    assert small[1]
+    assert choose_tokens(memory, 8 * GIB, longest=4096, most=16_384) is None
+
+
+def test_all_weights_of_phi3_mini_on_one_h200() -> None:
+    memory = estimate(ALL, half=True, fused_layers=True, optim="adamw_torch")
+    assert 60 < (memory.gradients + memory.optimiser + memory.weights) / GIB < 72
+    assert choose_tokens(memory, 139 * GIB, longest=4096, most=16_384) is not None
+
+
+def test_what_zero_spreads() -> None:
+    alone = estimate(ALL, half=True, fused_layers=True, optim="adamw_torch")
+    two = estimate(ALL, half=True, fused_layers=True, optim="adamw_torch", processes=4, zero_stage=2)
+    three = estimate(ALL, half=True, fused_layers=True, optim="adamw_torch", processes=4, zero_stage=3)
+    assert two.weights == alone.weights == 4 * three.weights
+    assert two.gradients == three.gradients == alone.gradients / 4
+    assert (two.optimiser, three.optimiser) == (0, alone.optimiser / 4)
+    assert estimate(ALL, half=False, fused_layers=False, optim="adafactor").optimiser < alone.optimiser / 50
+
+
+def test_a_batch_holds_the_longest_conversation_and_no_more_than_is_of_use() -> None:
+    memory = estimate(PHI3_MINI, half=True, fused_layers=True, optim="adamw_torch")
+    assert choose_tokens(memory, 1000 * GIB, longest=100, most=800) == (800, False)
+    assert choose_tokens(memory, 1000 * GIB, longest=900, most=800) == (900, False)
+
+
+@pytest.mark.parametrize(
+    ("fits", "found"),
+    [
+        (lambda size: True, Size(8000, False)),
+        (lambda size: size.tokens <= 2500, Size(2000, False)),
+        (lambda size: size.recompute, Size(1500, True)),
+    ],
+)
+def test_a_batch_is_made_smaller_until_it_fits(fits: object, found: Size) -> None:
+    import torch
+
+    def run(size: Size) -> Speed:
+        if not fits(size):  # type: ignore[operator]
+            raise torch.OutOfMemoryError
+        return Speed(1.0, size.tokens, None)
+
+    assert fit(Size(8000, False), least=1500, run=run) == (found, Speed(1.0, found.tokens, None))
+
+
+def test_a_conversation_that_does_not_fit_is_refused() -> None:
+    import torch
+
+    def run(size: Size) -> Speed:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(Refusal, match=r"1500 tokens does not fit.*max_seq_length"):
+        fit(Size(8000, False), least=1500, run=run)
+
+
+def test_steps() -> None:
+    assert steps_of(conversations=30, per_step=8, epochs=3, max_steps=-1) == 12
+    assert steps_of(conversations=30, per_step=8, epochs=3, max_steps=5) == 5
+
+
+def test_what_is_said() -> None:
+    plan = Plan(
+        conversations=1000, tokens=90_000, truncated_conversations=7, truncated_tokens=800, conversations_per_step=8,
+        steps=375, tokens_per_batch=4096, recompute=False, attention="packed_varlen", fused_layers=True,
+        device_gib=80.0, estimated_gib=30.0, measured_gib=28.5, tokens_per_s=12_000.0, hours=0.25,
+    )  # fmt: skip
+    text = "\n".join(plan.lines())
+    for part in ("375 steps of 8", "up to 4,096 tokens", "28.50 were", "cut 800 tokens off 7", "about 0.25 hours"):
+        assert part in text
+    assert plan.params()["preflight_steps"] == 375
+
+
+def test_a_packing_that_changes_the_loss_is_refused() -> None:
+    """As if the model's type did something to its logits that the packed loss knows nothing of."""
+    import torch
+
+    from chat_completion import preflight
+    from chat_completion.attention import register
+    from chat_completion.loss import LabelledHead
+
+    from .tiny import conversations, model
+
+    register()
+    base = model().eval()
+    few = [(torch.tensor(one.input_ids).numpy(), torch.tensor(one.labels).numpy()) for one in conversations(3)]
+    with torch.no_grad():
+        expected = preflight.plain_loss(base, few)
+    base.set_attn_implementation("packed_each")
+    base.config.use_cache = False
+    head = LabelledHead(base)
+    with head.in_place():
+        preflight.check_sameness(base, head, few, expected=expected, half=False)
+        with pytest.raises(Refusal, match=r"'phi3'.*packing would change what is learnt"):
+            preflight.check_sameness(base, head, few, expected=expected + 0.1, half=False)
