@@ -114,11 +114,7 @@ class _Look:
         }
         name = order.github_identity
         trusted = identities.federations(session, name, place.group) if name in standing and name else []
-        cluster = pool.submit(computes.get, session, order.settings.compute.name) if found is not None else None
-        quota = None
-        if not {"Microsoft.MachineLearningServices", "Microsoft.Quota"} & self.unregistered:
-            quota = pool.submit(capacity.look, session, order.settings, place, ask=order.quota)
-        url = pool.submit(self._scoring_url) if order.prompt_flow and found is not None else None
+        learning = pool.submit(self._learning, workspace=found is not None)
         there = {item.id.lower(): body for item, body in zip(asked, documents, strict=True) if body is not None}
         if found is not None:
             there[workspace_id.lower()] = found
@@ -131,9 +127,9 @@ class _Look:
             identities=standing,
             assignments={name: each.result() for name, each in assigned.items()},
             federations={item.name: item for item in trusted},
-            cluster=cluster.result() if cluster else None,
-            capacity=quota.result() if quota else None,
-            scoring_url=url.result() if url else None,
+            cluster=learning.result()[0],
+            capacity=learning.result()[1],
+            scoring_url=learning.result()[2],
             connected_to=self._connected_to(there),
         )
 
@@ -147,9 +143,17 @@ class _Look:
             return None
         return identities.get(self.session, name, self.group.name)
 
-    def _scoring_url(self) -> str | None:
-        found = endpoints.get(self.session, self.order.settings.endpoint.name)
-        return found.scoring_url if found is not None else None
+    def _learning(self, *, workspace: bool) -> tuple[Cluster | None, capacity.Capacity | None, str | None]:
+        """Cluster, quota, endpoint's address: one after another, since the SDK's models are not safe in threads."""
+        session, order = self.session, self.order
+        cluster = computes.get(session, order.settings.compute.name) if workspace else None
+        quota = None
+        if not {"Microsoft.MachineLearningServices", "Microsoft.Quota"} & self.unregistered:
+            quota = capacity.look(session, order.settings, order.place, ask=order.quota)
+        endpoint = None
+        if workspace and order.prompt_flow:
+            endpoint = endpoints.get(session, order.settings.endpoint.name)
+        return cluster, quota, endpoint.scoring_url if endpoint is not None else None
 
     def _connected_to(self, there: Mapping[str, Any]) -> str | None:
         project = self.order.place.id_of(ML, self.order.settings.setup.project)
