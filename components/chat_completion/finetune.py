@@ -122,6 +122,8 @@ def train(inputs: Inputs) -> None:
     device = find_device()
     check_gpus(device)
     report = read_json(inputs.preprocess_output / REPORT)
+    if report.get("pad_to"):
+        say("note: pad_to_max_length changes nothing: conversations are packed, and nothing is learnt from padding")
     tracker = Tracker(main_process=os.environ.get("RANK", "0") == "0")
     trainer = make_trainer(inputs, device=device, tracker=tracker, report=report)
     output = Path(trainer.args.output_dir)

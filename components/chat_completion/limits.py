@@ -121,6 +121,7 @@ AT_LEAST = {
     "eval_steps": 1,
     "logging_steps": 1,
     "early_stopping_patience": 1,
+    "early_stopping_threshold": 0,
 }
 
 MINUS_ONE_OR_MORE = {

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from chat_completion.limits import UNSUPPORTED, PipelineInputs, refusals
+from chat_completion.limits import (
+    ABOVE_ZERO,
+    AT_LEAST,
+    CHOICES,
+    MINUS_ONE_OR_MORE,
+    SHARES,
+    UNSUPPORTED,
+    PipelineInputs,
+    refusals,
+)
 
 from .conftest import COMPONENTS, REPO, run_step, split
 
@@ -37,6 +46,12 @@ REFUSED = [
     ("learning_rate", float("nan")),
     ("adam_beta2", 1.0),
     ("num_train_epochs", 0),
+    ("early_stopping_threshold", -0.1),
+    ("max_grad_norm", float("inf")),
+    ("save_total_limit", 0),
+    ("lr_scheduler_type", "wsd"),
+    ("evaluation_strategy", "best"),
+    ("logging_strategy", "no"),
     ("deepspeed", Path("zero.json")),
     ("pytorch_model_path", Path("second-model")),
     ("train_file_path", None),
@@ -62,6 +77,21 @@ def test_refused_by_name(name: str, value: object) -> None:
     found = list(refusals(dataclasses.replace(GOOD, **changes)))  # type: ignore[arg-type]
     assert len(found) == 1
     assert name in found[0]
+
+
+ANY = {
+    "apply_lora", "merge_lora_weights", "pad_to_max_length", "auto_find_batch_size", "enable_full_determinism",
+    "ignore_mismatched_sizes", "resume_from_checkpoint", "apply_early_stopping", "apply_deepspeed",
+    "huggingface_id", "pytorch_model_path", "mlflow_model_path", "train_file_path", "validation_file_path",
+    "test_file_path", "deepspeed",
+}  # fmt: skip
+"""Inputs of which every value is taken: switches, and what only the node can look at."""
+
+
+def test_every_input_is_looked_at() -> None:
+    judged = {*UNSUPPORTED, *CHOICES, *AT_LEAST, *MINUS_ONE_OR_MORE, *SHARES, *ABOVE_ZERO}
+    assert judged | ANY == {field.name for field in dataclasses.fields(PipelineInputs)}
+    assert not judged & ANY
 
 
 def test_every_unsupported_input_is_tried_above() -> None:
