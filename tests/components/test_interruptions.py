@@ -18,7 +18,7 @@ import pytest
 from chat_completion import checkpoints
 from chat_completion.refusal import Refusal
 
-from .tiny import curve, finish, start, train, write_inputs
+from .tiny import curve, finish, start, start_ranks, train, write_inputs
 
 pytestmark = [pytest.mark.slow]
 
@@ -73,6 +73,27 @@ def test_killed_and_taken_up_again_it_ends_as_if_nothing_had_been(
     assert curve(out) == curve(whole)
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert not (out / "checkpoints").exists()
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not os.environ.get("MLOPS_FULL"), reason="MLOPS_FULL=1 runs it")
+def test_two_processes_go_on_together(inputs: dict[str, Any], tmp_path: Path) -> None:
+    settings = SETTINGS | {"per_device_train_batch_size": 2}
+    for name in ("whole", "out"):
+        out = tmp_path / name
+        started = start_ranks(out, processes=2, env=EVERY_STEP, **inputs, **settings)
+        if name == "out":
+            # The first checkpoint by the clock is that of step 10: before, the processes do not ask each other.
+            kill_after(started[0], out, 10, wait_s=0.2)
+            os.kill(started[1].pid or 0, signal.SIGKILL)
+            started[1].join()
+            started = start_ranks(out, processes=2, env=EVERY_STEP, **inputs, **settings)
+        log = [finish(process, out) for process in started][-1]
+    assert log.count("going on from checkpoint-") == 1
+    # What a process had not logged is taken up as the mean of both: the same but for its rounding.
+    assert [*map(pytest.approx, curve(tmp_path / "whole"))] == curve(tmp_path / "out")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.full

@@ -226,3 +226,69 @@ def test_which_attention() -> None:
     assert chosen(ampere, half=False) == "packed_each"
     assert chosen(Device(gpus=1, bf16=False, capability=(7, 0))) == "packed_each"
     assert chosen(Device(gpus=0, bf16=False)) == "packed_each"
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("adapters", [True, False], ids=["adapters", "all weights"])
+def test_sixteen_bits_are_those_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapters: bool) -> None:
+    """What `precision` 16 sets up, with bfloat16 on the CPU in a GPU's stead: types meet in every layer."""
+    import torch
+    from transformers import TrainingArguments
+
+    from chat_completion import loss
+    from chat_completion.attention import register
+    from chat_completion.batches import PackedDataset
+    from chat_completion.loss import LabelledHead
+    from chat_completion.model import Lora, load_model
+    from chat_completion.training import PackedTrainer
+
+    register()
+    model().save_pretrained(tmp_path / "base")
+    write_tokens(tmp_path / "train.arrow", conversations(12))
+    split = PackedDataset(TokenFile(tmp_path / "train.arrow"))
+
+    def losses(*, half: bool) -> list[float]:
+        tuned = load_model(
+            tmp_path / "base", lora=Lora(4, 8, 0.0, merge=True) if adapters else None,
+            dtype="bfloat16" if half else "float32", ignore_mismatched_sizes=False,
+        )  # fmt: skip
+        tuned.set_attn_implementation("packed_each")
+        assert {weight.dtype for weight in tuned.parameters() if weight.requires_grad} == {torch.float32}
+        head = LabelledHead(tuned)
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path / "out"), use_cpu=True, bf16=half, report_to=[], logging_steps=1, max_steps=3,
+            learning_rate=1e-3, eval_strategy="steps", eval_steps=3, save_strategy="no", disable_tqdm=True,
+            remove_unused_columns=False, dataloader_pin_memory=False, activation_checkpointing=half,
+        )  # fmt: skip
+        trainer = PackedTrainer(
+            head=head, conversations=4, most_tokens=40, model=tuned, args=arguments, train_dataset=split,
+            eval_dataset=split,
+        )  # fmt: skip
+        with head.in_place():
+            trainer.train()
+        return [line[name] for line in trainer.state.log_history for name in ("loss", "eval_loss") if name in line]
+
+    expected = losses(half=False)
+    assert len(expected) == 4
+    assert losses(half=True) == pytest.approx(expected, rel=2e-2)
+    monkeypatch.setattr(loss, "FUSED_VALUES", 0)
+    assert losses(half=True) == pytest.approx(expected, rel=2e-2)
+
+
+def test_the_kernel_for_variable_lengths_is_called_as_it_wants() -> None:
+    """Shapes and arguments of a kernel that this machine cannot run, checked against PyTorch's description."""
+    import torch
+    from torch._subclasses import FakeTensorMode
+
+    from chat_completion.attention import packed_varlen
+
+    with FakeTensorMode():
+        query = torch.empty(1, 4, 10, 16, dtype=torch.bfloat16, requires_grad=True)
+        key = value = torch.empty(1, 2, 10, 16, dtype=torch.bfloat16)
+        ends = torch.empty(3, dtype=torch.int32)
+        for window in (None, 5):
+            found, _ = packed_varlen(
+                torch.nn.Identity(), query, key, value, None, lengths=(4, 6), cu_seq_lens_q=ends, sliding_window=window,
+                dropout=0.0, position_ids=None,
+            )  # fmt: skip
+            assert (found.shape, found.dtype) == ((1, 10, 4, 16), torch.bfloat16)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .tiny import curve, finish, start, train, write_inputs
+from .tiny import curve, finish, start_ranks, train, write_inputs
 
 pytestmark = [pytest.mark.slow]
 
@@ -21,36 +20,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return write_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def ranks(out: Path, *, processes: int, **inputs: Any) -> str:
-    """Runs the step on several processes, as Azure ML's launcher starts them; their log."""
-    port = str(free_port())
-    started = []
-    for rank in range(processes):
-        env = {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_PORT": port,
-            "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo",
-        }  # fmt: skip
-        started.append(start(out, env=env, **inputs))
-    for process in started:
-        finish(process, out)
-    return out.with_suffix(".log").read_text()
-
-
 def test_two_processes_learn_what_one_learns(inputs: dict[str, Any], tmp_path: Path) -> None:
-    settings = LORA | {"num_train_epochs": 2, "evaluation_strategy": "steps", "eval_steps": 3}
+    settings: dict[str, Any] = LORA | {"num_train_epochs": 2, "evaluation_strategy": "steps", "eval_steps": 3}
     # 30 conversations in steps of 8: the last step of an epoch holds 6, the last validation fewer than processes.
     train(tmp_path / "one", **inputs, **settings, per_device_train_batch_size=8)
-    log = ranks(
+    started = start_ranks(
         tmp_path / "two", processes=2, **inputs, **settings, per_device_train_batch_size=2,
         gradient_accumulation_steps=2, per_device_eval_batch_size=4,
     )  # fmt: skip
+    log = [finish(process, tmp_path / "two") for process in started][-1]
     assert log.count("training 3,200 of") == 1
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
     assert [line["step"] for line in one] == [line["step"] for line in two]
