@@ -11,28 +11,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlops.cli.options import Run, command, option
+from mlops.setup import shown as shown_as
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from mlops.azure.management import Caller
     from mlops.azure.session import Session
     from mlops.setup.look import Order
     from mlops.setup.place import Place
     from mlops.setup.plan import Part
 
-MARKS = {"exists": "✓", "make": "+", "change": "~", "wrong": "✕", "later": "…", "open": "!"}
-WORDS = {
-    "exists": "exists", "make": "make", "change": "change", "wrong": "in the way", "later": "look later",
-    "open": "for you",
-}  # fmt: skip
-
 
 @command(
     example="""
-mlops setup -t staging --dry-run          # the plan, and nothing else
-mlops setup -t staging --github           # makes all of it and tells GitHub; asks before
-mlops setup -t staging --delete           # takes away what it has made
+mlops setup -t staging --dry-run   # the plan, and nothing else
+mlops setup -t staging --github    # makes all of it, tells GitHub; asks before
+mlops setup -t staging --delete    # takes away what it has made
 """
 )
 @option("--subscription", metavar="ID", help="Instead of AZURE_SUBSCRIPTION_ID.")
@@ -91,7 +84,12 @@ def setup(
     named = list(environments or by_hand or ([] if run.settings.is_local else [run.target]))
     order, repository = _order(run, place, named, by_hand, repository, prompt_flow=prompt_flow, quota=quota)
     parts, group_exists = _plan(run, session, order)
-    shown = {"place": place, "login": caller, "dry_run": dry_run, "parts": [_plain(part) for part in parts]}
+    shown = {
+        "place": place,
+        "login": caller,
+        "dry_run": dry_run,
+        "parts": [shown_as.plain_part(part) for part in parts],
+    }
     _refuse_or_ask(run, session, place, caller, parts, shown, group_exists=group_exists, dry_run=dry_run, yes=yes)
     if dry_run:
         return
@@ -160,8 +158,8 @@ def _plan(run: Run, session: Session, order: Order) -> tuple[list[Part], bool]:
     with run.console.step("Look at what is there") as step:
         facts = look(session, order)
         parts = plan(order, facts)
-        counts = {state: sum(part.state == state for part in parts) for state in MARKS}
-        step.note = ", ".join(f"{count} {WORDS[state]}" for state, count in counts.items() if count)
+        counts = {state: sum(part.state == state for part in parts) for state in shown_as.MARKS}
+        step.note = ", ".join(f"{count} {shown_as.WORDS[state]}" for state, count in counts.items() if count)
     return parts, facts.group is not None
 
 
@@ -201,12 +199,12 @@ def _refuse_or_ask(
         except PreconditionError as error:
             refusal = error
     if dry_run:
-        run.console.result(shown, table(parts), summary=f"### Setup (dry run)\n\n{_markdown(parts)}")
+        run.console.result(shown, shown_as.table(parts), summary=f"### Setup (dry run)\n\n{shown_as.markdown(parts)}")
         if refusal is not None:
             dataclasses.replace(run.console, as_json=False).failure(refusal)  # stdout has its document already
             raise click.exceptions.Exit(refusal.exit_code)
         return
-    run.console.err.print(table(parts))
+    run.console.err.print(shown_as.table(parts))
     if refusal is not None:
         raise refusal
     if not nothing_to_do(parts):
@@ -270,7 +268,9 @@ def _make(
         "told_github": changed,
         "commands": lines,
     }
-    run.console.result(data, _closing(said, notes, lines), summary=f"### Setup\n\n{said}\n\n{_markdown(parts)}")
+    run.console.result(
+        data, shown_as.closing(said, notes, lines), summary=f"### Setup\n\n{said}\n\n{shown_as.markdown(parts)}"
+    )
     if error is not None:
         dataclasses.replace(run.console, as_json=False).failure(error)
         raise click.exceptions.Exit(error.exit_code)
@@ -286,50 +286,6 @@ def _tell_github(run: Run, repository: str | None, environments: Sequence[str], 
     return handover.hand_over(run.console, repository, environments, values)
 
 
-def _closing(said: str, notes: Sequence[str], lines: Sequence[str]) -> str:
-    blocks = [said]
-    if notes:
-        blocks.append("\n".join(["left for you:", *(f"  ! {note}" for note in notes)]))
-    if lines:
-        blocks.append(
-            "\n".join(
-                ["tell GitHub (--github does it; by hand it takes gh 2.31 or newer):", *(f"  {line}" for line in lines)]
-            )
-        )
-    return "\n\n".join(blocks)
-
-
-def _plain(part: Part) -> dict[str, str]:
-    return {"what": part.what, "name": part.name, "state": part.state, "note": part.note}
-
-
-def _markdown(parts: Sequence[Part]) -> str:
-    from mlops.console import markdown_table
-
-    return markdown_table(
-        ["", "what", "name", "note"], [[WORDS[part.state], part.what, part.name, part.note] for part in parts]
-    )
-
-
-def table(parts: Sequence[Part]) -> Table:
-    """One line per part; a long name or note is folded within its column."""
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=None, pad_edge=False, show_header=False)
-    shown.add_column(no_wrap=True)
-    shown.add_column(no_wrap=True)
-    shown.add_column(overflow="fold")
-    styles = {"exists": "dim", "wrong": "red", "open": "yellow", "make": "green", "change": "green"}
-    for part in parts:
-        text = Text(part.name, "bold" if part.to_do else "")
-        if part.note:
-            text.append(f"{'  ' if part.name else ''}{part.note}", "dim" if part.state == "exists" else "")
-        state = Text(f"{MARKS[part.state]} {WORDS[part.state]}", styles.get(part.state, ""))
-        shown.add_row(state, part.what, text)
-    return shown
-
-
 def _delete(run: Run, session: Session, place: Place, *, dry_run: bool, yes: bool) -> None:
     from mlops.setup import removal
 
@@ -337,7 +293,7 @@ def _delete(run: Run, session: Session, place: Place, *, dry_run: bool, yes: boo
         found = removal.look(session, place)
     going = removal.sentences(found)
     shown = {"place": place, "dry_run": dry_run, "delete": going, "lost": found.lost, "left": found.left}
-    text = _listed([("goes:", going), ("lost with it:", found.lost), ("stays:", found.left)])
+    text = shown_as.listed([("goes:", going), ("lost with it:", found.lost), ("stays:", found.left)])
     if not going or dry_run:
         run.console.result(shown, text or f"there is nothing of setup's in the group {place.group}")
         return
@@ -359,7 +315,3 @@ def _type_the_name(group: str) -> None:
     typed = click.prompt(f"This cannot be undone. Type the group's name ({group}) to go on", err=True)
     if typed.strip() != group:
         raise UsageError(f"'{typed}' is not '{group}': nothing was deleted")
-
-
-def _listed(blocks: Sequence[tuple[str, Sequence[str]]]) -> str:
-    return "\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in blocks if lines)
