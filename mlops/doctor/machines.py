@@ -11,7 +11,8 @@ from mlops.azure.quota import usages
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, bad, doubtful, good, skipped
 from mlops.errors import AzureError, MlopsError
-from mlops.resources import Usage, VmSize
+from mlops.resources import Cluster, Usage, VmSize
+from mlops.settings import Compute
 
 
 def region(facts: Facts) -> Finding:
@@ -43,14 +44,21 @@ def cluster(facts: Facts) -> Finding:
         facts.nodes = computes.nodes(facts.session, found.name)
     if found is None:
         return good(f"'{wanted.name}' is not there; mlops train makes it: {wanted.size}, {wanted.tier}")
+    return standing(found, wanted)
+
+
+def standing(found: Cluster, wanted: Compute) -> Finding:
+    """What is said of a cluster that is there and has not failed."""
     said = (
         f"'{found.name}' is '{found.state}': {found.size}, {found.tier}, {found.min_nodes} to {found.max_nodes} nodes"
     )
+    if found.state.lower() != "succeeded":
+        return doubtful(said, "no job begins on it as it is: look again when that is over; if it stays, delete it")
     if found.size.lower() != wanted.size.lower():
         hint = f"mlops.yaml asks for {wanted.size}: delete the cluster, or name another under compute.name"
         return doubtful(said, hint)
     if found.min_nodes > wanted.min_nodes:
-        hint = f"{found.min_nodes} of its nodes never go, and are paid for; mlops cleanup can scale it down"
+        hint = f"{found.min_nodes} of its nodes stay and are paid for; mlops cleanup --scale-down-clusters ends that"
         return doubtful(said, hint)
     return good(said)
 

@@ -12,7 +12,7 @@ import pytest
 
 from mlops import quota, readiness
 from mlops.doctor import Mark
-from mlops.doctor.machines import Cores, enough, judged
+from mlops.doctor.machines import Cores, enough, judged, standing
 from mlops.errors import PreconditionError
 from mlops.resources import Cluster, Usage, VmSize
 
@@ -39,6 +39,16 @@ def wanted(serving: VmSize = A100, *, held: int = 0, low_priority: bool = False)
 
 def cluster(state: str = "Succeeded", *, tier: str = "dedicated", max_nodes: int = 1) -> Cluster:
     return Cluster(name="c", size=A100.name, state=state, tier=tier, min_nodes=0, max_nodes=max_nodes)
+
+
+@pytest.mark.parametrize("state", ["Deleting", "Canceled", "Creating"])
+def test_a_cluster_that_takes_no_job_at_this_moment_is_not_well(state: str) -> None:
+    asked = settings_of(compute={"size": cluster().size}).compute
+    found = standing(cluster(state), asked)
+
+    assert found.mark is Mark.DOUBTFUL
+    assert f"is '{state}'" in found.what
+    assert standing(cluster(), asked).mark is Mark.GOOD
 
 
 @pytest.mark.parametrize(

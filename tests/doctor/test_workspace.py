@@ -244,7 +244,7 @@ def test_a_cluster_as_it_stands(look: Look, session: Any, faults: Any) -> None:
 
     assert "'standing' is 'Succeeded'" in only(look(wanted, "cluster"), "cluster").what
     paid = only(look(settings_of(compute={"name": "standing"}), "cluster"), "cluster")
-    assert (paid.mark, "never go" in (paid.hint or "")) == (Mark.DOUBTFUL, True)
+    assert (paid.mark, "stay and are paid for" in (paid.hint or "")) == (Mark.DOUBTFUL, True)
     other = settings_of(compute={"name": "standing", "min_nodes": 1, "size": "Standard_NC48ads_A100_v4"})
     differs = only(look(other, "cluster"), "cluster")
     assert (differs.mark, "NC48ads" in (differs.hint or "")) == (Mark.DOUBTFUL, True)
