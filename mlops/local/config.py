@@ -1,9 +1,13 @@
-"""Names, limits and delays of a local workspace; environment variables ``MLOPS_LOCAL_*`` override the delays."""
+"""Names and delays of a local workspace; environment variables ``MLOPS_LOCAL_*`` override them."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+
+
+def _name(name: str) -> str:
+    return os.environ.get(f"MLOPS_LOCAL_{name}") or "local"
 
 
 def _seconds(name: str, default: float) -> float:
@@ -15,8 +19,8 @@ class Config:
     """What a client can see of this workspace, and how long its operations pretend to take (seconds)."""
 
     subscription: str = "00000000-0000-0000-0000-000000000001"
-    resource_group: str = "local"
-    workspace: str = "local"
+    resource_group: str = field(default_factory=lambda: _name("RESOURCE_GROUP"))
+    workspace: str = field(default_factory=lambda: _name("WORKSPACE"))
     workspace_guid: str = "0c0ffee0-0000-4000-8000-00000000000b"
     region: str = "eastus"
     tenant: str = "00000000-0000-0000-0000-00000000000a"

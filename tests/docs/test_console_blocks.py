@@ -66,7 +66,8 @@ class Reader:
 @contextmanager
 def played_azure(home: Path, environ: dict[str, str]) -> Iterator[dict[str, str]]:
     """A subscription in which nothing is yet, and the login that `az` would give."""
-    environ = environ | {"MLOPS_HOME": str(home)}
+    named = {"MLOPS_LOCAL_RESOURCE_GROUP": "mlops", "MLOPS_LOCAL_WORKSPACE": "mlops"}  # as the README names them
+    environ = environ | {"MLOPS_HOME": str(home)} | named
     mlops = [sys.executable, "-m", "mlops", "local"]
     subprocess.run([*mlops, "start", "--empty"], cwd=ROOT, env=environ, check=True, capture_output=True)
     try:
