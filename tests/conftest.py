@@ -21,7 +21,8 @@ def _outside_of_github(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LONG = (
     "test_main_job.py", "workflows", "fire", "docs", "setup", "test_reconcile.py", "test_ledger.py", "test_rollout.py",
-    "test_causes.py", "doctor", "steps", "flow", "ui", "components", "subscription", "chat", "serve", "serving", "local",
+    "test_causes.py", "doctor", "steps", "flow", "ui", "components", "subscription", "chat", "serve", "serving",
+    "local",
 )  # fmt: skip
 """Files and folders with long stories, the longest first."""
 
