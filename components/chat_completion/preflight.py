@@ -87,7 +87,7 @@ class Plan:
             )
         if self.tokens_per_s is not None and self.hours is not None:
             found.append(
-                f"preflight: {self.tokens_per_s:,.0f} tokens per second; about {self.hours:.2f} hours, validations "
+                f"preflight: {self.tokens_per_s:,.0f} tokens per second; about {self.hours:.2g} hours, validations "
                 "not counted"
             )
         return found

@@ -144,6 +144,7 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
         "fp16": precision == "float16",
         "use_cpu": not device.is_cuda,
         "ddp_backend": None if device.is_cuda or "RANK" not in os.environ else "gloo",
+        # Until the preflight has seen whether memory needs it.
         "activation_checkpointing": device.is_cuda,
         "activation_checkpointing_kwargs": {"use_reentrant": False} if device.is_cuda else None,
         "deepspeed": deepspeed,
