@@ -1,7 +1,7 @@
 """Fused layers for GPUs: Liger's kernels for norms, rotations and activations, where that package is there.
 
-The loss is not among them: loss.py takes PyTorch's own. Not run on the machines that this project is tested on: they
-have no GPU. The preflight compares the loss with and without them before the first step.
+The loss is not among them: loss.py makes logits piece by piece already. Not run on the machines that this project is
+tested on: they have no GPU. The preflight compares the loss with and without them before the first step.
 """
 
 import importlib.util

@@ -5,10 +5,24 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, linear_cross_entropy
+from torch.nn.functional import cross_entropy, linear
+from torch.utils.checkpoint import checkpoint
 
-FUSED_VALUES = 1 << 24
-"""Logits that are made at once, at most, before the loss is taken piece by piece: 64 MiB of them in 32 bits."""
+MOST_VALUES = 1 << 24
+"""Logits that are made at once, at most: 64 MiB of them in 32 bits. More are made piece by piece, and again for the
+gradients: a hundredth of a step's work."""
+
+
+def piece_loss(
+    hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """The summed loss of a few targets; in 32 bits, for a sum in 16 stands still where its terms are rounded away."""
+    if torch.is_autocast_enabled(hidden.device.type):
+        # Cast here, so that the gradients of all pieces meet in 32 bits where the weight is kept in 32.
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight = hidden.to(dtype), weight.to(dtype)
+    logits = linear(hidden.to(weight.dtype), weight, bias).float()
+    return cross_entropy(logits, targets, reduction="sum")
 
 
 def summed_loss(
@@ -25,19 +39,15 @@ def summed_loss(
     if not targets.numel():
         # Every process has to reach every weight, be it with a gradient of zero.
         return linear(hidden, weight, bias).sum()
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(dtype), weight.to(dtype)
-    hidden = hidden.to(weight.dtype)
-    if targets.numel() * weight.shape[0] <= FUSED_VALUES:
-        logits = linear(hidden, weight, bias).float()
-        return torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
-    from torch.nn import LinearCrossEntropyOptions
-
-    # PyTorch's own: logits of a chunk at a time, their gradients taken on the spot.
-    return linear_cross_entropy(
-        hidden, weight, targets, linear_bias=bias, reduction="sum", options=LinearCrossEntropyOptions()
-    ).float()
+    rows = max(1, MOST_VALUES // weight.shape[0])
+    if len(targets) <= rows:
+        return piece_loss(hidden, weight, targets, bias)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for some, following in zip(hidden.split(rows), targets.split(rows), strict=True):
+        total = total + checkpoint(
+            piece_loss, some, weight, following, bias, use_reentrant=False, preserve_rng_state=False
+        )
+    return total
 
 
 class LabelledHead:

@@ -139,12 +139,37 @@ def test_many_logits_are_never_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     targets = torch.randint(0, 97, (37,))
     loss.summed_loss(hidden, weight, targets, bias=None).backward()
     expected, hidden.grad = hidden.grad, None
-    monkeypatch.setattr(loss, "FUSED_VALUES", 0)
+    monkeypatch.setattr(loss, "MOST_VALUES", 0)
     fused = loss.summed_loss(hidden, weight, targets, bias=None)
     fused.backward()
     assert fused.item() == pytest.approx(torch.nn.functional.cross_entropy(hidden @ weight.T, targets).item() * 37)
     assert (hidden.grad - expected).abs().max() < 1e-5
     assert weight.grad is None
+
+
+@pytest.mark.parametrize("adapters", [True, False], ids=["adapters", "all weights"])
+def test_a_long_sum_in_sixteen_bits_loses_nothing(monkeypatch: pytest.MonkeyPatch, adapters: bool) -> None:
+    import torch
+
+    from chat_completion import loss
+
+    torch.manual_seed(1)
+    hidden, weight = torch.randn(3000, 8), torch.randn(97, 8)
+    targets = torch.randint(0, 97, (3000,))
+    found = []
+    for values, half in ((1 << 24, False), (97 * 500, True)):
+        monkeypatch.setattr(loss, "MOST_VALUES", values)
+        states, head = hidden.clone().requires_grad_(), weight.clone().requires_grad_(not adapters)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            given = head.to(torch.bfloat16) if half and adapters else head
+            summed = loss.summed_loss(states.to(given.dtype), given, targets, bias=None)
+        summed.backward()
+        assert summed.dtype == torch.float32
+        found.append((summed.item(), states.grad, head.grad))
+    (expected, states_expected, head_expected), (sum_half, states_half, head_half) = found
+    assert sum_half == pytest.approx(expected, rel=1e-3)
+    assert (states_half - states_expected).norm() < 1e-2 * states_expected.norm()
+    assert adapters or (head_half - head_expected).norm() < 1e-2 * head_expected.norm()
 
 
 def test_a_process_without_conversations_reaches_every_weight() -> None:
