@@ -31,7 +31,9 @@ def spread(rows: Sequence[int], lengths: Sequence[int], parts: int) -> list[list
     return dealt
 
 
-def deal(rows: Sequence[int], lengths: Sequence[int], *, processes: int, most_tokens: int) -> list[list[Rows]]:
+def deal(
+    rows: Sequence[int], lengths: Sequence[int], *, processes: int, most_tokens: int, apart: int | None = None
+) -> list[list[Rows]]:
     """Packs a step's conversations for every process.
 
     Args:
@@ -39,12 +41,24 @@ def deal(rows: Sequence[int], lengths: Sequence[int], *, processes: int, most_to
         lengths: of all conversations, in tokens.
         processes: how many share the step.
         most_tokens: tokens in a packed batch, at most; a conversation that is longer goes alone.
+        apart: conversations of more tokens share no batch with shorter ones (`rotation_border`).
 
     Returns:
         For each process its packed batches. All have the same number of them, since processes wait for each other;
         where there are too few conversations, a batch is empty.
     """
     shares = spread(rows, lengths, processes)
+    packed: list[list[Rows]] = [[] for _ in shares]
+    for long in (False, True):
+        parts = [[row for row in share if (apart is not None and lengths[row] > apart) == long] for share in shares]
+        if any(parts):
+            for batches, found in zip(packed, pack_alike(parts, lengths, most_tokens=most_tokens), strict=True):
+                batches += found
+    return packed
+
+
+def pack_alike(shares: Sequence[Sequence[int]], lengths: Sequence[int], *, most_tokens: int) -> list[list[Rows]]:
+    """Packs each process's share into batches, in as few as it takes: the same number for all."""
     count = max(1, *(-(-sum(lengths[row] for row in share) // most_tokens) for share in shares))
     while True:
         packed = [spread(share, lengths, count) for share in shares]
@@ -56,6 +70,15 @@ def deal(rows: Sequence[int], lengths: Sequence[int], *, processes: int, most_to
         if not crowded:
             return [[tuple(sorted(batch)) for batch in batches] for batches in packed]
         count += 1
+
+
+def rotation_border(config: Any) -> int | None:
+    """The length beyond which a model turns its positions otherwise, all of a batch alike; None for most models.
+
+    Phi-3's long-context models do ("longrope"): one long conversation in a packed batch would change the others.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    return rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
 
 
 class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
@@ -74,6 +97,7 @@ class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
         process: int = 0,
         processes: int = 1,
         seed: int | None = None,
+        apart: int | None = None,
     ) -> None:
         """Plans nothing yet.
 
@@ -84,6 +108,7 @@ class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
             process: which of the processes this is.
             processes: how many there are.
             seed: of the order; None keeps the order of the file.
+            apart: as `deal` takes it.
         """
         self.lengths = lengths
         self.conversations = conversations
@@ -91,6 +116,7 @@ class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
         self.process = process
         self.processes = processes
         self.seed = seed
+        self.apart = apart
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -112,7 +138,7 @@ class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
         order = self.order()
         for start in range(0, len(order), self.conversations):
             step = order[start : start + self.conversations]
-            dealt = deal(step, self.lengths, processes=self.processes, most_tokens=self.most_tokens)
+            dealt = deal(step, self.lengths, processes=self.processes, most_tokens=self.most_tokens, apart=self.apart)
             yield dealt[self.process]
 
 

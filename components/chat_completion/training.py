@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from chat_completion import checkpoints
-from chat_completion.batches import PackedDataset, StepSampler, pack_step
+from chat_completion.batches import PackedDataset, StepSampler, pack_step, rotation_border
 from chat_completion.checkpoints import Checkpoint, Schedule
 from chat_completion.loss import LabelledHead
 from chat_completion.tracking import Tracker
@@ -74,6 +74,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             process=self.args.process_index,
             processes=self.args.world_size,
             seed=seed,
+            apart=rotation_border(self.model.config),
         )
         return StepLoader(
             dataset,

@@ -25,16 +25,20 @@ SHAPES = {
 
 
 @given(
-    st.lists(st.integers(1, 500), min_size=1, max_size=24), st.integers(1, 5), st.integers(20, 1200), st.randoms()
+    st.lists(st.integers(1, 500), min_size=1, max_size=24), st.integers(1, 5), st.integers(20, 1200),
+    st.none() | st.integers(1, 500), st.randoms(),
 )  # fmt: skip
-def test_a_step_is_dealt_evenly(lengths: list[int], processes: int, most: int, draw: random.Random) -> None:
+def test_a_step_is_dealt_evenly(
+    lengths: list[int], processes: int, most: int, apart: int | None, draw: random.Random
+) -> None:
     rows = draw.sample(range(len(lengths)), draw.randint(1, len(lengths)))
-    dealt = deal(rows, lengths, processes=processes, most_tokens=most)
+    dealt = deal(rows, lengths, processes=processes, most_tokens=most, apart=apart)
     assert sorted(row for batches in dealt for batch in batches for row in batch) == sorted(rows)
     assert len(dealt) == processes
     assert len({len(batches) for batches in dealt}) == 1
     for batch in (batch for batches in dealt for batch in batches):
         assert len(batch) <= 1 or sum(lengths[row] for row in batch) <= most
+        assert apart is None or len({lengths[row] > apart for row in batch}) <= 1
     # Each process gets the same number of tokens, up to the length of one conversation.
     tokens = [sum(lengths[row] for batch in batches for row in batch) for batches in dealt]
     assert max(tokens) - min(tokens) <= max(lengths[row] for row in rows)
@@ -115,6 +119,34 @@ def test_packed_tokens_have_the_losses_and_gradients_of_conversations_alone(shap
         leaking = base(**batch.inputs | {"lengths": (sum(batch.inputs["lengths"]),)}).logits[0]
     assert (cross_entropy(leaking, batch.targets, reduction="none") - expected).abs().max() > 1e-2
     assert base(input_ids=torch.tensor([[1, 2]]), use_cache=False, lengths=(2,)).logits.shape == (1, 2, VOCABULARY)
+
+
+def test_a_long_conversation_changes_no_short_one(tmp_path: Path) -> None:
+    """Phi-3's long-context models turn the positions of a whole batch otherwise once one of its positions is high."""
+    import torch
+
+    from chat_completion.attention import register
+    from chat_completion.batches import PackedDataset, pack_step, rotation_border
+
+    register()
+    base = model(original_max_position_embeddings=32, rope_parameters={
+        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+        "original_max_position_embeddings": 32,
+    }).eval()  # fmt: skip
+    assert rotation_border(model().config) is None
+    write_tokens(tmp_path / "train.arrow", [*conversations(5), *conversations(3, longest=60)])
+    split = TokenFile(tmp_path / "train.arrow")
+    assert min(split.lengths) <= 32 < max(split.lengths)
+    expected = losses_alone(base, list(split)).sum()
+    base.set_attn_implementation("packed_each")
+    sampler = StepSampler(split.lengths, conversations=8, most_tokens=1000, apart=rotation_border(base.config))
+    (step,) = sampler
+    found = torch.tensor(0.0)
+    with torch.no_grad():
+        for packed in pack_step([PackedDataset(split)[rows] for rows in step])["packed"]:
+            logits = base(**packed["inputs"], use_cache=False).logits[0]
+            found += torch.nn.functional.cross_entropy(logits, packed["targets"], reduction="sum")
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_attention_refuses_a_batch_that_is_not_packed() -> None:
@@ -296,7 +328,7 @@ def test_sixteen_bits_are_those_of_a_gpu(tmp_path: Path, monkeypatch: pytest.Mon
     expected = losses(half=False)
     assert len(expected) == 4
     assert losses(half=True) == pytest.approx(expected, rel=2e-2)
-    monkeypatch.setattr(loss, "FUSED_VALUES", 0)
+    monkeypatch.setattr(loss, "MOST_VALUES", 0)
     assert losses(half=True) == pytest.approx(expected, rel=2e-2)
 
 

@@ -29,12 +29,12 @@ def model(**shape: Any) -> Any:
 
     torch.set_num_threads(1)  # so small a model gains nothing from a second one
     torch.manual_seed(3)
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 4} | shape
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "original_max_position_embeddings": 64} | shape
     return Phi3ForCausalLM(
         Phi3Config(
             vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, pad_token_id=0,
             bos_token_id=1, eos_token_id=0, initializer_range=0.3, max_position_embeddings=64,
-            original_max_position_embeddings=64, **heads,
+            **heads,
         )
     )  # fmt: skip
 
