@@ -46,7 +46,8 @@ def find_device() -> Device:
         return Device(gpus=0, bf16=False, memory_bytes=memory_bytes)
     return Device(
         gpus=torch.cuda.device_count(),
-        bf16=torch.cuda.is_bf16_supported(),
+        # Older GPUs emulate it, many times slower than their own float16.
+        bf16=torch.cuda.is_bf16_supported(including_emulation=False),
         capability=torch.cuda.get_device_capability(),
         memory_bytes=torch.cuda.get_device_properties(0).total_memory,
     )

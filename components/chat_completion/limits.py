@@ -124,6 +124,9 @@ AT_LEAST = {
     "early_stopping_threshold": 0,
 }
 
+AT_MOST = {"seed": 2**32 - 1}
+"""NumPy takes no larger one."""
+
 MINUS_ONE_OR_MORE = {
     "max_seq_length": 2,
     "max_steps": 1,
@@ -148,6 +151,9 @@ def refusals(inputs: PipelineInputs) -> Iterator[str]:
     for name, least in AT_LEAST.items():
         if not least <= values[name] < math.inf:
             yield f"{name} is {values[name]}: it must be at least {least}"
+    for name, most in AT_MOST.items():
+        if values[name] > most:
+            yield f"{name} is {values[name]}: it must be at most {most}"
     for name, least in MINUS_ONE_OR_MORE.items():
         if values[name] != -1 and values[name] < least:
             yield f"{name} is {values[name]}: it must be at least {least}, or -1"
@@ -174,3 +180,10 @@ def combinations(inputs: PipelineInputs) -> Iterator[str]:
         yield "deepspeed is given, but apply_deepspeed is 'false': the file would be ignored"
     if inputs.auto_find_batch_size and inputs.apply_deepspeed:
         yield "auto_find_batch_size does not work with apply_deepspeed: ZeRO's sizes are set once"
+    if (
+        inputs.apply_deepspeed
+        and inputs.deepspeed is None
+        and inputs.deepspeed_stage == 2
+        and inputs.optim == "adafactor"
+    ):
+        yield "optim 'adafactor' does not work with deepspeed_stage 2: the host's memory takes AdamW's state alone"

@@ -89,7 +89,10 @@ def save_model(model: Any, *, base: Path, output: Path, lora: Lora | None) -> No
 
 
 def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextManager[Any]:
-    """A context in which the first process holds all of the model's weights; every process has to enter it.
+    """A context in which every process holds all of the model's weights; every process has to enter it.
+
+    What a process changes them to inside is its own: they are not sent round when the context ends, for the process
+    that writes the model has merged them and brought them to another precision by then.
 
     Args:
         model: the trained model.
@@ -101,6 +104,6 @@ def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextMana
     import deepspeed  # type: ignore[import-not-found]
 
     gathered: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(
-        list(model.parameters()), modifier_rank=0
+        list(model.parameters()), modifier_rank=None
     )
     return gathered

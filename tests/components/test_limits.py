@@ -37,6 +37,7 @@ REFUSED = [
     ("optim", "sgd"),
     ("precision", 8),
     ("deepspeed_stage", 1),
+    ("seed", 2**32),
     ("max_seq_length", 1),
     ("max_seq_length", 0),
     ("max_steps", -2),
@@ -103,6 +104,9 @@ def test_combinations() -> None:
     assert "apply_early_stopping" in next(refusals(stop))
     find = dataclasses.replace(GOOD, auto_find_batch_size=True, apply_deepspeed=True)
     assert "auto_find_batch_size" in next(refusals(find))
+    offload = dataclasses.replace(GOOD, optim="adafactor", apply_deepspeed=True, deepspeed_stage=2)
+    assert "adafactor" in next(refusals(offload))
+    assert not list(refusals(dataclasses.replace(offload, deepspeed_stage=3)))
 
 
 def test_the_step_names_all_that_is_wrong(tmp_path: Path) -> None:

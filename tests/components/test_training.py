@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from chat_completion.device import Device, choose_deepspeed, choose_precision, generated_deepspeed
+from chat_completion.device import Device, choose_deepspeed, choose_precision, find_device, generated_deepspeed
 from chat_completion.recipe import Inputs, conversations_per_step, evaluation_steps, training_arguments
 from chat_completion.refusal import Refusal
 
@@ -32,6 +35,41 @@ def test_precision(bits: int, device: Device, precision: str) -> None:
     chosen, note = choose_precision(bits, device)
     assert chosen == precision
     assert (note is not None) is (bits == 16 and device is CPU)
+
+
+@pytest.mark.parametrize(("major", "bf16"), [(7, False), (8, True)])
+def test_emulated_sixteen_bits_do_not_count(monkeypatch: pytest.MonkeyPatch, major: int, bf16: bool) -> None:
+    """PyTorch says yes to bfloat16 on a V100, where it only emulates it."""
+    import torch
+
+    properties = SimpleNamespace(major=major, total_memory=1 << 34)
+    for name, value in {
+        "is_available": True, "device_count": 1, "current_device": 0, "get_device_capability": (major, 0),
+        "get_device_properties": properties, "_check_bf16_tensor_supported": True,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    assert find_device() == Device(gpus=1, bf16=bf16, capability=(major, 0), memory_bytes=1 << 34)
+
+
+def test_weights_that_zero_has_spread_are_not_sent_round_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that writes the model has changed them: DeepSpeed would wait for the others to have done so too."""
+    import torch
+
+    from chat_completion.model import whole_weights
+
+    asked: list[dict[str, object]] = []
+
+    def gathered(parameters: list[torch.nn.Parameter], **arguments: object) -> contextlib.AbstractContextManager[None]:
+        asked.append({"weights": len(parameters), **arguments})
+        return contextlib.nullcontext()
+
+    zero = SimpleNamespace(GatheredParameters=gathered)
+    monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(zero=zero))
+    layer = torch.nn.Linear(2, 2)
+    with whole_weights(layer, spread=False):
+        assert not asked
+    with whole_weights(layer, spread=True):
+        assert asked == [{"weights": 2, "modifier_rank": None}]
 
 
 def test_settings_reach_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
