@@ -26,6 +26,8 @@ def refuse(status, code=1):
 if state.get("logged_out"):
     print("To get started with GitHub CLI, please run:  gh auth login", file=sys.stderr)
     raise SystemExit(4)
+if arguments[:2] == ["workflow", "run"]:
+    raise SystemExit(0)
 assert arguments[0] == "api", arguments
 method = arguments[arguments.index("--method") + 1]
 path = next(part for part in arguments[3:] if part.startswith("repos/")).partition("?")[0]
