@@ -232,12 +232,17 @@ class Answerer:
         return self.complete(prompts, generation)
 
     def complete(self, prompts: Sequence[Sequence[int]], generation: Generation) -> list[Completion]:
-        """One continuation per prompt, in their order. Prompts of about equal lengths share a call."""
+        """One continuation per prompt, in their order. Prompts of about equal lengths share a call.
+
+        A call has one limit of new tokens. So a prompt that leaves less room than is asked for shares none with
+        shorter ones: no answer is cut off for its company's sake.
+        """
         answers: dict[int, Completion] = {}
+        rooms = [min(generation.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
         while order:
-            width = len(prompts[order[0]]) + generation.max_new_tokens
-            group = order[: max(1, MAX_BATCH_TOKENS // width)]
+            most = max(1, MAX_BATCH_TOKENS // (len(prompts[order[0]]) + generation.max_new_tokens))
+            group = [index for index in order[:most] if rooms[index] == rooms[order[0]]]
             del order[: len(group)]
             with self._lock:
                 found = self._generate([list(prompts[index]) for index in group], generation)

@@ -221,6 +221,15 @@ def test_a_short_one_beside_it_still_ends_within_the_context(answerer: Answerer)
     assert len(answers) == 2
 
 
+def test_a_long_one_beside_it_cuts_no_answer_off(answerer: Answerer) -> None:
+    (asked,) = (answerer.prompt(conversation) for conversation in questions(1))
+    filled = asked * (answerer.context // len(asked) + 1)
+    (alone,) = answerer.complete([asked], Generation(max_new_tokens=64))
+    nearly, beside = answerer.complete([filled[: answerer.context - 2], asked], Generation(max_new_tokens=64))
+    assert nearly.completion_tokens <= 2 < alone.completion_tokens
+    assert beside == alone
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_packed_model(tuned: Tuned, tmp_path: Path) -> None:
