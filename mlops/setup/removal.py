@@ -15,12 +15,16 @@ from mlops.setup.place import Place
 from mlops.setup.wanted import ML, VERSIONS
 
 ALERTS = "microsoft.alertsmanagement/smartdetectoralertrules"
+ACTIONS = "microsoft.insights/actiongroups"
+SMART = "application insights smart detection"
+"""The action group that Azure makes with a group's first application insights, an hour later at times."""
 ORDER = (
     "microsoft.managedidentity/userassignedidentities",
     "project",
     "hub",
     "default",
     ALERTS,
+    ACTIONS,
     "microsoft.insights/components",
     "microsoft.operationalinsights/workspaces",
     "microsoft.containerregistry/registries",
@@ -32,6 +36,7 @@ WHAT = {
     "microsoft.managedidentity/userassignedidentities": "identity",
     "default": "workspace",
     ALERTS: "alert rule",
+    ACTIONS: "action group",
     "microsoft.insights/components": "application insights",
     "microsoft.operationalinsights/workspaces": "log analytics",
     "microsoft.containerregistry/registries": "container registry",
@@ -71,15 +76,21 @@ def look(session: Session, place: Place) -> Removal:
     if group is None:
         return Removal(place=place, doomed=())
     held = groups.contents(session, place.group)
-    needed = _needed_by_others(session, held)
     tagged = [item for item in held if made_here(item.tags)]
-    belonging = [item for item in held if not made_here(item.tags) and _belongs(item, tagged)]
+    others = [item.name for item in tagged if _kind(item) == "default" and item.name.lower() != place.workspace.lower()]
+    shared = [item for item in tagged if others and item.id.lower() not in _of_the_place(place)]
+    needed = _needed(session, [item for item in held if item in shared or not made_here(item.tags)])
     kept = [item for item in tagged if item.id.lower() in needed or _rank(item) is None]
-    doomed = sorted(
-        (item for item in [*tagged, *belonging] if item not in kept), key=lambda item: (_rank(item) or 0, item.name)
-    )
-    left = [f"{_what(item)} {item.name}: setup did not make it" for item in held if item not in [*tagged, *belonging]]
-    left += [f"{_what(item)} {item.name}: something that setup did not make uses it" for item in kept]
+    going = [item for item in tagged if item not in shared and item not in kept]
+    belonging = [item for item in held if not made_here(item.tags) and belongs(item, going, held)]
+    doomed = sorted([*going, *belonging], key=lambda item: (_rank(item) or 0, item.name))
+    theirs = [item for item in held if item not in tagged and item not in belonging]
+    left = [f"{_what(item)} {item.name}: setup did not make it" for item in theirs]
+    left += [
+        f"{_what(item)} {item.name}: setup made it for the workspace {' or '.join(others)}, or for that too"
+        for item in shared
+    ]
+    left += [f"{_what(item)} {item.name}: something that stays uses it" for item in kept if item not in shared]
     if not made_here(group.tags):
         left.append(f"resource group {group.name}: setup did not make it")
     goes = {item.id.lower() for item in doomed}
@@ -160,30 +171,55 @@ def _assignments(session: Session, place: Place, doomed: Iterable[Held]) -> list
             identity = identities.get(session, item.name, place.group)
             if identity is not None:
                 held = roles.of(session, identity.principal_id, place.group_id)
-                inside = place.group_id.lower()
-                found += [each.id for each in held if f"{each.scope.lower()}/".startswith(f"{inside}/")]
+                found += own_roles(held, identity.principal_id, place.group_id)
     return found
 
 
-def _needed_by_others(session: Session, held: Iterable[Held]) -> set[str]:
-    """Ids of what a workspace uses that setup did not make."""
+def own_roles(held: Iterable[roles.Assignment], principal: str, group_id: str) -> list[str]:
+    """Ids of the assignments in a group that are an identity's own: a team that it is in keeps its roles."""
+    inside = f"{group_id.lower()}/"
+    return [
+        each.id
+        for each in held
+        if each.principal.lower() == principal.lower() and f"{each.scope.rstrip('/').lower()}/".startswith(inside)
+    ]
+
+
+def _of_the_place(place: Place) -> set[str]:
+    """Ids of what setup makes for this workspace alone; identities, hub and project serve all of a group's."""
+    made = (
+        (ML, place.workspace),
+        ("Microsoft.Storage/storageAccounts", place.storage),
+        ("Microsoft.KeyVault/vaults", place.vault),
+        ("Microsoft.ContainerRegistry/registries", place.registry),
+        ("Microsoft.Insights/components", place.insights),
+        ("Microsoft.OperationalInsights/workspaces", place.logs),
+    )
+    return {place.id_of(kind, name).lower() for kind, name in made}
+
+
+def _needed(session: Session, staying: Iterable[Held]) -> set[str]:
+    """Ids of what the workspaces that stay use, and what their insights write to."""
     needed: set[str] = set()
-    for item in held:
-        if item.type.lower() == ML.lower() and not made_here(item.tags):
+    for item in staying:
+        if item.type.lower() == ML.lower():
             properties = (management.get(session, item.id, VERSIONS[ML]) or {}).get("properties") or {}
             names = ("storageAccount", "keyVault", "applicationInsights", "containerRegistry", "hubResourceId")
             needed |= {str(properties[name]).lower() for name in names if properties.get(name)}
+    kind = "Microsoft.Insights/components"
+    for insights in [each for each in needed if f"/providers/{kind.lower()}/" in each]:
+        found = management.get(session, insights, VERSIONS[kind]) or {}
+        needed.add(str((found.get("properties") or {}).get("WorkspaceResourceId") or "").lower())
     return needed
 
 
-def _belongs(item: Held, tagged: Iterable[Held]) -> bool:
-    """Whether Azure made it by itself with an application insights of ours."""
-    if item.type.lower() != ALERTS:
-        return False
-    return any(
-        each.type.lower() == "microsoft.insights/components" and item.name.lower().endswith(f"- {each.name.lower()}")
-        for each in tagged
-    )
+def belongs(item: Held, going: Iterable[Held], held: Iterable[Held]) -> bool:
+    """Whether Azure made it by itself with application insights that go; what serves others too stays with them."""
+    ending = [each for each in going if each.type.lower() == "microsoft.insights/components"]
+    if item.type.lower() == ALERTS:
+        return any(item.name.lower().endswith(f"- {each.name.lower()}") for each in ending)
+    alone = all(each in ending for each in held if each.type.lower() == "microsoft.insights/components")
+    return item.type.lower() == ACTIONS and item.name.lower() == SMART and bool(ending) and alone
 
 
 def _still_there(session: Session, place: Place) -> list[Held]:

@@ -34,6 +34,7 @@ VERSIONS = {
     "Microsoft.ContainerRegistry/registries": "2023-07-01",
     "Microsoft.ManagedIdentity/userAssignedIdentities": "2023-01-31",
     "microsoft.alertsmanagement/smartDetectorAlertRules": "2021-04-01",
+    "microsoft.insights/actionGroups": "2023-01-01",
     ML: "2024-10-01",
 }
 """Api-versions by kind."""
