@@ -21,6 +21,8 @@ from mlops.errors import AzureError, MlopsError, PreconditionError
 TIMEOUT_S = 30.0
 ENVIRONMENT = ":environment:"
 REMOTE = re.compile(r"^(?:https?://(?:[^@/]+@)?|ssh://(?:[^@/]+@)?|[^@/]+@)(?P<host>[^/:]+)(?::\d+)?[/:](?P<path>.+)$")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9._-]+")
+"""``OWNER/NAME`` as GitHub allows it; nothing else becomes a part of a path or of a line of shell."""
 STATUS = re.compile(r"\(HTTP (\d{3})\)")
 
 
@@ -41,7 +43,7 @@ def repository(root: Path) -> str | None:
     """``OWNER/NAME`` of the repository that a checkout was cloned from; None where that is not GitHub."""
     named = os.environ.get("GH_REPO") or os.environ.get("GITHUB_REPOSITORY")
     if named:
-        return "/".join(named.split("/")[-2:])
+        return _known("/".join(named.split("/")[-2:]))
     command = ["git", "-C", str(root), "remote", "get-url", "origin"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
@@ -55,8 +57,16 @@ def of_remote(address: str) -> str | None:
     found = REMOTE.match(address)
     if found is None or found["host"].lower() not in ("github.com", os.environ.get("GH_HOST", "github.com").lower()):
         return None
-    parts = found["path"].removesuffix("/").removesuffix(".git").split("/")
-    return "/".join(parts) if len(parts) == 2 and all(parts) else None
+    return _known(found["path"].removesuffix("/").removesuffix(".git"))
+
+
+def is_name(text: str) -> bool:
+    """Whether it can be the name of a repository."""
+    return NAME.fullmatch(text) is not None and text.partition("/")[2] not in (".", "..")
+
+
+def _known(text: str) -> str | None:
+    return text if is_name(text) else None
 
 
 def variables(repository: str, environment: str) -> dict[str, str]:

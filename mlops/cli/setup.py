@@ -75,6 +75,7 @@ def setup(
     from mlops.setup.subjects import given as passed
 
     by_hand = passed(subjects)
+    _check_names(environments, repository)
     session, place, caller = _enter(run, given)
     if delete:
         _delete(run, session, place, dry_run=dry_run, yes=yes)
@@ -96,12 +97,27 @@ def setup(
     _make(run, session, order, parts, shown, repository, github=github)
 
 
+def _check_names(environments: Sequence[str], repository: str | None) -> None:
+    """Refuse what can be no name on GitHub.
+
+    Raises:
+        UsageError: with what was given.
+    """
+    from mlops import github_cli
+    from mlops.errors import UsageError
+
+    if repository is not None and not github_cli.is_name(repository):
+        raise UsageError(f"--repository '{repository}' is not of the form OWNER/NAME")
+    if not all(name.strip() for name in environments):
+        raise UsageError("--environment is empty", hint="name a GitHub environment, as in --environment staging")
+
+
 def _enter(run: Run, given: dict[str, str | None]) -> tuple[Session, Place, Caller]:
     """Log in, and say who that is and where."""
     from mlops.azure import management
     from mlops.azure.session import connect
     from mlops.errors import UsageError
-    from mlops.setup.place import VARIABLES, place_of
+    from mlops.setup.place import VARIABLES, in_tenant, place_of
 
     if run.settings.is_local:
         if any(given.values()):
@@ -113,8 +129,7 @@ def _enter(run: Run, given: dict[str, str | None]) -> tuple[Session, Place, Call
     session = connect(run.settings, run.console)
     place = place_of({}, run.settings.root)
     caller = management.caller(session)
-    if not place.tenant:
-        place = dataclasses.replace(place, tenant=caller.tenant)
+    place = in_tenant(place, caller.tenant)
     run.console.say(f"logged in as {caller.name}, tenant {caller.tenant or place.tenant}")
     run.console.say(f"workspace {place.workspace} of group {place.group} in {place.region}")
     run.console.say(f"subscription {place.subscription}")

@@ -26,7 +26,7 @@ def commands(repository: str | None, environments: Sequence[str], values: dict[s
         lines.append(f"gh api --silent --method PUT {place}")
         lines += [
             f"gh variable set {name} --env {shlex.quote(environment)} --body {shlex.quote(value)}"
-            + ("" if repository is None else f" --repo {repository}")
+            + ("" if repository is None else f" --repo {shlex.quote(repository)}")
             for name, value in values.items()
         ]
     return lines

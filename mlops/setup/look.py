@@ -17,7 +17,7 @@ from mlops.settings import Settings
 from mlops.setup import capacity
 from mlops.setup.place import Place
 from mlops.setup.subjects import Subject
-from mlops.setup.wanted import ML, PROVIDERS, VERSIONS, Wanted, flow_workspaces, foundations, workspace
+from mlops.setup.wanted import ML, PROVIDERS, VERSIONS, Wanted, dependents, flow_workspaces, foundations, workspace
 
 AT_ONCE = 8
 
@@ -110,7 +110,8 @@ class _Look:
         people = dict(zip(order.identities, pool.map(self._identity, order.identities), strict=True))
         standing = {name: item for name, item in people.items() if item is not None}
         assigned = {
-            name: pool.submit(roles.of, session, item.principal_id, place.group_id) for name, item in standing.items()
+            name: [pool.submit(roles.of, session, item.principal_id, scope) for scope in _scopes(place, found)]
+            for name, item in standing.items()
         }
         name = order.github_identity
         trusted = identities.federations(session, name, place.group) if name in standing and name else []
@@ -125,7 +126,9 @@ class _Look:
             documents=there,
             buried_vault=self._buried(next(item for item in asked if item.what == "key vault"), there),
             identities=standing,
-            assignments={name: each.result() for name, each in assigned.items()},
+            assignments={
+                name: [one for each in asked_for for one in each.result()] for name, asked_for in assigned.items()
+            },
             federations={item.name: item for item in trusted},
             cluster=learning.result()[0],
             capacity=learning.result()[1],
@@ -172,3 +175,10 @@ class _Look:
         except NotFoundError:
             return False
         return True
+
+
+def _scopes(place: Place, workspace: Mapping[str, Any] | None) -> list[str]:
+    """Where roles are looked for: the group, and what a standing workspace uses of another one."""
+    uses = dependents(place, workspace)
+    above = f"{place.group_id.lower()}/"
+    return [place.group_id, *(each for each in (uses.storage, uses.registry) if not each.lower().startswith(above))]

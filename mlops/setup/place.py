@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlops.errors import PreconditionError
@@ -119,6 +119,20 @@ def place_of(given: Mapping[str, str | None], root: Path) -> Place:
     if wrong:
         raise PreconditionError(f"it cannot be set up there: {wrong[0]}", details=wrong[1:], hint="correct the value")
     return Place(**{**found, "region": found["region"].replace(" ", "").lower()})
+
+
+def in_tenant(place: Place, tenant: str) -> Place:
+    """The place, in the tenant of the login.
+
+    Raises:
+        PreconditionError: another one is named: its id would go into the key vault and to GitHub.
+    """
+    if place.tenant and tenant and place.tenant.lower() != tenant.lower():
+        raise PreconditionError(
+            f"AZURE_TENANT_ID is '{place.tenant}', and the login is one of the tenant '{tenant}'",
+            hint=f"az login --tenant {place.tenant}; or set AZURE_TENANT_ID to the subscription's own",
+        )
+    return replace(place, tenant=place.tenant or tenant)
 
 
 def _config(file: Path) -> dict[str, str]:

@@ -121,6 +121,8 @@ def _resource(item: Wanted, facts: Facts) -> Part:
     if unfit:
         return _of(item, "wrong", unfit, made)
     status = provisioning(document).lower()
+    if status != "succeeded" and not made_here(document.get("tags") or {}):
+        return _of(item, "wrong", f"it is '{status}', and setup did not make it: its owner has to see to it", made)
     if status != "succeeded":
         again = status in ("failed", "canceled")
         return _of(item, "make", f"again: it is '{status}'" if again else f"it is '{status}'", made)
@@ -214,12 +216,13 @@ def _federations(order: Order, facts: Facts) -> Iterator[Part]:
     identity = facts.identities.get(order.github_identity)
     for subject in order.subjects:
         found = facts.federations.get(subject.credential)
+        same = [each for each in facts.federations.values() if each.of_github and each.subject == subject.value]
         data = {"identity": order.github_identity, "credential": subject.credential, "subject": subject.value}
         state: State = "make"
         note = subject.value
         if not subject.value:
             state, note = ("open", f"{subject.why_not}: {subject.hint}") if found is None else ("exists", found.subject)
-        elif found is not None and found.of_github and found.subject == subject.value:
+        elif same:  # by whatever name: Entra takes no second one for the same subject
             state = "exists"
         elif found is not None and identity is not None and not made_here(identity.tags):
             state, note = "wrong", f"it trusts '{found.subject}', and its identity was not made by setup"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from mlops.errors import MlopsError, UsageError
 
 MAX_LENGTH = 600
 """Of a subject, as Entra limits it."""
+MAX_NAME = 120
+"""Of a federated credential's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +27,12 @@ class Subject:
 
     @property
     def credential(self) -> str:
-        """Name of the federated credential: 3 to 120 letters, digits, hyphens and underscores."""
-        return f"github-{re.sub(r'[^A-Za-z0-9_-]+', '-', self.environment)}"[:120]
+        """Name of the federated credential: 3 to 120 letters, digits, hyphens and underscores; one per environment."""
+        name = f"github-{re.sub(r'[^A-Za-z0-9_-]+', '-', self.environment)}"
+        if name == f"github-{self.environment}" and len(name) <= MAX_NAME:
+            return name
+        mark = hashlib.sha256(self.environment.encode()).hexdigest()[:8]
+        return f"{name[: MAX_NAME - len(mark) - 1]}-{mark}"
 
 
 def given(pairs: Iterable[str]) -> dict[str, str]:

@@ -25,11 +25,21 @@ REPOSITORY = "octo/chat"
         ("https://gitlab.example/octo/chat.git", None),
         ("https://github.com/octo", None),
         ("/somewhere/on/disk", None),
+        ("https://github.com/octo/chat;id", None),
+        ("https://github.com/{owner}/chat", None),
+        ("https://github.com/octo/..", None),
         ("", None),
     ],
 )
 def test_repository_of_a_remote(address: str, found: str | None) -> None:
     assert github_cli.of_remote(address) == found
+
+
+def test_a_variable_that_names_no_repository_names_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GH_REPO", "github.com/octo_corp/chat")
+    assert github_cli.repository(tmp_path) == "octo_corp/chat"
+    monkeypatch.setenv("GH_REPO", "octo/chat?x=$(id)")
+    assert github_cli.repository(tmp_path) is None
 
 
 def test_repository_of_a_checkout(tmp_path: Path) -> None:

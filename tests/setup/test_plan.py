@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import string
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from mlops.setup import subjects
 from mlops.setup.capacity import Capacity
 from mlops.setup.handover import commands, variables
 from mlops.setup.look import Facts, Order
-from mlops.setup.place import RULES, Place, place_of
+from mlops.setup.place import RULES, Place, in_tenant, place_of
 from mlops.setup.plan import Part, needed_actions, nothing_to_do, plan, wrong
 from mlops.setup.subjects import Subject
 from mlops.setup.wanted import dependents, foundations, workspace
@@ -158,7 +159,7 @@ def test_whom_one_may_trust() -> None:
     for subject in (SUBJECT, "repository_id:22:environment:staging", "environment:staging:repository_id:22"):
         subjects.refuse(subject, "staging")
     assert subjects.given([f"staging={SUBJECT}"]) == {"staging": SUBJECT}
-    assert Subject(environment="my env/1").credential == "github-my-env-1"
+    assert Subject(environment="my env/1").credential.startswith("github-my-env-1-")
     with pytest.raises(UsageError, match="ENVIRONMENT=SUBJECT"):
         subjects.given(["staging"])
 
@@ -229,7 +230,7 @@ def test_the_cluster() -> None:
 
 def test_the_federated_credential() -> None:
     def standing(federation: Federation | None, *, tags: dict[str, str] | None = None, known: bool = True) -> Part:
-        facts = everything(federations={} if federation is None else {"github-staging": federation})
+        facts = everything(federations={} if federation is None else {federation.name: federation})
         if tags is not None:
             mine = dataclasses.replace(facts.identities["mlops-github"], tags=tags)
             facts = dataclasses.replace(facts, identities={**facts.identities, "mlops-github": mine})
@@ -242,10 +243,41 @@ def test_the_federated_credential() -> None:
     assert standing(good).state == "exists"
     assert standing(other).state == "change"
     assert standing(other, tags={}).state == "wrong"
+    assert standing(dataclasses.replace(good, name="by-hand")).state == "exists"
     assert standing(dataclasses.replace(good, audiences=("x",))).state == "change"
     assert standing(good, known=False).state == "exists"
     assert standing(None, known=False).state == "open"
     assert "install it" in standing(None, known=False).note
+
+
+def test_every_environment_has_a_credential_of_its_own() -> None:
+    names = ["staging", "a b", "a-b", "a/b", "x" * 112, "x" * 113, "x" * 200, "x" * 201]
+    credentials = [Subject(environment=name).credential for name in names]
+    assert credentials[0] == "github-staging"
+    assert len(set(credentials)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{2,119}", each) for each in credentials)
+
+
+@pytest.mark.parametrize("state", ["Failed", "Canceled", "Updating"])
+def test_what_is_not_ours_is_not_written_over_while_it_is_not_well(state: str) -> None:
+    facts = everything()
+    place = workspace(PLACE, None).id.lower()
+    found = facts.documents[place]
+
+    def standing(tags: dict[str, str]) -> Part:
+        body = {**found, "tags": tags, "properties": {**found["properties"], "provisioningState": state}}
+        return part(plan(ORDER, dataclasses.replace(facts, documents={**facts.documents, place: body})), "workspace")
+
+    assert standing(OURS).state == "make"
+    assert (standing({}).state, "setup did not make it" in standing({}).note) == ("wrong", True)
+
+
+def test_the_tenant_is_the_login_s() -> None:
+    assert in_tenant(PLACE, PLACE.tenant.upper()) == PLACE
+    assert in_tenant(dataclasses.replace(PLACE, tenant=""), "t").tenant == "t"
+    assert in_tenant(PLACE, "") == PLACE  # a token that only Azure can read
+    with pytest.raises(PreconditionError, match="the login is one of the tenant 'other'"):
+        in_tenant(PLACE, "other")
 
 
 def test_without_github_there_is_no_identity_for_it() -> None:
@@ -280,6 +312,12 @@ def test_quota_is_asked_for_once(asked: bool | None, before: int | None, state: 
 def test_what_is_in_the_way_is_found() -> None:
     parts = plan(ORDER, document(everything(), "workspace", kind="Hub"))
     assert [each.what for each in wrong(parts)] == ["workspace"]
+
+
+def test_what_is_to_be_typed_runs_nothing_else() -> None:
+    for line in commands("octo/chat;id", ["a b;id"], {"AZURE_REGION": "$(id)"}):
+        assert not any(word in ("id", ";id") or word.endswith(";") for word in shlex.split(line))
+        assert "'" in line
 
 
 def test_what_github_is_told() -> None:

@@ -193,6 +193,41 @@ def test_two_targets_share_a_workspace_and_its_identities(fresh: Subscription) -
     assert fresh.changes() == []
 
 
+@pytest.mark.parametrize("given", [("--repository", "octo"), ("--repository", "octo/chat;id"), ("--environment", "")])
+def test_what_is_no_name_on_github_is_refused_at_once(fresh: Subscription, given: tuple[str, str]) -> None:
+    fresh.record()
+    refused = fresh.setup("--yes", *given)
+    assert refused.code == 2, refused.log
+    assert given[0] in refused.log
+    assert fresh.trace() == []
+
+
+def test_a_workspace_whose_account_is_in_another_group(fresh: Subscription) -> None:
+    fresh.made()
+    shared = f"{fresh.root}/resourceGroups/shared"
+    assert fresh.arm("PUT", shared, {"location": "eastus"}).status_code < 300
+    kind = f"{fresh.group}/providers/Microsoft.MachineLearningServices/workspaces"
+    uses = fresh.arm("GET", f"{kind}/local").json()["properties"]
+    account = f"{shared}/providers/Microsoft.Storage/storageAccounts/sharedaccount"
+    body = {"location": "eastus", "kind": "StorageV2", "sku": {"name": "Standard_LRS"}, "properties": {}}
+    assert fresh.arm("PUT", account, body).status_code < 300
+    fresh.until(lambda: fresh.arm("GET", account).json()["properties"]["provisioningState"] == "Succeeded")
+    names = ("keyVault", "applicationInsights", "containerRegistry")
+    other = {"location": "eastus", "kind": "Default", "identity": {"type": "SystemAssigned"},
+             "properties": {"storageAccount": account, **{name: uses[name] for name in names}}}  # fmt: skip
+    beside = f"{kind}/other"
+    assert fresh.arm("PUT", beside, other).status_code < 300
+    fresh.until(lambda: fresh.arm("GET", beside).json()["properties"]["provisioningState"] == "Succeeded")
+    env = {"AZUREML_WORKSPACE_NAME": "other"}
+    try:
+        first = fresh.setup("--yes", *GIVEN, env=env)
+        assert any("Storage Blob Data Reader" in made for made in first.document["made"]), first.log
+        again = fresh.setup("--yes", *GIVEN, env=env)
+        assert again.document["made"] == [], again.log
+    finally:
+        fresh.arm("DELETE", shared)
+
+
 def test_where_github_cannot_tell_all_else_is_made(fresh: Subscription, tmp_path: Path) -> None:
     done = fresh.setup("--yes", env={"PATH": str(tmp_path)})
     assert done.code == 0, done.log
