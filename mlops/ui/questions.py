@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_BODY = 4 * 2**20
 """A conversation is smaller."""
+SLOT = re.compile(r"[A-Za-z0-9-]{1,64}")
+"""It becomes a header of the request to the endpoint."""
 
 
 class Questions:
@@ -51,7 +54,7 @@ class Questions:
         except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
             return JSONResponse({"error": "a conversation in JSON is expected"}, 400)
         _, problems = await run_in_threadpool(check_text, text, name="the question")
-        if problems or not (slot is None or isinstance(slot, str)):
+        if problems or not (slot is None or (isinstance(slot, str) and SLOT.fullmatch(slot))):
             first = f"{problems[0].field} {problems[0].message}" if problems else "slot must be a name"
             return JSONResponse({"error": first.removeprefix("input_data.").strip()}, 400)
 

@@ -143,6 +143,8 @@ def test_a_question_goes_to_live_traffic_or_to_a_slot(client: httpx.Client) -> N
         ({"messages": []}, "is empty"),
         ({"messages": [{"role": "user", "content": ""}]}, "is empty"),
         ({"messages": [{"role": "user", "content": "x"}], "slot": 7}, "slot must be a name"),
+        ({"messages": [{"role": "user", "content": "x"}], "slot": "grün"}, "slot must be a name"),
+        ({"messages": [{"role": "user", "content": "x"}], "slot": "blue\nx: y"}, "slot must be a name"),
         ({"messages": [{"role": "user", "content": "x"}], "parameters": {"temperature": 9}}, "allowed is from 0 to 2"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "a conversation"),
         ({}, "a conversation"),
