@@ -9,7 +9,7 @@ from typing import Any
 
 from mlops import flow
 from mlops.azure import computes, connections, endpoints, groups, identities, management, roles
-from mlops.azure.errors import NotFoundError
+from mlops.azure.errors import DeniedError, NotFoundError
 from mlops.azure.identities import Federation, Identity
 from mlops.azure.session import Session
 from mlops.resources import Cluster
@@ -172,7 +172,7 @@ class _Look:
         path = f"{place.subscription_id}/providers/Microsoft.KeyVault/locations/{place.region}/deletedVaults"
         try:
             management.call(self.session, "GET", f"{path}/{vault.name}", VERSIONS[vault.kind])
-        except NotFoundError:
+        except (NotFoundError, DeniedError):  # who has rights on the group alone may not ask
             return False
         return True
 

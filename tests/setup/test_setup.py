@@ -102,6 +102,18 @@ def test_a_workflow_s_login_may_not_set_up(fresh: Subscription) -> None:
     assert fresh.changes() == []
 
 
+def test_a_login_of_the_group_alone_need_not_see_the_subscription_s_deleted_vaults(fresh: Subscription) -> None:
+    client = fresh.made().document["variables"]["AZURE_CLIENT_ID"]
+    job = fresh.local("POST", "github-job", {"subject": SUBJECT, "claims": {}})
+    group = {"AZURE_CLIENT_ID": client, "AZURE_CLIENT_SECRET": "", "GITHUB_ACTIONS": "true", **job}
+    vault = next(item for item in fresh.resources() if item["type"] == "Microsoft.KeyVault/vaults")
+    assert fresh.arm("DELETE", vault["id"]).status_code < 300
+    fresh.until(lambda: fresh.arm("GET", vault["id"]).status_code == 404)
+    planned = fresh.setup("--dry-run", *GIVEN, env=group)
+    assert planned.code == 0, planned.log
+    assert planned.line("key vault")["state"] == "make"
+
+
 def test_delete_leaves_nothing_of_ours_and_setup_recovers_the_vault(fresh: Subscription) -> None:
     fresh.made()
     before = fresh.state()
