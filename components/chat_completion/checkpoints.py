@@ -45,6 +45,7 @@ class Checkpoint:
         made_by: the settings and data of the run that wrote it.
         unlogged_loss: the sum of the losses of the steps since `last_logged`, which no log line has told yet.
         last_logged: the step of the last log line before it.
+        ended: whether the training was over with it, by its last step or by early stopping.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Checkpoint:
     made_by: dict[str, Any]
     unlogged_loss: float
     last_logged: int
+    ended: bool = False
 
 
 def numbered(folder: Path) -> list[tuple[int, Path]]:
@@ -83,7 +85,15 @@ def unseal(folder: Path) -> None:
     (folder / SEAL).unlink(missing_ok=True)
 
 
-def seal(folder: Path, *, resumable: bool, made_by: Mapping[str, Any], unlogged_loss: float, last_logged: int) -> None:
+def seal(
+    folder: Path,
+    *,
+    resumable: bool,
+    made_by: Mapping[str, Any],
+    unlogged_loss: float,
+    last_logged: int,
+    ended: bool = False,
+) -> None:
     """Declares a checkpoint whole; all of its files have to be there."""
     settle(folder)
     write_json(
@@ -94,6 +104,7 @@ def seal(folder: Path, *, resumable: bool, made_by: Mapping[str, Any], unlogged_
             "made_by": dict(made_by),
             "unlogged_loss": unlogged_loss,
             "last_logged": last_logged,
+            "ended": ended,
         },
     )
 

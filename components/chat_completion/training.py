@@ -61,6 +61,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         super().__init__(**arguments)
         self.keep = keep
         self.made_by = made_by or {}
+        self.ended = False
         self.head = head
         self.conversations = conversations
         self.most_tokens = most_tokens
@@ -172,6 +173,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                     made_by=self.made_by,
                     unlogged_loss=unlogged,
                     last_logged=self._globalstep_last_logged,
+                    ended=self.control.should_training_stop,
                 )
         if self.args.should_save:
             checkpoints.rotate(folder.parent, keep=self.keep, best=self.state.best_model_checkpoint)
@@ -180,6 +182,13 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         """Takes up the losses that the run before had not logged yet, so that its curve goes on as it was."""
         self._tr_loss += checkpoint.unlogged_loss
         self._globalstep_last_logged = checkpoint.last_logged
+
+    def _run_epoch(self, **arguments: Any) -> None:
+        """One pass over the data; none where the checkpoint that is gone on from was the last of its training."""
+        if self.ended:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(**arguments)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted here: the Trainer would count padding."""
@@ -241,16 +250,18 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc]
         self._schedule = Schedule() if scheduled else None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Takes up the log where the checkpoint's run left it."""
+        """Takes up the training where the checkpoint's run left it: its log, and whether it was over."""
         if self._resumed is not None:
             self._trainer.restore_log(self._resumed)
+            self._trainer.ended = self._resumed.ended
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Decides whether to write one now; the first process's clock counts."""
         if self._schedule is None:
             return
-        # The validation at an epoch's end writes one of its own, of the same name.
-        if args.save_strategy == "epoch" and state.global_step % len(kwargs["train_dataloader"]) == 0:
+        # The validation at an epoch's end, or at the last step, writes one of its own, of the same name.
+        at_end = control.should_training_stop or state.global_step % len(kwargs["train_dataloader"]) == 0
+        if args.save_strategy == "epoch" and at_end:
             return
         due = [self._schedule.due]
         if args.world_size > 1:

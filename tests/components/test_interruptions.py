@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import random
 import resource
@@ -107,6 +108,36 @@ def test_other_settings_do_not_go_on_from_it(inputs: dict[str, Any], tmp_path: P
     # Whoever wants to start anew says so.
     log = train(out, **inputs, **SETTINGS | {"learning_rate": 0.02, "resume_from_checkpoint": "false", "max_steps": 2})
     assert "going on" not in log.rpartition("error:")[2]
+
+
+def without_results() -> None:
+    """From now on this process ends when it would write the trained model."""
+    from chat_completion import finetune
+
+    finetune.write_results = lambda *_, **__: os._exit(9)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        {"max_steps": 4, "early_stopping_patience": 9},
+        {"learning_rate": 0.3, "early_stopping_patience": 1, "num_train_epochs": 8},
+    ],
+    ids=["in an epoch", "early"],
+)
+def test_a_training_that_was_over_is_not_continued(
+    inputs: dict[str, Any], tmp_path: Path, ending: dict[str, Any]
+) -> None:
+    settings = SETTINGS | ending
+    out = tmp_path / "out"
+    finish(start(out, before=without_results, **inputs, **settings), out, code=9)
+    last = checkpoints.newest(out / "checkpoints")
+    assert last
+    state = json.loads((last.folder / "trainer_state.json").read_text())
+    log = finish(start(out, **inputs, **settings), out)
+    assert "going on from" in log
+    # Nothing was learnt, and nothing validated again: the curve is the one that the checkpoint holds.
+    assert [line["step"] for line in curve(out)] == [line["step"] for line in state["log_history"]]
 
 
 def most_bytes(limit: int) -> None:
