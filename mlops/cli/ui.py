@@ -44,7 +44,7 @@ def show(run: Run, *, port: int, browser: bool) -> None:
         run.console.say(f"OpenAI-style clients: base URL {address.openai_base_url}, API key: the token")
         run.console.say("Ctrl-C ends it")
         if browser:
-            _open(address.url)
+            _open(address.browser_url)
 
     session = connect(run.settings, run.console)
     serve(session, port=port, ready=ready)

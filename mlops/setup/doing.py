@@ -19,6 +19,8 @@ from mlops.setup.look import Order
 from mlops.setup.plan import Part
 from mlops.setup.wanted import TAGS, Wanted, provisioning
 
+IN_DELETED_STATE = "in deleted state"
+"""Part of Azure's sentence for a key vault whose name a deleted one keeps."""
 ENOUGH_TO_GO_ON = ("cluster", "quota", "connection")
 """Parts that no other leans on: where one cannot be had, the others are made all the same."""
 
@@ -123,7 +125,17 @@ def _resource(session: Session, wanted: Wanted, data: Any) -> None:
         found = settled(session, what, lambda: management.get(session, wanted.id, wanted.api_version), provisioning)
         return True if found is not None and provisioning(found).lower() == "succeeded" else None
 
-    converge(lambda: management.put(session, wanted.id, wanted.api_version, body), stands)
+    def make() -> None:
+        try:
+            management.put(session, wanted.id, wanted.api_version, body)
+        except MlopsError as error:
+            if wanted.what != "key vault" or IN_DELETED_STATE not in error.message.lower():
+                raise
+            # it could not be seen beforehand: deleted vaults are listed at the subscription
+            recovered = {**body, "properties": {**body["properties"], "createMode": "recover"}}
+            management.put(session, wanted.id, wanted.api_version, recovered)
+
+    converge(make, stands)
 
 
 def _there(session: Session, order: Order, name: str) -> identities.Identity:

@@ -1,7 +1,8 @@
 """Where a target lives, and the names of what stands around its workspace.
 
 Names follow from the place alone, so that a run that was cut off finds what it has made. Those that the whole world
-shares (storage account, key vault, registry) end in a hash of subscription, group and workspace.
+shares (storage account, key vault, registry) end in a hash of subscription, group, workspace and region: a vault that
+was deleted keeps its name for 90 days, in its own region.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Place:
     @property
     def mark(self) -> str:
         """What names that the whole world shares end in."""
-        told = "|".join((self.subscription, self.group, self.workspace)).lower()
+        told = "|".join((self.subscription, self.group, self.workspace, self.region)).lower()
         return hashlib.sha256(told.encode()).hexdigest()[:HASH_LENGTH]
 
     @property

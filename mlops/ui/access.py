@@ -1,9 +1,10 @@
 """Who may see the page: whoever has the token, from this machine's own browser or client.
 
-The token comes once in the address, as notebooks do it, and leaves with a redirect; from then on a cookie speaks. The
-cookie is not the token but made of it: browsers send cookies of 127.0.0.1 to every port of it, and what another server
-there could learn must not open the API. Names of other hosts in ``Host`` (DNS rebinding) and other sites in ``Origin``
-are refused before anything is looked at.
+The token comes once in the address, as notebooks do it, and leaves with a redirect; from then on a cookie speaks. A
+browser that is started for the page gets a ticket in the token's place: its arguments can be read by everybody on the
+machine, and a ticket opens once. The cookie is not the token but made of it: browsers send cookies of 127.0.0.1 to
+every port of it, and what another server there could learn must not open the API. Names of other hosts in ``Host`` (DNS
+rebinding) and other sites in ``Origin`` are refused before anything is looked at.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNOREC
 OPEN = "/static/"
 """The page's own style and script: the refusal uses them too."""
 API = "/v1/"
+KEYS = ("token", "ticket")
+"""Parameters that leave the address."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -41,8 +44,9 @@ HEADERS = {
 class Guard:
     """Lets those in who have the token, and gives every answer its headers."""
 
-    def __init__(self, app: ASGIApp, *, token: str, port: int) -> None:
+    def __init__(self, app: ASGIApp, *, token: str, port: int, ticket: str = "") -> None:
         self._app = app
+        self._ticket = ticket
         self._token = token
         self._cookie = f"mlops-ui-{port}"
         self._pass = hmac.new(token.encode(), b"cookie", hashlib.sha256).hexdigest()
@@ -81,15 +85,25 @@ class Guard:
             if scheme.lower() == "bearer" and same(given.strip(), self._token):
                 return None
             return refusal(request, HTTPStatus.UNAUTHORIZED, "the API key is not the token of this page's address")
-        given = request.query_params.get("token", "")
-        if given and same(given, self._token) and request.method in ("GET", "HEAD"):
-            rest = urlencode([item for item in request.query_params.multi_items() if item[0] != "token"])
+        if request.method in ("GET", "HEAD") and self._brings_key(request):
+            rest = urlencode([item for item in request.query_params.multi_items() if item[0] not in KEYS])
             response = RedirectResponse(_local_path(request.url.path) + (f"?{rest}" if rest else ""), 303)
             response.set_cookie(self._cookie, self._pass, httponly=True, samesite="lax", path="/")
             return response
         if same(request.cookies.get(self._cookie, ""), self._pass):
             return None
         return refusal(request, HTTPStatus.FORBIDDEN, "this page opens with the address that mlops has printed")
+
+    def _brings_key(self, request: Request) -> bool:
+        """Whether the address holds the token, or the ticket, which is good for one time."""
+        given = request.query_params.get("token", "")
+        if given and same(given, self._token):
+            return True
+        ticket = request.query_params.get("ticket", "")
+        if request.method != "GET" or not (ticket and self._ticket and same(ticket, self._ticket)):
+            return False
+        self._ticket = ""
+        return True
 
 
 def same(given: str, expected: str) -> bool:

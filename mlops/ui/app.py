@@ -51,7 +51,7 @@ class Site:
         self.shelf = Shelf(patience_s=patience_s)
         self.questions = Questions(session, self.shelf)
 
-    def app(self, *, token: str, port: int) -> ASGIApp:
+    def app(self, *, token: str, port: int, ticket: str = "") -> ASGIApp:
         """The application, behind its guard."""
         routes = [
             Route("/", self.home),
@@ -70,9 +70,8 @@ class Site:
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ]
         handlers: dict[Any, Any] = {404: _missing, 405: _missing}
-        return Guard(
-            Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers), token=token, port=port
-        )
+        inside = Starlette(routes=routes, lifespan=self._lifespan, exception_handlers=handlers)
+        return Guard(inside, token=token, port=port, ticket=ticket)
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:

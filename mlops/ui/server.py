@@ -28,17 +28,24 @@ class Address:
     Attributes:
         base: without the token.
         url: with it, to be opened.
+        browser_url: with a ticket that is good for one time, for a browser's arguments.
         openai_base_url: for OpenAI-style clients, whose API key is the token.
     """
 
     target: str
     base: str
     token: str = field(repr=False)
+    ticket: str = field(repr=False)
 
     @property
     def url(self) -> str:
         """The address that opens the page."""
         return f"{self.base}/?token={self.token}"
+
+    @property
+    def browser_url(self) -> str:
+        """The address that opens the page once."""
+        return f"{self.base}/?ticket={self.ticket}"
 
     @property
     def openai_base_url(self) -> str:
@@ -81,11 +88,12 @@ def serve(session: Session, *, port: int, ready: Callable[[Address], object]) ->
 
     with bind(port) as listening:
         own = listening.getsockname()[1]
-        token = secrets.token_urlsafe(24)
-        address = Address(target=session.settings.target, base=f"http://{HOST}:{own}", token=token)
+        token, ticket = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+        base = f"http://{HOST}:{own}"
+        address = Address(target=session.settings.target, base=base, token=token, ticket=ticket)
         config = uvicorn.Config(
-            Site(session).app(token=token, port=own), log_level="warning", access_log=False, server_header=False,
-            timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=30, ws="none",
+            Site(session).app(token=token, port=own, ticket=ticket), log_level="warning", access_log=False,
+            server_header=False, timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=30, ws="none",
         )  # fmt: skip
         server = uvicorn.Server(config)
         # what is under way when it closes is cancelled, and of that nobody needs a traceback

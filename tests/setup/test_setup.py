@@ -113,6 +113,10 @@ def test_a_login_of_the_group_alone_need_not_see_the_subscription_s_deleted_vaul
     assert planned.code == 0, planned.log
     assert planned.line("key vault")["state"] == "make"
 
+    made = fresh.setup("--yes", *GIVEN, env=group)  # the name is the deleted one's still: it is recovered
+    assert made.code == 0, made.log
+    assert fresh.arm("GET", vault["id"]).status_code == 200
+
 
 def test_delete_leaves_nothing_of_ours_and_setup_recovers_the_vault(fresh: Subscription) -> None:
     fresh.made()

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from mlops.ui.access import HEADERS, Guard
 
 TOKEN = "the-token-of-this-page"
+TICKET = "a-ticket-for-the-browser"
 PORT = 8123
 HERE = f"http://127.0.0.1:{PORT}"
 
@@ -22,7 +23,7 @@ async def inside(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(Guard(inside, token=TOKEN, port=PORT))
+    transport = httpx.ASGITransport(Guard(inside, token=TOKEN, port=PORT, ticket=TICKET))
     async with httpx.AsyncClient(transport=transport, base_url=HERE) as found:
         yield found
 
@@ -44,6 +45,17 @@ async def test_the_token_leaves_the_address_and_a_cookie_speaks_from_then_on(cli
     assert TOKEN not in cookie
 
     assert (await client.get("/chat")).text == "inside"
+
+
+async def test_a_ticket_opens_once_and_is_no_token(client: httpx.AsyncClient) -> None:
+    assert (await client.head(f"/?ticket={TICKET}")).status_code == 403
+    assert (await client.get("/v1/models", headers={"Authorization": f"Bearer {TICKET}"})).status_code == 401
+    answer = await client.get(f"/?ticket={TICKET}")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert (await client.get("/")).text == "inside"
+    client.cookies.clear()
+    assert (await client.get(f"/?ticket={TICKET}")).status_code == 403
+    assert (await client.get("/?ticket=")).status_code == 403
 
 
 async def test_the_cookie_opens_no_api_and_the_token_is_no_cookie(client: httpx.AsyncClient) -> None:
