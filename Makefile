@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 TORCH_FROM ?=
 TORCH := torch==2.13.0
 LOCK := environments/local/requirements.txt
-# One test process per core.
-WORKERS ?= auto
+# Tests wait for servers as often as they calculate: two processes per core.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
 
 unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import hypothesis
 import pytest
+
+# A suite that is started in the background of a shell ignores Ctrl-C, and so would all that it starts: its tests of
+# what Ctrl-C does could not pass.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These machines are shared and noisy: a slow example is no failure.
 hypothesis.settings.register_profile("quiet", deadline=None)
