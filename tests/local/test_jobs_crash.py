@@ -73,9 +73,10 @@ def runner(local: Any, name: str) -> int:
 def test_a_job_outlives_its_daemon_and_is_failed_when_it_dies_itself(own_local: Any) -> None:
     mark = f"sleep {300 + os.getpid() % 97}.5"
     local = own_local
-    name = submit(local, "sleep 2; echo made > ${{outputs.out}}/made.txt")
     doomed = submit(local, mark)
-    until(lambda: sleepers(mark) and status(local, name) == "Running")
+    until(lambda: sleepers(mark))
+    name = submit(local, "sleep 6; echo made > ${{outputs.out}}/made.txt")
+    until(lambda: status(local, name) == "Running")
     os.kill(local.record()["pid"], signal.SIGKILL)
     until(lambda: status(local, name) == "Completed")
     assert status(local, doomed) == "Running"
