@@ -1,11 +1,13 @@
 """The model that is trained: loaded, given adapters, and written as a Hugging Face folder."""
 
 import contextlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chat_completion.model_folder import copy_model, read_json
+from chat_completion.model_folder import copy_model, copy_settings, read_json
+from chat_completion.refusal import Refusal
 
 ADAPTER = "adapter"
 TRAINING = "training.json"
@@ -32,18 +34,28 @@ def load_model(folder: Path, *, lora: Lora | None, dtype: str, ignore_mismatched
         folder: the base model's.
         lora: the adapters, or None to train all weights.
         dtype: of the weights that stay as they are; trained ones are kept in 32 bits.
-        ignore_mismatched_sizes: whether weights of other sizes are drawn anew.
+        ignore_mismatched_sizes: whether weights of other sizes are drawn anew, where all weights are trained.
+
+    Raises:
+        Refusal: for weights of other sizes than the configuration's that nobody would train.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
+    model, loading = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype) if lora else torch.float32,
-        ignore_mismatched_sizes=ignore_mismatched_sizes,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
         trust_remote_code=False,
         local_files_only=True,
     )
+    drawn = sorted(key for key, *_ in loading["mismatched_keys"])
+    if drawn and (lora is not None or not ignore_mismatched_sizes):
+        raise Refusal(
+            f"the base model's '{drawn[0]}' has another size than its config.json says: give a whole model, or draw "
+            "such weights anew with ignore_mismatched_sizes true and apply_lora false"
+        )
     # A cache is of no use in training, and with it the model would take other paths through its masks.
     model.config.use_cache = False
     if lora is None:
@@ -67,25 +79,44 @@ def load_model(folder: Path, *, lora: Lora | None, dtype: str, ignore_mismatched
     return model
 
 
+def merge(base: Path, adapter: Path) -> Any:
+    """The base model on the host, in the precision that it is stored in, with an adapter merged into it.
+
+    The weights that a training has kept frozen may be rounded, so they are read anew. The adapter stays in 32 bits:
+    a weight is rounded once, and one without an adapter not at all.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False, local_files_only=True)
+    return PeftModel.from_pretrained(model, adapter, torch_device="cpu").merge_and_unload()
+
+
 def save_model(model: Any, *, base: Path, output: Path, lora: Lora | None) -> None:
     """Writes the trained model as a Hugging Face folder, in the precision that the base model has.
 
     Adapters that are not merged go into a folder beside the base's weights, which stay as they are.
     """
     import torch
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    copy_model(base, base, output)
-    if lora is not None and not lora.merge:
-        model.save_pretrained(output / ADAPTER, safe_serialization=True)
+    if lora is None:
+        copy_settings(base, output)
+        stored = read_json(base / "config.json")
+        dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"))
+        model.config.use_cache = True
+        model.to(dtype).save_pretrained(output)
         return
-    if lora is not None:
-        model = model.merge_and_unload()
-    stored = read_json(base / "config.json")
-    dtype = getattr(torch, str(stored.get("dtype") or stored.get("torch_dtype") or "float32"))
-    model.config.use_cache = True
-    for path in output.glob("model*.safetensors*"):
-        path.unlink()
-    model.to(dtype).save_pretrained(output)
+    adapter = output / ADAPTER
+    model.save_pretrained(adapter, safe_serialization=True)
+    if not lora.merge:
+        copy_model(base, base, output)
+        return
+    copy_settings(base, output)
+    # While ZeRO-3 is set up, every model that is loaded is spread over the processes, and this is one of them.
+    unset_hf_deepspeed_config()
+    merge(base, adapter).save_pretrained(output)
+    shutil.rmtree(adapter)
 
 
 def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextManager[Any]:

@@ -77,6 +77,14 @@ def copy_model(weights: Path, tokenizer: Path, output: Path) -> list[str]:
     return sorted(left)
 
 
+def copy_settings(folder: Path, output: Path) -> None:
+    """Copies what a model's folder holds beside its weights."""
+    output.mkdir(parents=True, exist_ok=True)
+    for path in loadable_files(folder):
+        if path.suffix != ".safetensors" and not path.name.endswith(".safetensors.index.json"):
+            shutil.copyfile(path, output / path.name)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file's object."""
     value = json.loads(path.read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from chat_completion.arguments import parse
-from chat_completion.model import ADAPTER, TRAINING
-from chat_completion.model_folder import copy_model, find_model, read_json
+from chat_completion.model import ADAPTER, TRAINING, merge
+from chat_completion.model_folder import copy_model, copy_settings, find_model, read_json
 from chat_completion.refusal import Refusal, run_step
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "jinja2", "numpy", "pandas")
@@ -45,14 +45,8 @@ def merged(folder: Path, work: Path) -> Path:
     """The trained model as one set of weights: its adapter, where it has one, is merged into a copy."""
     if not (folder / ADAPTER).is_dir():
         return folder
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", local_files_only=True)
-    copy_model(folder, folder, work)
-    for path in work.glob("model*.safetensors*"):
-        path.unlink()
-    PeftModel.from_pretrained(model, folder / ADAPTER).merge_and_unload().save_pretrained(work)
+    copy_settings(folder, work)
+    merge(folder, folder / ADAPTER).save_pretrained(work)
     return work
 
 
