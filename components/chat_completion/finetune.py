@@ -36,10 +36,12 @@ HISTORY = ("step", "loss", "eval_loss", "grad_norm", "learning_rate")
 
 
 def check_gpus(device: Device) -> None:
-    """Refuses more processes on this node than it has GPUs."""
+    """Refuses more processes on this node than it has GPUs; says so where they are fewer and nobody chose it."""
     asked = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
     if device.is_cuda and asked > device.gpus:
         raise Refusal(f"number_of_gpu_to_use_finetuning is {asked}, but the node has {device.gpus} GPUs")
+    if device.gpus > 1 and "WORLD_SIZE" not in os.environ:
+        say(f"note: one of {device.gpus} GPUs is used: a process trains on one, and no launcher has started others")
 
 
 def checkpoint_to_go_on_from(inputs: Inputs, folder: Path, made: dict[str, Any]) -> checkpoints.Checkpoint | None:

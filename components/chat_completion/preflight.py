@@ -4,6 +4,7 @@ The loss of packed conversations is compared with that of the model's own plain 
 run once, forward and backward, and made smaller until it fits; its speed tells how long the training will take.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -158,8 +159,13 @@ def check_sameness(
     """Compares the loss of a packed batch with `plain_loss` of the same conversations.
 
     Raises:
-        Refusal: where they differ by more than rounding.
+        Refusal: where they differ by more than rounding, or are no numbers.
     """
+    if not math.isfinite(expected):
+        raise Refusal(
+            f"the base model's loss is {expected} before it is trained: its weights are broken"
+            + (", or too large for 16 bits: set precision 32" if half else "")
+        )
     count = sum(int((labels[1:] != IGNORED).sum()) for _, labels in conversations)
     with torch.no_grad():
         found = float(packed_loss(model, head, conversations)) / max(count, 1)

@@ -140,6 +140,8 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
         "greater_is_better": False,
         "logging_strategy": inputs.logging_strategy,
         "logging_steps": inputs.logging_steps,
+        # It would show the mean of the losses before in place of one that is no number.
+        "logging_nan_inf_filter": False,
         "bf16": precision == "bfloat16",
         "fp16": precision == "float16",
         "use_cpu": not device.is_cuda,

@@ -14,6 +14,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from chat_completion import checkpoints
 from chat_completion.batches import PackedDataset, StepSampler, pack_step, rotation_border
 from chat_completion.checkpoints import Checkpoint, Schedule
+from chat_completion.divergence import Divergence
 from chat_completion.loss import LabelledHead
 from chat_completion.tracking import Tracker
 
@@ -58,7 +59,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             made_by: what decides the result, written into every checkpoint.
             arguments: the Trainer's; the datasets are `PackedDataset`s.
         """
+        # Without a launcher the Trainer would split every packed batch between all GPUs, through its conversations.
+        arguments["args"]._n_gpu = min(1, arguments["args"].n_gpu)
         super().__init__(**arguments)
+        self.checkpoints = Path(self.args.output_dir)
+        self.divergence = Divergence(self.args.device)
         self.keep = keep
         self.made_by = made_by or {}
         self.ended = False
@@ -128,7 +133,20 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             waits = last or self.accelerator.distributed_type == DistributedType.DEEPSPEED
             with contextlib.nullcontext() if waits else self.accelerator.no_sync(model):
                 loss += super().training_step(model, batch, num_items_in_batch)
+        self.divergence.see(loss, step=self.state.global_step + 1)
         return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The norm of a step's gradients. Where float16's scaler finds no number it skips the step and goes on."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not self.args.fp16:
+            self.divergence.see(norm, step=self.state.global_step + 1)
+        return norm
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs a line, unless the training has diverged."""
+        self.divergence.check(self, eval_loss=logs.get("eval_loss", 0.0))
+        super().log(logs, start_time)
 
     def evaluation_loop(
         self,
@@ -158,10 +176,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Writes a checkpoint, seals it, and only then deletes what is beyond the limit."""
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        self.divergence.check(self)
+        folder = self.checkpoints / f"checkpoint-{self.state.global_step}"
         unlogged = float(self.accelerator.gather(self._tr_loss).mean())
         what = f"the checkpoint at step {self.state.global_step}"
-        with checkpoints.room_for(what, checkpoints=folder.parent, unfinished=folder):
+        with checkpoints.room_for(what, checkpoints=self.checkpoints, unfinished=folder):
             if self.args.should_save:
                 checkpoints.unseal(folder)
             super()._save_checkpoint(model, trial)
@@ -176,7 +195,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
                     ended=self.control.should_training_stop,
                 )
         if self.args.should_save:
-            checkpoints.rotate(folder.parent, keep=self.keep, best=self.state.best_model_checkpoint)
+            checkpoints.rotate(self.checkpoints, keep=self.keep, best=self.state.best_model_checkpoint)
 
     def restore_log(self, checkpoint: Checkpoint) -> None:
         """Takes up the losses that the run before had not logged yet, so that its curve goes on as it was."""

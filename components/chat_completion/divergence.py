@@ -1,0 +1,44 @@
+"""A training whose loss is no number any more: seen, and stopped before it writes another checkpoint."""
+
+import math
+from typing import Any
+
+import torch
+
+from chat_completion import checkpoints
+from chat_completion.refusal import Refusal
+
+NEVER = 2**31 - 1
+
+
+class Divergence:
+    """The first optimiser step whose loss or gradients were not finite.
+
+    It stays on the device, and processes are asked together: to look at it at every step would make a GPU wait.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._first = torch.tensor(NEVER, device=device)
+
+    def see(self, value: torch.Tensor | float, *, step: int) -> None:
+        """Looks at a step's loss, or at the norm of its gradients."""
+        finite = torch.as_tensor(value, device=self._first.device).isfinite()
+        self._first = torch.where(finite, self._first, self._first.clamp(max=step))
+
+    def check(self, trainer: Any, *, eval_loss: float = 0.0) -> None:
+        """Stops a training that has diverged; every process has to ask.
+
+        Raises:
+            Refusal: naming the step, what to lower, and the newest checkpoint.
+        """
+        step = int(trainer.accelerator.gather(self._first).min())
+        if step == NEVER and math.isfinite(eval_loss):
+            return
+        arguments = trainer.args
+        what = f"of step {step}" if step < NEVER else f"on the validation split at step {trainer.state.global_step}"
+        change = f"lower learning_rate ({arguments.learning_rate:g}) or raise warmup_steps ({arguments.warmup_steps:g})"
+        if arguments.fp16 or arguments.bf16:
+            change += ", or set precision 32"
+        last = checkpoints.newest(trainer.checkpoints)
+        kept = f"'{last.folder.name}' in the output is kept" if last else "there is no checkpoint"
+        raise Refusal(f"the loss {what} is not a finite number, and no later one would be: {change}; {kept}")
