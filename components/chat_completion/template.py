@@ -17,6 +17,7 @@ Message = dict[str, str]
 
 PHI3_ROLES = ("system", "user", "assistant")
 PHI3_END = "<|end|>"
+PHI3_ANSWER = "<|assistant|>"
 
 PHI3_TEMPLATE = (
     "{% for message in messages %}"

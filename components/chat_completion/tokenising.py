@@ -1,7 +1,8 @@
 """From chats to labelled tokens, a chunk of a file at a time: the work of one process.
 
-Nearly all of the time is the tokenizer's own. Around it, nothing is done token by token in Python: an answer's first
-and last token are looked up by their characters, and its labels are one slice.
+Nearly all of the time is the tokenizer's own, a quarter of it for the characters that each token stands for. Where a
+token of its own begins an answer and another ends it, as in Phi-3's format, those two say which tokens are learnt;
+elsewhere an answer's first and last token are looked up by their characters. Its labels are one slice either way.
 """
 
 import itertools
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chat_completion.chats import Chunk, read_chunk
-from chat_completion.template import renderer_for
+from chat_completion.template import PHI3_ANSWER, PHI3_END, Rendered, render_phi3, renderer_for
 from chat_completion.tokens import IGNORED, batch_of
 
 ENCODED_ROWS = 64
@@ -84,6 +85,38 @@ def label(encoding: Any, answers: Sequence[tuple[int, int]], *, characters: int)
     return ids, labels
 
 
+@dataclass(frozen=True)
+class Marks:
+    """Tokens that no message can spell: the one before an answer, and the one that ends any turn."""
+
+    before: int
+    end: int
+
+
+def marks_of(tokenizer: Any) -> Marks | None:
+    """The tokens around an answer in Phi-3's format; None where they alone do not say where it begins.
+
+    They do where the token before an answer takes the white space behind it along (`rstrip`), and both are found in
+    the text as it is: what follows is then tokenised as the answer, by itself.
+    """
+    added = {token.content: (number, token) for number, token in tokenizer.get_added_tokens_decoder().items()}
+    pair = [added.get(PHI3_ANSWER), added.get(PHI3_END)]
+    found = [one for one in pair if one is not None and one[1].special and not one[1].normalized]
+    return Marks(found[0][0], found[1][0]) if len(found) == 2 and found[0][1].rstrip else None
+
+
+def label_by(marks: Marks, encoding: Any) -> tuple[Any, Any]:
+    """What `label` gives, from the tokens alone; every turn of the text has to end with its token."""
+    import numpy as np
+
+    ids = np.array(encoding.ids, dtype=np.int32)
+    labels = np.full_like(ids, IGNORED)
+    starts, ends = (np.flatnonzero(ids == mark) + 1 for mark in (marks.before, marks.end))
+    for start, end in zip(starts, ends[np.searchsorted(ends, starts, side="right")], strict=True):
+        labels[start:end] = ids[start:end]
+    return ids, labels
+
+
 class Tokeniser:
     """A model's tokenizer and chat template, and how long a conversation may be."""
 
@@ -104,10 +137,21 @@ class Tokeniser:
         self.render = renderer_for(model, self.tokenizer.get_vocab(with_added_tokens=True))
         added = self.tokenizer.get_added_tokens_decoder().values()
         self.controls = tuple(token.content for token in added if token.special)
+        self.marks = marks_of(self.tokenizer) if self.render is render_phi3 else None
 
     def is_safe(self, messages: Sequence[dict[str, str]]) -> bool:
         """Whether no message spells one of the template's own tokens."""
         return not any(token in message["content"] for message in messages for token in self.controls)
+
+    def labelled(self, rendered: Sequence[Rendered]) -> list[tuple[Any, Any]]:
+        """The tokens and labels of each conversation, as `label` gives them."""
+        texts = [one.text for one in rendered]
+        if self.marks is not None:
+            encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            return [label_by(self.marks, encoding) for encoding in encodings]
+        encodings = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        pairs = zip(encodings, rendered, strict=True)
+        return [label(encoding, one.answers, characters=len(one.text)) for encoding, one in pairs]
 
     def tokenise(self, work: Work) -> Tokenised:
         """Tokenises a chunk's rows, in order; those that cannot be learnt from are counted and left out."""
@@ -119,10 +163,8 @@ class Tokeniser:
             for split, number in Counter(split for _, split in some).items():
                 left_out = number - sum(other == split for _, other in safe)
                 counts[split]["rows_with_control_tokens"] += left_out
-            rendered = [self.render(chat.messages) for chat, _ in safe]
-            encodings = self.tokenizer.encode_batch([one.text for one in rendered], add_special_tokens=False)
-            for (_, split), one, encoding in zip(safe, rendered, encodings, strict=True):
-                ids, labels = label(encoding, one.answers, characters=len(one.text))
+            made = self.labelled([self.render(chat.messages) for chat, _ in safe])
+            for (_, split), (ids, labels) in zip(safe, made, strict=True):
                 lost = max(0, len(ids) - self.limit)
                 ids, labels = ids[: self.limit], labels[: self.limit]
                 learnt = int((labels != IGNORED).sum())

@@ -18,7 +18,7 @@ from chat_completion.preprocess import ONE_PROCESS_BYTES, process_count, run
 from chat_completion.refusal import Refusal
 from chat_completion.template import render_phi3
 from chat_completion.token_cache import KEPT
-from chat_completion.tokenising import label
+from chat_completion.tokenising import label, label_by, marks_of
 from chat_completion.tokens import IGNORED, Example, TokenFile, TokenWriter, batch_of
 
 from .conftest import StandIn
@@ -233,6 +233,11 @@ def test_labels_are_those_found_token_by_token(standin: StandIn, contents: list[
     ids, labels = label(encoding, rendered.answers, characters=len(rendered.text))
     assert ids.tolist() == encoding.ids
     assert labels.tolist() == one_by_one(encoding, rendered.answers)
+    marks = marks_of(tokenizer)
+    assert (marks is not None) == (which == "phi3")  # the stand-in's leave the line break to the answer's tokens
+    if marks is not None:
+        (fast,) = tokenizer.encode_batch_fast([rendered.text], add_special_tokens=False)
+        assert [array.tolist() for array in label_by(marks, fast)] == [encoding.ids, labels.tolist()]
 
 
 def test_several_processes_write_what_one_writes(
