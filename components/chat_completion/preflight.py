@@ -16,6 +16,7 @@ from chat_completion.attention import choose_attention
 from chat_completion.batches import Conversation, pack
 from chat_completion.device import Device
 from chat_completion.kernels import fuse_layers, wanted
+from chat_completion.lora import fuse_adapters
 from chat_completion.loss import LabelledHead
 from chat_completion.memory import GIB, SHARE, choose_tokens, estimate, shape_of
 from chat_completion.recipe import Inputs, say
@@ -285,6 +286,8 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
         device, half=half, dropout=dropout, deterministic=inputs.enable_full_determinism, kernels=wanted()
     )
     fused, how = fuse_layers(model, device)
+    # What ZeRO has spread is gathered for the layer's own forward alone.
+    adapted = fuse_adapters(model) if trial and wanted() else 0
     model.set_attn_implementation(attention)
     if trial:
         with head.in_place(), trainer.accelerator.autocast():
@@ -297,7 +300,7 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
                 attention, why = "packed_each", f"{attention} failed: {error}"
                 model.set_attn_implementation(attention)
                 check_sameness(model, head, few, expected=expected, half=half)
-    say(f"attention: {attention} ({why}); fused layers: {'yes' if fused else 'no'} ({how})")
+    say(f"attention: {attention} ({why}); fused layers: {'yes' if fused else 'no'} ({how}); fused adapters: {adapted}")
     memory = estimate(
         shape_of(model),
         half=half,
