@@ -1,8 +1,8 @@
 """Checkpoints that survive what clusters do: a node is taken away at any moment, or a disk is full.
 
 A checkpoint counts when its seal is there: a small file that is written last and moved into place, and that says
-which files belong to the checkpoint and which settings made it. What has no seal, or a file of another size, was cut
-off while it was written, and is never gone on from.
+which files belong to the checkpoint and which settings made it. What has no seal, or lacks a file of that size, was
+cut off while it was written, and is never gone on from.
 """
 
 import errno
@@ -23,6 +23,9 @@ from chat_completion.refusal import Refusal
 SEAL = "complete.json"
 EVERY_S = 900.0
 """Seconds between checkpoints, unless the environment's MLOPS_CHECKPOINT_S says otherwise: what a lost node costs."""
+
+LOADED = (".safetensors", ".bin", ".pt", ".pth", ".json")
+"""Files that a training goes on from: one that no seal knows may be taken for a part of the checkpoint."""
 
 NAME = re.compile(r"checkpoint-(\d+)")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -64,9 +67,15 @@ def numbered(folder: Path) -> list[tuple[int, Path]]:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """The size of each file of a checkpoint, by its path below it."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL)
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+    """The size of each file of a checkpoint, by its path below it. Hidden ones are a file system's own, and go again."""
+    visible = (path for path in sorted(folder.rglob("*")) if path.name != SEAL and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in visible if path.is_file()}
+
+
+def is_whole(folder: Path, files: Mapping[str, int]) -> bool:
+    """Whether the files that a seal names are there in their sizes, and none that would be loaded with them."""
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in LOADED}
+    return found <= {*files, SEAL} and all((folder / name).stat().st_size == size for name, size in files.items())
 
 
 def settle(folder: Path) -> None:
@@ -113,7 +122,7 @@ def read(folder: Path, step: int) -> Checkpoint | None:
     """A checkpoint, or None where it is not whole."""
     try:
         written = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-        if written.pop("files") != sizes(folder):
+        if not is_whole(folder, written.pop("files")):
             return None
         return Checkpoint(folder, step, **written)
     except (OSError, ValueError, KeyError, TypeError):

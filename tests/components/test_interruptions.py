@@ -194,3 +194,18 @@ def test_no_more_checkpoints_than_allowed(tmp_path: Path) -> None:
     assert newest == checkpoints.Checkpoint(tmp_path / "checkpoint-1", 1, True, {"a": 1}, 0.5, 1)
     with pytest.raises(Refusal, match="a was 1 and is 2"):
         checkpoints.check_same(newest, {"a": 2})
+
+
+def test_a_stray_file_breaks_no_checkpoint_unless_it_would_be_loaded(tmp_path: Path) -> None:
+    (tmp_path / "model-1.safetensors").write_bytes(b"w")
+    removed_while_open = tmp_path / ".nfs000000000123"  # NFS keeps such a file until the last program has closed it
+    removed_while_open.touch()
+    checkpoints.seal(tmp_path, resumable=True, made_by={}, unlogged_loss=0.0, last_logged=1)
+    removed_while_open.unlink()
+    assert checkpoints.read(tmp_path, 1)
+    for name in (".nfs000000000124", "notes.txt"):
+        (tmp_path / name).write_text("stray")
+    assert checkpoints.read(tmp_path, 1)
+    # transformers would take it instead of the parts.
+    (tmp_path / "model.safetensors").write_bytes(b"another")
+    assert checkpoints.read(tmp_path, 1) is None
