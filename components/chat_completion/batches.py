@@ -72,15 +72,6 @@ def pack_alike(shares: Sequence[Sequence[int]], lengths: Sequence[int], *, most_
         count += 1
 
 
-def rotation_border(config: Any) -> int | None:
-    """The length beyond which a model turns its positions otherwise, all of a batch alike; None for most models.
-
-    Phi-3's long-context models do ("longrope"): one long conversation in a packed batch would change the others.
-    """
-    rope = getattr(config, "rope_parameters", None) or {}
-    return rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
-
-
 class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
     """The steps of an epoch, as one process sees them: for each, its packed batches.
 

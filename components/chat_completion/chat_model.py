@@ -186,6 +186,15 @@ def read_input(
     return [read_conversation(one, place) for one, place in zip(value, places, strict=False)], False, generation
 
 
+def rotation_border(config: Any) -> int | None:
+    """The length beyond which a model turns its positions otherwise, all of a batch alike; None for most models.
+
+    Phi-3's long-context models do ("longrope"): one long conversation in a batch would change the others.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    return rope.get("original_max_position_embeddings") if rope.get("rope_type") == "longrope" else None
+
+
 class Answerer:
     """A causal language model with its tokenizer; answers batches of conversations."""
 
@@ -207,6 +216,7 @@ class Answerer:
         # Defaults of the model's own would otherwise fill in whatever a request leaves open.
         self.model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None, max_length=None)
         self.context = int(self.model.config.max_position_embeddings)
+        self._border = rotation_border(self.model.config)
         # One at a time: callers may be threads, and the seed is the process's.
         self._lock = threading.Lock()
 
@@ -235,19 +245,30 @@ class Answerer:
         """One continuation per prompt, in their order. Prompts of about equal lengths share a call.
 
         A call has one limit of new tokens. So a prompt that leaves less room than is asked for shares none with
-        shorter ones: no answer is cut off for its company's sake.
+        shorter ones: no answer is cut off for its company's sake. Nor does one whose positions are turned otherwise.
         """
         answers: dict[int, Completion] = {}
         rooms = [min(generation.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
+        kinds = [(room, self._turned(len(prompt), room)) for prompt, room in zip(prompts, rooms, strict=True)]
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
         while order:
             most = max(1, MAX_BATCH_TOKENS // (len(prompts[order[0]]) + generation.max_new_tokens))
-            group = [index for index in order[:most] if rooms[index] == rooms[order[0]]]
+            group = [index for index in order[:most] if kinds[index] == kinds[order[0]]]
             del order[: len(group)]
             with self._lock:
                 found = self._generate([list(prompts[index]) for index in group], generation)
             answers.update(zip(group, found, strict=True))
         return [answers[index] for index in range(len(prompts))]
+
+    def _turned(self, length: int, room: int) -> int:
+        """What the positions of prompts have to have in common to share a call (`rotation_border`).
+
+        Returns:
+            0 below the border to the last token, -1 beyond it from the first, else the length: those cross it together.
+        """
+        if self._border is None or length + room <= self._border:
+            return 0
+        return -1 if length > self._border else length
 
     def _generate(self, prompts: list[list[int]], generation: Generation) -> list[Completion]:
         import torch

@@ -67,7 +67,7 @@ def numbered(folder: Path) -> list[tuple[int, Path]]:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """The size of each file of a checkpoint, by its path below it. Hidden ones are a file system's own, and go again."""
+    """The size of each file of a checkpoint, by its path below it. Hidden ones are the file system's own."""
     visible = (path for path in sorted(folder.rglob("*")) if path.name != SEAL and not path.name.startswith("."))
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in visible if path.is_file()}
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from chat_completion.chat_model import rotation_border
 from chat_completion.tokens import IGNORED, Example
 
 SHORT_WORDS = 20
@@ -131,14 +132,16 @@ def measure_losses(model: Any, examples: Sequence[Example], *, pad_id: int, batc
     import torch
     from torch.nn.functional import cross_entropy
 
+    border = rotation_border(model.config)
     vocabulary = int(model.config.get_text_config().vocab_size)
     order = sorted(range(len(examples)), key=lambda index: len(examples[index].input_ids), reverse=True)
     sums, tokens = [0.0] * len(examples), [0] * len(examples)
     with torch.inference_mode():
         while order:
             width = len(examples[order[0]].input_ids)
-            # Company of about the same length, so that at most half of a row is padding.
-            group = [index for index in order[:batch_rows] if 2 * len(examples[index].input_ids) >= width]
+            # Company of about the same length, so that at most half of a row is padding, and turned alike.
+            least = max(-(-width // 2), border + 1 if border is not None and width > border else 0)
+            group = [index for index in order[:batch_rows] if len(examples[index].input_ids) >= least]
             group = group[: max(1, MAX_LOGITS // (width * vocabulary))]
             del order[: len(group)]
             ids = torch.full((len(group), width), pad_id)

@@ -12,7 +12,8 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from chat_completion import checkpoints
-from chat_completion.batches import PackedDataset, StepSampler, pack_step, rotation_border
+from chat_completion.batches import PackedDataset, StepSampler, pack_step
+from chat_completion.chat_model import rotation_border
 from chat_completion.checkpoints import Checkpoint, Schedule
 from chat_completion.divergence import Divergence
 from chat_completion.loss import LabelledHead

@@ -230,6 +230,26 @@ def test_a_long_one_beside_it_cuts_no_answer_off(answerer: Answerer) -> None:
     assert beside == alone
 
 
+def test_a_long_one_beside_it_turns_no_positions(standin: StandIn, tmp_path: Path) -> None:
+    """As with Phi-3's long-context models, but with a border that small prompts reach, and cross while answered."""
+    for path in standin.model.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    config = json.loads((standin.model / "config.json").read_text())
+    half = config["hidden_size"] // config["num_attention_heads"] // 2
+    rope = config["rope_parameters"] | {
+        "rope_type": "longrope", "short_factor": [1.0] * half, "long_factor": [8.0] * half,
+        "original_max_position_embeddings": 40, "factor": 25.6,
+    }  # fmt: skip
+    (tmp_path / "config.json").unlink()
+    written = config | {"rope_parameters": rope, "original_max_position_embeddings": 40}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    answerer = Answerer(tmp_path)
+    text = [token for conversation in questions(12) for token in answerer.prompt(conversation)]
+    prompts = [text[start : start + length] for start, length in enumerate((8, 20, 30, 30, 36, 39, 40, 41, 60, 90))]
+    twelve = Generation(max_new_tokens=12)
+    assert answerer.complete(prompts, twelve) == [answerer.complete([prompt], twelve)[0] for prompt in prompts]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_packed_model(tuned: Tuned, tmp_path: Path) -> None:

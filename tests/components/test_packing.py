@@ -126,7 +126,8 @@ def test_a_long_conversation_changes_no_short_one(tmp_path: Path) -> None:
     import torch
 
     from chat_completion.attention import register
-    from chat_completion.batches import PackedDataset, pack_step, rotation_border
+    from chat_completion.batches import PackedDataset, pack_step
+    from chat_completion.chat_model import rotation_border
 
     register()
     base = model(original_max_position_embeddings=32, rope_parameters={

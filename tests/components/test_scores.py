@@ -111,23 +111,31 @@ from chat_completion import scores
 from chat_completion.tokens import IGNORED, Example
 
 torch.manual_seed(1)
-config = Phi3Config(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-                    num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
-model = Phi3ForCausalLM(config).eval()
+turned = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8,
+          "original_max_position_embeddings": 21}
+models = [
+    Phi3ForCausalLM(
+        Phi3Config(vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+                   num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.3,
+                   original_max_position_embeddings=21, rope_parameters=rope)
+    ).eval()
+    for rope in (None, turned)
+]
 examples = []
 for length in (3, 40, 7, 21, 22, 5, 2):
     ids = torch.randint(3, 50, (length,)).tolist()
     examples.append(Example(ids, [token if at % 3 == 2 else IGNORED for at, token in enumerate(ids)]))
-for batch_rows, logits in ((1, 1 << 27), (3, 1 << 27), (64, 1 << 27), (64, 50 * 30)):
-    scores.MAX_LOGITS = logits
-    found = scores.measure_losses(model, examples, pad_id=0, batch_rows=batch_rows)
-    for at, example in enumerate(examples):
-        with torch.inference_mode():
-            alone = model(input_ids=torch.tensor([example.input_ids]), use_cache=False).logits[0, :-1]
-        wanted = torch.tensor(example.labels)[1:]
-        total = cross_entropy(alone, wanted, ignore_index=IGNORED, reduction="sum")
-        assert abs(found.sums[at] - float(total)) < 1e-4, (batch_rows, at)
-        assert found.tokens[at] == int((wanted != IGNORED).sum())
+for model in models:
+    for batch_rows, logits in ((1, 1 << 27), (3, 1 << 27), (64, 1 << 27), (64, 50 * 30)):
+        scores.MAX_LOGITS = logits
+        found = scores.measure_losses(model, examples, pad_id=0, batch_rows=batch_rows)
+        for at, example in enumerate(examples):
+            with torch.inference_mode():
+                alone = model(input_ids=torch.tensor([example.input_ids]), use_cache=False).logits[0, :-1]
+            wanted = torch.tensor(example.labels)[1:]
+            total = cross_entropy(alone, wanted, ignore_index=IGNORED, reduction="sum")
+            assert abs(found.sums[at] - float(total)) < 1e-4, (batch_rows, at)
+            assert found.tokens[at] == int((wanted != IGNORED).sum())
 print("same")
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=COMPONENTS, capture_output=True, text=True, check=False)
