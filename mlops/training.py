@@ -41,7 +41,10 @@ OUR_DEFAULTS: dict[str, Any] = {
     "deepspeed_stage": 2,
     "max_seq_length": -1,
     "save_total_limit": 1,
+    "precision": 16,
 }
+COMPONENTS_DEFAULTS: dict[str, Any] = {"resume_from_checkpoint": True}
+"""Where our own components train: a cluster may take a node away, and they go on from what they have written."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,18 @@ class TrainingPlan:
         return f"ft-{self.fingerprint[:16]}-{attempt}"
 
 
-def resolve_parameters(wanted: Mapping[str, Any], model_defaults: Mapping[str, Any]) -> tuple[Parameter, ...]:
-    """A setting of the user's beats the model's default, which beats ours."""
-    merged = {name: Parameter(name, value, "default") for name, value in OUR_DEFAULTS.items()}
+def resolve_parameters(
+    wanted: Mapping[str, Any], model_defaults: Mapping[str, Any], *, pipeline: str
+) -> tuple[Parameter, ...]:
+    """A setting of the user's beats the model's default, which beats ours.
+
+    Args:
+        wanted: the user's settings.
+        model_defaults: what the registry says of the model.
+        pipeline: ``registry`` or ``components``, whose defaults are not all the same.
+    """
+    ours = OUR_DEFAULTS | (COMPONENTS_DEFAULTS if pipeline == "components" else {})
+    merged = {name: Parameter(name, value, "default") for name, value in ours.items()}
     merged.update({name: Parameter(name, value, "model") for name, value in model_defaults.items()})
     merged.update({name: Parameter(name, value, "setting") for name, value in wanted.items()})
     return tuple(merged.values())
@@ -162,7 +174,9 @@ def plan(session: Session, settings: Settings, data: TrainingData, *, create_com
     choice = settings.base_model
     base = readiness.find_base_model(session, settings)
     cluster, size = readiness.check_compute(session, settings, base=base)
-    parameters = resolve_parameters(wanted, catalogue.model_defaults(base.tags) if base else {})
+    parameters = resolve_parameters(
+        wanted, catalogue.model_defaults(base.tags) if base else {}, pipeline=settings.training.pipeline
+    )
     values = {item.name: item.value for item in parameters}
     nodes = int(values.get("num_nodes_finetune", 1))
     inputs = pipeline.inputs(

@@ -88,7 +88,9 @@ def pipeline(facts: Facts) -> Finding | list[Finding]:
     settings = facts.settings
     training.check_parameters(settings.training.parameters)
     defaults = catalogue.model_defaults(facts.base.tags) if facts.base else {}
-    parameters = training.resolve_parameters(settings.training.parameters, defaults)
+    parameters = training.resolve_parameters(
+        settings.training.parameters, defaults, pipeline=settings.training.pipeline
+    )
     given = pipelines.inputs(
         settings, {item.name: item.value for item in parameters}, base=facts.base, cluster=settings.compute.name,
         gpus=facts.training_size.gpus if facts.training_size else 1, train=Path("train.jsonl"), test=Path("test.jsonl"),
