@@ -59,6 +59,11 @@ class Checkpoint:
     last_logged: int
     ended: bool = False
 
+    @property
+    def processes(self) -> int:
+        """How many processes wrote it: each leaves the state of its random draws."""
+        return len([*self.folder.glob("rng_state*.pth")])
+
 
 def numbered(folder: Path) -> list[tuple[int, Path]]:
     """The checkpoints below a folder, whole or not, the newest first."""

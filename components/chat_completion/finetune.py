@@ -21,8 +21,10 @@ from chat_completion.recipe import (
     Inputs,
     adapters,
     base_model,
+    check_steps,
     conversations_per_step,
     made_by,
+    processes,
     say,
     settings_of,
     training_arguments,
@@ -48,7 +50,7 @@ def checkpoint_to_go_on_from(inputs: Inputs, folder: Path, made: dict[str, Any])
     """The newest whole checkpoint of an interrupted run of this step; leftovers of others are deleted.
 
     Raises:
-        Refusal: where it was made by other settings or data.
+        Refusal: where it was made by other settings or data, or in steps of another size.
     """
     main_process = os.environ.get("RANK", "0") == "0"
     if not inputs.resume_from_checkpoint:
@@ -57,7 +59,13 @@ def checkpoint_to_go_on_from(inputs: Inputs, folder: Path, made: dict[str, Any])
         return None
     found = checkpoints.newest(folder, resumable=True)
     if found is not None:
+        check_steps(inputs, found.made_by["conversations_per_step"])
         checkpoints.check_same(found, made)
+        if (before := found.processes) != processes():
+            say(
+                f"note: {before} process(es) have written it and {processes()} go on: the steps stay the same, but where "
+                "lora_dropout is more than 0, other values are dropped"
+            )
     if main_process and (broken := checkpoints.remove_broken(folder)):
         say(f"deleted {', '.join(broken)}: cut off while written")
     say(f"going on from {found.folder.name}" if found else "no checkpoint to go on from: starting at step 0")
@@ -98,7 +106,7 @@ def make_trainer(inputs: Inputs, *, device: Device, tracker: Tracker, report: di
         conversations=conversations_per_step(inputs),
         most_tokens=max(splits["train"].lengths),
         keep=inputs.save_total_limit if inputs.save_total_limit > 0 else None,
-        made_by=made_by(inputs, data=report.get("content"), rows=rows, tokens=tokens),
+        made_by=made_by(inputs, data=report.get("content"), rows=rows, tokens=tokens, spread=bool(arguments.deepspeed)),
         model=model,
         args=arguments,
         train_dataset=PackedDataset(splits["train"]),

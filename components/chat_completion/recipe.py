@@ -1,5 +1,6 @@
 """What the training step is asked for, and what that means for transformers' Trainer and for a checkpoint."""
 
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,20 +10,24 @@ from chat_completion.device import Device, choose_deepspeed, choose_precision
 from chat_completion.inputs import TrainingInputs
 from chat_completion.model import Lora
 from chat_completion.model_folder import METADATA, read_json
+from chat_completion.refusal import Refusal
 
 CHECKPOINTS = "checkpoints"
 
 FREE = (
     "dataloader_num_workers",
     "eval_accumulation_steps",
+    "gradient_accumulation_steps",
     "logging_steps",
     "logging_strategy",
     "merge_lora_weights",
     "per_device_eval_batch_size",
+    "per_device_train_batch_size",
     "resume_from_checkpoint",
     "save_total_limit",
 )
-"""Inputs that may differ between a run and the one that goes on from its checkpoint: they decide no weight."""
+"""Inputs that may differ between a run and the one that goes on from its checkpoint: they decide no weight,
+or none but by the conversations of a step."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,39 @@ class Inputs(TrainingInputs, Folders):
     """The step's inputs. Those of the registry's component that the pipeline refuses are absent."""
 
 
+def processes() -> int:
+    """How many processes train, on all nodes together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def conversations_per_step(inputs: Inputs) -> int:
     """Conversations that an optimiser step sees, over all processes."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return inputs.per_device_train_batch_size * inputs.gradient_accumulation_steps * processes
+    return inputs.per_device_train_batch_size * inputs.gradient_accumulation_steps * processes()
+
+
+def check_steps(inputs: Inputs, conversations: int) -> None:
+    """Refuses to go on with steps of another size, as another number of processes would take them.
+
+    Args:
+        inputs: the step's inputs.
+        conversations: in a step of the run that is gone on from.
+
+    Raises:
+        Refusal: with the inputs that would make the steps equal.
+    """
+    ours = conversations_per_step(inputs)
+    if ours == conversations:
+        return
+    each, left = divmod(conversations, processes())
+    batch = math.gcd(each, inputs.per_device_train_batch_size)
+    if left:
+        change = f"{conversations} conversations cannot be shared by {processes()} processes: use as many as before"
+    else:
+        change = f"set per_device_train_batch_size {batch} and gradient_accumulation_steps {each // batch}"
+    raise Refusal(
+        f"resume_from_checkpoint is true, but the checkpoint's steps were of {conversations} conversations, and with "
+        f"{processes()} process(es) these would be of {ours}: {change}, or start anew with resume_from_checkpoint false"
+    )
 
 
 def evaluation_steps(inputs: Inputs, *, steps_per_epoch: int) -> int:
@@ -144,7 +178,7 @@ def base_model(inputs: Inputs) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def made_by(inputs: Inputs, *, data: str | None, rows: int, tokens: int) -> dict[str, Any]:
+def made_by(inputs: Inputs, *, data: str | None, rows: int, tokens: int, spread: bool = False) -> dict[str, Any]:
     """What decides the weights that a training ends with: a checkpoint of anything else must not be gone on from.
 
     Args:
@@ -152,6 +186,7 @@ def made_by(inputs: Inputs, *, data: str | None, rows: int, tokens: int) -> dict
         data: a hash of the tokenised conversations, from the preprocess step's report.
         rows: conversations in the training split.
         tokens: in them.
+        spread: whether each process writes its own part of the optimiser's state, which no other number can read.
     """
     return {
         **{name: value for name, value in settings_of(inputs).items() if name not in FREE},
@@ -160,6 +195,7 @@ def made_by(inputs: Inputs, *, data: str | None, rows: int, tokens: int) -> dict
         "train_rows": rows,
         "train_tokens": tokens,
         "base_model": base_model(inputs),
+        "processes": processes() if spread else None,
     }
 
 

@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,83 @@ def test_two_processes_go_on_together(inputs: dict[str, Any], tmp_path: Path) ->
     assert [*map(pytest.approx, curve(tmp_path / "whole"))] == curve(tmp_path / "out")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out")]
     assert weights[0] == weights[1]
+
+
+def gone_after(step: int) -> None:
+    """From now on this process is gone when the checkpoint of a step is whole, as when its node is taken away."""
+    from chat_completion.training import PackedTrainer
+
+    save = PackedTrainer._save_checkpoint
+
+    def save_and_go(self: Any, *arguments: Any) -> None:
+        save(self, *arguments)
+        self.accelerator.wait_for_everyone()
+        if self.state.global_step >= step:
+            os._exit(9)
+
+    PackedTrainer._save_checkpoint = save_and_go  # type: ignore[method-assign, assignment]
+
+
+def trained_by(
+    processes: int, out: Path, *, code: int = 0, before: Callable[[], None] | None = None, **inputs: Any
+) -> str:
+    """Trains on some processes, each step of 8 conversations; the log."""
+    accumulation = {"gradient_accumulation_steps": 4 // processes, "per_device_train_batch_size": 2}
+    settings = {"before": before, **SETTINGS, "lora_dropout": 0.0, "evaluation_strategy": "steps", "eval_steps": 3}
+    if processes == 1:
+        return finish(start(out, **inputs, **settings | accumulation), out, code=code)
+    started = start_ranks(out, processes=processes, **inputs, **settings | accumulation)
+    return [finish(process, out, code=code) for process in started][-1]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training on one process that nothing interrupted, 12 steps in all."""
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    trained_by(1, out, **inputs)
+    return out
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
+def test_another_number_of_processes_goes_on_with_the_same_steps(
+    inputs: dict[str, Any], undisturbed: Path, tmp_path: Path, first: int, then: int
+) -> None:
+    from safetensors.numpy import load_file
+
+    out = tmp_path / "out"
+    # Step 6 is in the middle of the second epoch.
+    trained_by(first, out, before=functools.partial(gone_after, 6), code=9, **inputs)
+    log = trained_by(then, out, **inputs)
+    assert "going on from checkpoint-6" in log
+    assert f"{first} process(es) have written it" in log
+    expected = curve(undisturbed)
+    assert [line["step"] for line in curve(out)] == [line["step"] for line in expected]
+    for line, wanted in zip(curve(out), expected, strict=True):
+        assert line == pytest.approx(wanted, rel=1e-3)
+    weights, wanted = (load_file(folder / "model.safetensors") for folder in (out, undisturbed))
+    base = load_file(inputs["model_selector_output"] / "model.safetensors")
+    for name, weight in weights.items():
+        assert abs(weight - wanted[name]).max() <= 1e-3 * abs(wanted[name] - base[name]).max(), name
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch", "said"),
+    [
+        (2, 2, "set per_device_train_batch_size 2 and gradient_accumulation_steps 3"),
+        (3, 8, "set per_device_train_batch_size 4 and gradient_accumulation_steps 1"),
+        (5, 2, "12 conversations cannot be shared by 5 processes"),
+    ],
+)
+def test_steps_of_another_size_are_refused_with_what_would_make_them_equal(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processes: int, batch: int, said: str
+) -> None:
+    from chat_completion.recipe import Inputs, check_steps
+
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    inputs = Inputs(tmp_path, tmp_path, tmp_path, per_device_train_batch_size=batch)
+    with pytest.raises(Refusal, match=said):
+        check_steps(inputs, 12)
+    check_steps(inputs, batch * processes)
 
 
 @pytest.mark.full
