@@ -63,8 +63,8 @@ def checkpoint_to_go_on_from(inputs: Inputs, folder: Path, made: dict[str, Any])
         checkpoints.check_same(found, made)
         if (before := found.processes) != processes():
             say(
-                f"note: {before} process(es) have written it and {processes()} go on: the steps stay the same, but where "
-                "lora_dropout is more than 0, other values are dropped"
+                f"note: {before} process(es) have written it and {processes()} go on: the steps stay the same, but "
+                "where lora_dropout is more than 0, other values are dropped"
             )
     if main_process and (broken := checkpoints.remove_broken(folder)):
         say(f"deleted {', '.join(broken)}: cut off while written")
