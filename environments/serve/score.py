@@ -21,27 +21,18 @@ import time
 import warnings
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 from batching import MicroBatcher  # type: ignore[import-not-found]
-from payload import complaint  # type: ignore[import-not-found]
+from contract import Answered, Refused, body_of, check_method, check_size, read  # type: ignore[import-not-found]
 
 logger = logging.getLogger("azmlinfsrv.score")
 
-MAX_BODY_BYTES = 16 * 2**20
 JSON = {"Content-Type": "application/json"}
-
-
-class Answered(NamedTuple):
-    """The answer to one conversation; what a model does not tell is None."""
-
-    text: str
-    usage: dict[str, int] | None
-    finish_reason: str | None
 
 
 _batcher: MicroBatcher[Any, Answered]
@@ -109,12 +100,6 @@ def init() -> None:
     )  # fmt: skip
 
 
-def bad_request(message: str, *, status: int = 400) -> AMLResponse:
-    """The answer to a payload that its sender has to change."""
-    body = {"error": {"code": "BadRequest", "message": message}}
-    return AMLResponse(json.dumps(body), status, JSON)
-
-
 def grouping_key(parameters: dict[str, Any]) -> tuple[str, int]:
     """Requests with this key in common are answered in one call.
 
@@ -130,38 +115,16 @@ def run(request: Any) -> AMLResponse:
 
     Azure's gateway turns that 500 into 424, "the model failed".
     """
-    if request.method != "POST":
-        return bad_request(f"{request.method} is not answered here; POST a payload", status=405)
-    body = request.get_data(cache=False)
-    if len(body) > MAX_BODY_BYTES:
-        return bad_request(f"the payload has {len(body)} bytes; at most {MAX_BODY_BYTES} are taken", status=413)
     try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        return bad_request(f"the payload is not JSON in UTF-8: {error}")
-    wrong = complaint(payload)
-    if wrong is not None:
-        return bad_request(wrong)
-    data = payload["input_data"]
-    conversations = data["input_string"]
-    parameters = {**payload.get("params", {}), **data.get("parameters", {})}
-    alone = isinstance(conversations[0], dict)
-    try:
-        answers = _batcher.submit([conversations] if alone else conversations, grouping_key(parameters))
+        check_method(request.method)
+        body = request.get_data(cache=False)
+        check_size(len(body))
+        asked = read(body)
+        answers = _batcher.submit(asked.conversations, grouping_key(asked.parameters))
+    except Refused as refused:
+        return AMLResponse(refused.body, refused.status, JSON)
     except ValueError as error:
         if getattr(error, "bad_request", False):
-            return bad_request(str(error))
+            return AMLResponse(Refused(str(error)).body, 400, JSON)
         raise
-    return AMLResponse(json.dumps(body_of(answers, alone), ensure_ascii=False), 200, JSON)
-
-
-def body_of(answers: list[Answered], alone: bool) -> dict[str, Any]:
-    """What a caller gets for the answers to one request."""
-    body: dict[str, Any] = {"output": answers[0].text if alone else [answer.text for answer in answers]}
-    usages = [answer.usage for answer in answers if answer.usage is not None]
-    if len(usages) == len(answers):
-        body["usage"] = {name: sum(usage[name] for usage in usages) for name in usages[0]}
-    reasons = [answer.finish_reason for answer in answers]
-    if None not in reasons:
-        body["finish_reason"] = reasons[0] if alone else reasons
-    return body
+    return AMLResponse(body_of(answers, alone=asked.alone), 200, JSON)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,15 @@ FIRST = {"torch", "deepspeed"}
 """Installed by the Dockerfile outside of the lock."""
 
 
-def imported(folder: Path) -> Iterator[str]:
-    for path in sorted(folder.glob("*.py")):
+SERVERS = {
+    "score": ("score", "batching", "contract", "payload"),
+    "engine": ("engine", "front", "completions", "prompts", "contract", "payload"),
+}
+"""The two servers of one folder, by their modules."""
+
+
+def imported(paths: Iterable[Path]) -> Iterator[str]:
+    for path in sorted(paths):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 yield from (alias.name.partition(".")[0] for alias in node.names)
@@ -28,23 +35,32 @@ def imported(folder: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("environment", "code"),
-    [("serve", ENVIRONMENTS / "serve"), ("finetune", ROOT / "components" / "chat_completion")],
+    [
+        ("serve", [ENVIRONMENTS / "serve" / f"{name}.py" for name in SERVERS["score"]]),
+        ("serve/engine", [ENVIRONMENTS / "serve" / f"{name}.py" for name in SERVERS["engine"]]),
+        ("finetune", list((ROOT / "components" / "chat_completion").glob("*.py"))),
+    ],
 )
-def test_what_is_imported_is_locked(environment: str, code: Path) -> None:
-    own = {path.stem for path in code.glob("*.py")} | {"chat_completion"}
+def test_what_is_imported_is_locked(environment: str, code: list[Path]) -> None:
+    own = {path.stem for path in code} | {"chat_completion"}
     needed = set(imported(code)) - own - set(sys.stdlib_module_names) - FIRST
     lines = (ENVIRONMENTS / environment / "requirements.txt").read_text().splitlines()
     locked = {line.partition("==")[0] for line in lines if "==" in line and not line.startswith((" ", "#"))}
     assert {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in needed} <= locked
-    assert "torch" not in locked
+    assert ("torch" in locked) == (environment == "serve/engine")
 
 
-@pytest.mark.parametrize("environment", ["serve", "finetune"])
+def test_every_module_of_the_folder_belongs_to_a_server() -> None:
+    assert {path.stem for path in (ENVIRONMENTS / "serve").glob("*.py")} == {*SERVERS["score"], *SERVERS["engine"]}
+
+
+@pytest.mark.parametrize("environment", ["serve", "serve/engine", "finetune"])
 def test_a_definition_builds_from_its_own_folder(environment: str) -> None:
     folder = ENVIRONMENTS / environment
     definition = yaml.safe_load((folder / "environment.yml").read_text())
-    assert definition["name"] == f"mlops-{environment}"
+    assert definition["name"] == "mlops-" + environment.replace("/", "-")
     assert isinstance(definition["version"], str)
     assert definition["build"] == {"path": ".", "dockerfile_path": "Dockerfile"}
     dockerfile = (folder / "Dockerfile").read_text()
-    assert dockerfile.index("torch==") < dockerfile.index("--require-hashes")
+    before = "FROM" if environment == "serve/engine" else "torch=="  # in the engine's lock torch has its place
+    assert dockerfile.index(before) < dockerfile.index("--require-hashes")

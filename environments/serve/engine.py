@@ -1,0 +1,171 @@
+"""Starts vLLM's server on a deployment's model: the command of the engine's image.
+
+It finds the weights and the tokenizer below AZUREML_MODEL_DIR, in a model that our pipeline has packed as in one of the
+registry's pipeline, and becomes `vllm serve` with the contract of this endpoint before it (front.py). Environment
+variables:
+
+    MLOPS_ENGINE_ARGS   more arguments for vLLM, which win over those chosen here: "--max-model-len 8192"
+    MLOPS_HOST          address to listen on (0.0.0.0)
+    MLOPS_PORT          port to listen on (5001)
+"""
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+NAME = "chat"
+"""The model's name for OpenAI's clients."""
+UNSAFE = ("--trust-remote-code", "--trust-request-chat-template", "--enable-log-outputs")
+"""What runs code of the model, or of a request, or writes answers to the log."""
+
+
+class NotServed(Exception):
+    """A deployment that cannot start, and why."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model on disk.
+
+    Attributes:
+        weights: a folder with config.json and safetensors.
+        tokenizer: the folder with its tokenizer and chat template; often the same.
+        heads: numbers of attention heads and of key-value heads; an engine of n GPUs deals out both evenly.
+    """
+
+    weights: Path
+    tokenizer: Path
+    heads: tuple[int, int]
+
+
+def find(root: Path) -> Found:
+    """The one model below a folder.
+
+    Raises:
+        NotServed: there is none, there are several, or it lacks what chatting needs.
+    """
+    weights = [path.parent for path in sorted(root.rglob("config.json")) if any(path.parent.glob("*.safetensors"))]
+    if len(weights) != 1:
+        what = "no model" if not weights else f"{len(weights)} models"
+        raise NotServed(f"{what} below AZUREML_MODEL_DIR '{root}': one folder must hold config.json and *.safetensors")
+    tokenizers = [path.parent for path in sorted(root.rglob("tokenizer.json"))]
+    if not tokenizers:
+        raise NotServed(f"the model in '{weights[0]}' has no tokenizer.json")
+    tokenizer = weights[0] if weights[0] in tokenizers else tokenizers[0]
+    has_template = (tokenizer / "chat_template.jinja").is_file()
+    if not has_template and "chat_template" not in read(tokenizer / "tokenizer_config.json"):
+        raise NotServed(f"the tokenizer in '{tokenizer}' has no chat template")
+    config = read(weights[0] / "config.json")
+    heads = int(config.get("num_attention_heads") or 1)
+    return Found(weights[0], tokenizer, (heads, int(config.get("num_key_value_heads") or heads)))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file's object.
+
+    Raises:
+        NotServed: it is none.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NotServed(f"'{path}' cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise NotServed(f"'{path}' holds no JSON object")
+    return value
+
+
+def arguments(found: Found, environment: Mapping[str, str], *, gpus: int) -> list[str]:
+    """Arguments of vLLM's server.
+
+    Args:
+        found: the model.
+        environment: the process's variables.
+        gpus: how many the machine has; with none, weights are computed with in 32 bits and nothing is compiled.
+
+    Raises:
+        NotServed: a variable is wrong.
+    """
+    chosen = {
+        "--model": str(found.weights),
+        "--tokenizer": str(found.tokenizer),
+        "--served-model-name": NAME,
+        "--host": environment.get("MLOPS_HOST") or "0.0.0.0",  # noqa: S104 - a container's own network
+        "--port": environment.get("MLOPS_PORT") or "5001",
+        "--middleware": "front.Front",
+        "--dtype": "auto" if gpus else "float32",
+        "--tensor-parallel-size": str(
+            max(n for n in range(1, max(gpus, 1) + 1) if not any(h % n for h in found.heads))
+        ),
+        "--generation-config": "vllm",  # a request says how to generate, not a file of the model
+        "--disable-access-log-for-endpoints": "/,/health,/metrics",
+    }
+    switches = ["--no-enable-log-requests", *([] if gpus else ["--enforce-eager"])]
+    return [word for pair in chosen.items() for word in pair] + switches + extra(environment)
+
+
+def extra(environment: Mapping[str, str]) -> list[str]:
+    """The arguments that MLOPS_ENGINE_ARGS adds.
+
+    Raises:
+        NotServed: they are no arguments, or would run code that came with a model or a request.
+    """
+    text = environment.get("MLOPS_ENGINE_ARGS", "")
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise NotServed(f"MLOPS_ENGINE_ARGS is {text!r}: {error}") from error
+    for word in words:
+        name = word.partition("=")[0].replace("_", "-")
+        if len(name) > 2 and any(unsafe.startswith(name) for unsafe in UNSAFE):
+            raise NotServed(f"MLOPS_ENGINE_ARGS has '{word}', which is not allowed here")
+    return words
+
+
+def variables(found: Found, environment: Mapping[str, str]) -> dict[str, str]:
+    """The server's environment: nothing is fetched, nothing is reported to anybody, this folder can be imported."""
+    path = os.pathsep.join(filter(None, [str(HERE), environment.get("PYTHONPATH", "")]))
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; used without GPUs only
+        **environment,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "MLOPS_ENGINE_TOKENIZER": str(found.tokenizer),
+        "PYTHONPATH": path,
+    }
+
+
+def command(environment: Mapping[str, str], *, gpus: int) -> tuple[list[str], dict[str, str]]:
+    """The server's command line and its environment.
+
+    Raises:
+        NotServed: this deployment cannot be started.
+    """
+    root = environment.get("AZUREML_MODEL_DIR")
+    if not root:
+        raise NotServed("AZUREML_MODEL_DIR is not set")
+    found = find(Path(root))
+    # The module behind `vllm serve`: the program itself asks for a distribution named 'vllm', which the build for
+    # CPUs is not.
+    words = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
+    return [*words, *arguments(found, environment, gpus=gpus)], variables(found, environment)
+
+
+def main() -> None:
+    """Becomes the server, or says in one line why not."""
+    try:
+        words, environment = command(os.environ, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))))
+    except NotServed as error:
+        sys.exit(str(error))
+    print(shlex.join(words), flush=True)
+    os.execve(sys.executable, words, environment)  # noqa: S606 - no shell
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Chats as vLLM's `/v1/completions` takes them: token ids, and its names for how to generate.
+
+What a parameter means is told by the deployed model's own code (`chat_model.py`), which the other server runs; here
+the same is said in vLLM's words. The schema has checked types and limits before.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from contract import Asked, Refused, read  # type: ignore[import-not-found]
+
+ALIASES = {"max_tokens": "max_new_tokens", "max_gen_len": "max_new_tokens"}
+NEW_TOKENS = 256
+"""Where a request does not say."""
+
+
+def generation(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a request to `/v1/completions`; of several names for one thing the last counts."""
+    given = {ALIASES.get(name, name): value for name, value in parameters.items()}
+    temperature = given.get("temperature")
+    samples = temperature != 0 and given.get("do_sample", temperature is not None)
+    fields: dict[str, Any] = {
+        "max_tokens": int(given.get("max_new_tokens", NEW_TOKENS)),
+        "temperature": (temperature or 1.0) if samples else 0,
+        "repetition_penalty": given.get("repetition_penalty", 1.0),
+    }
+    if samples:
+        fields |= {"top_p": given.get("top_p", 1.0), "top_k": int(given.get("top_k", 0))}
+    if "seed" in given:
+        fields["seed"] = int(given["seed"])
+    if given.get("stop"):
+        fields["stop"] = given["stop"]
+    return fields
+
+
+class Prompts:
+    """A model's tokenizer with its chat template."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # A tokenizer is not made for several threads, and a long text must not hold up the event loop.
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+
+    def ids(self, conversation: list[dict[str, str]]) -> list[int]:
+        """The tokens after which the answer begins."""
+        text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    def requests(self, body: bytes, *, context: int) -> tuple[Asked, list[dict[str, Any]]]:
+        """A payload, and the request to `/v1/completions` for each of its conversations.
+
+        Args:
+            body: as it came.
+            context: tokens that the model takes, the answer's included.
+
+        Raises:
+            Refused: the payload is wrong, or a conversation leaves no room for an answer.
+        """
+        asked = read(body)
+        fields = generation(asked.parameters)
+        requests = []
+        for index, conversation in enumerate(asked.conversations):
+            prompt = self.ids(conversation)
+            if len(prompt) >= context:
+                raise Refused(
+                    f"conversation {index} has {len(prompt)} tokens; the model's context of {context} "
+                    "leaves no room for an answer"
+                )
+            room = min(fields["max_tokens"], context - len(prompt))
+            requests.append({**fields, "prompt": prompt, "max_tokens": room})
+        return asked, requests
