@@ -104,7 +104,8 @@ reference: $(VENV)/ready ## the command reference, and the README's tables, from
 
 lock: ## resolve the requirement files anew (needs uv)
 	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
-	  --override environments/local/no-torch.txt environments/local/requirements.in -o environments/local/requirements.txt -q
+	  --override environments/local/no-torch.txt --override environments/local/no-gpu.txt \
+	  environments/local/requirements.in -o environments/local/requirements.txt -q
 	@for each in cli finetune serve; do \
 	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	    --override environments/local/no-torch.txt -c environments/local/requirements.txt \

@@ -57,18 +57,20 @@ def choose_precision(bits: int, device: Device) -> tuple[Precision, str | None]:
     """What to compute in.
 
     Args:
-        bits: 16 or 32, as the input `precision` says.
+        bits: 4, 16 or 32, as the input `precision` says; 4 keeps frozen weights in 4 bits and computes as 16 does.
         device: where.
 
     Returns:
         The precision, and a note where it is not what was asked for.
     """
-    if bits not in (16, 32):
-        raise Refusal(f"precision {bits} is neither 16 nor 32")
+    if bits not in (4, 16, 32):
+        raise Refusal(f"precision {bits} is none of 4, 16 and 32")
     if bits == 32:
         return "float32", None
     if device.is_cuda:
         return ("bfloat16" if device.bf16 else "float16"), None
+    if bits == 4:
+        return "float32", "with precision 4, a machine without GPU computes in 32 bits"
     return "float32", "precision 16 is not applied: there is no GPU, and on a CPU 16 bits are slower than 32"
 
 

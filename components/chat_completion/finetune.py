@@ -95,6 +95,7 @@ def make_trainer(inputs: Inputs, *, device: Device, tracker: Tracker, report: di
         lora=adapters(inputs),
         dtype=choose_precision(inputs.precision, device)[0],
         ignore_mismatched_sizes=inputs.ignore_mismatched_sizes,
+        four_bits=inputs.precision == 4,
     )
     if not device.is_cuda and model.num_parameters() < SMALL_MODEL_PARAMETERS:
         torch.set_num_threads(1)
@@ -144,7 +145,8 @@ def train(inputs: Inputs) -> None:
         say(line)
     tracker.params({**settings_of(inputs), "trainable_parameters": trainable, "train_rows": plan.conversations})
     tracker.params(plan.params())
-    say(f"training {trainable:,} of {trainer.model.num_parameters():,} weights on {plan.conversations} rows")
+    frozen = ", the frozen layers in 4 bits," if inputs.precision == 4 else ""
+    say(f"training {trainable:,} of {trainer.model.num_parameters():,} weights{frozen} on {plan.conversations} rows")
     trainer.add_callback(CheckpointCallback(trainer, resumed=found, scheduled=inputs.resume_from_checkpoint))
     with trainer.head.in_place():
         trainer.train(resume_from_checkpoint=str(found.folder) if found else None)

@@ -57,7 +57,7 @@ CHOICES = {
         "constant",
         "constant_with_warmup",
     ),
-    "precision": (16, 32),
+    "precision": (4, 16, 32),
     "deepspeed_stage": (2, 3),
     "evaluation_strategy": ("epoch", "steps", "disable"),
     "logging_strategy": ("epoch", "steps"),
@@ -140,6 +140,10 @@ def combinations(inputs: PipelineInputs) -> Iterator[str]:
         yield "apply_early_stopping needs an evaluation to stop by: evaluation_strategy is 'disable'"
     if inputs.deepspeed is not None and not inputs.apply_deepspeed:
         yield "deepspeed is given, but apply_deepspeed is 'false': the file would be ignored"
+    if inputs.precision == 4 and not inputs.apply_lora:
+        yield "precision 4 needs apply_lora 'true': weights in 4 bits are not trained"
+    if inputs.precision == 4 and inputs.apply_deepspeed and inputs.deepspeed_stage == 3:
+        yield "precision 4 does not work with deepspeed_stage 3: ZeRO does not spread weights of 4 bits"
     if inputs.auto_find_batch_size and inputs.apply_deepspeed:
         yield "auto_find_batch_size does not work with apply_deepspeed: ZeRO's sizes are set once"
     if (

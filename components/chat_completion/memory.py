@@ -14,6 +14,9 @@ SHARE = 0.92
 ENOUGH_TOKENS = 4096
 """In a packed batch: fewer leave a large GPU waiting, so rather than that, activations are computed twice."""
 
+FOUR_BITS_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Per weight in NF4: 64 share a constant of 8 bits, 256 of these one of 32 bits (Dettmers et al. 2023, QLoRA)."""
+
 OPTIMISER_BYTES = {"adamw_torch": 8.0, "adafactor": 0.1}
 """Per trained weight: AdamW keeps two values, Adafactor one per row and column."""
 
@@ -30,6 +33,7 @@ class Shape:
         keys: width of all keys, and of all values.
         intermediate: width of the feed-forward.
         vocabulary: of the head.
+        packed: number of weights in 4 bits; none of them is trained.
     """
 
     weights: int
@@ -39,22 +43,29 @@ class Shape:
     keys: int
     intermediate: int
     vocabulary: int
+    packed: int = 0
 
 
 def shape_of(model: Any) -> Shape:
     """A causal model's shape, from its configuration and its weights (those that ZeRO-3 has spread counted too)."""
+
+    def size(weight: Any) -> int:
+        packed = getattr(weight, "quant_state", None)
+        return int(packed.shape.numel() if packed else getattr(weight, "ds_numel", weight.numel()))
+
     config = model.config
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    sizes = [(getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in model.parameters()]
+    weights = list(model.parameters())
     return Shape(
-        weights=sum(size for size, _ in sizes),
-        trained=sum(size for size, trained in sizes if trained),
+        weights=sum(map(size, weights)),
+        trained=sum(size(weight) for weight in weights if weight.requires_grad),
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
         keys=(getattr(config, "num_key_value_heads", None) or heads) * width,
         intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         vocabulary=config.vocab_size,
+        packed=sum(size(weight) for weight in weights if getattr(weight, "quant_state", None)),
     )
 
 
@@ -103,8 +114,11 @@ def estimate(
             weights, gradients and optimiser.
     """
     value = 2 if half else 4
-    frozen = shape.weights - shape.trained
+    frozen = shape.weights - shape.trained - shape.packed
     weights = 1.0 * frozen * value + shape.trained * (4 + (2 if half else 0))
+    if shape.packed:
+        # The widest layer is unpacked while it computes.
+        weights += shape.packed * FOUR_BITS_BYTES + 2.0 * shape.hidden * shape.intermediate * value
     gradients = 4.0 * shape.trained
     optimiser = OPTIMISER_BYTES[optim] * shape.trained
     if zero_stage:

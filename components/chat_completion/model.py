@@ -1,6 +1,7 @@
 """The model that is trained: loaded, given adapters, and written as a Hugging Face folder."""
 
 import contextlib
+import importlib.util
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,31 @@ class Lora:
     merge: bool
 
 
-def load_model(folder: Path, *, lora: Lora | None, dtype: str, ignore_mismatched_sizes: bool) -> Any:
+def four_bit_settings(dtype: str) -> Any:
+    """How frozen weights are packed: NF4, its constants packed as well (Dettmers et al. 2023, QLoRA).
+
+    Args:
+        dtype: what they are unpacked to for computing.
+
+    Raises:
+        Refusal: where the package that packs them is missing.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise Refusal("precision 4 is asked for, but the environment has no package 'bitsandbytes': set precision 16")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def load_model(
+    folder: Path, *, lora: Lora | None, dtype: str, ignore_mismatched_sizes: bool, four_bits: bool = False
+) -> Any:
     """The base model, ready to be trained: in full, or with LoRA adapters around it.
 
     Args:
@@ -35,16 +60,21 @@ def load_model(folder: Path, *, lora: Lora | None, dtype: str, ignore_mismatched
         lora: the adapters, or None to train all weights.
         dtype: of the weights that stay as they are; trained ones are kept in 32 bits.
         ignore_mismatched_sizes: whether weights of other sizes are drawn anew, where all weights are trained.
+        four_bits: whether the linear layers that stay as they are, all but the head, are kept in 4 bits.
 
     Raises:
-        Refusal: for weights of other sizes than the configuration's that nobody would train.
+        Refusal: for weights of other sizes than the configuration's that nobody would train, and where 4 bits are
+            asked for without adapters, or without the package that packs them.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    if four_bits and lora is None:
+        raise Refusal("precision 4 needs apply_lora true: weights in 4 bits are not trained")
     model, loading = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype) if lora else torch.float32,
+        quantization_config=four_bit_settings(dtype) if four_bits else None,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
         trust_remote_code=False,
@@ -56,6 +86,10 @@ def load_model(folder: Path, *, lora: Lora | None, dtype: str, ignore_mismatched
             f"the base model's '{drawn[0]}' has another size than its config.json says: give a whole model, or draw "
             "such weights anew with ignore_mismatched_sizes true and apply_lora false"
         )
+    for module in model.modules():
+        # A layer of 4 bits that some CPUs have answered with, without gradients, would never give any again.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     # A cache is of no use in training, and with it the model would take other paths through its masks.
     model.config.use_cache = False
     if lora is None:

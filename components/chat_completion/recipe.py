@@ -98,6 +98,8 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
     deepspeed, deepspeed_note = choose_deepspeed(
         apply=inputs.apply_deepspeed, stage=inputs.deepspeed_stage, file=inputs.deepspeed, device=device
     )
+    if inputs.precision == 4 and (deepspeed or {}).get("zero_optimization", {}).get("stage") == 3:
+        raise Refusal("precision 4 does not work with stage 3 of DeepSpeed: ZeRO does not spread weights of 4 bits")
     for note in filter(None, (precision_note, deepspeed_note)):
         say(f"note: {note}")
     strategy = "no" if inputs.evaluation_strategy == "disable" else inputs.evaluation_strategy

@@ -107,6 +107,10 @@ def test_combinations() -> None:
     offload = dataclasses.replace(GOOD, optim="adafactor", apply_deepspeed=True, deepspeed_stage=2)
     assert "adafactor" in next(refusals(offload))
     assert not list(refusals(dataclasses.replace(offload, deepspeed_stage=3)))
+    four = dataclasses.replace(GOOD, precision=4, apply_lora=True, apply_deepspeed=True)
+    assert not list(refusals(four))
+    assert "precision 4 needs apply_lora" in next(refusals(dataclasses.replace(four, apply_lora=False)))
+    assert "deepspeed_stage 3" in next(refusals(dataclasses.replace(four, deepspeed_stage=3)))
 
 
 def test_the_step_names_all_that_is_wrong(tmp_path: Path) -> None:

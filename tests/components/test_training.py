@@ -27,6 +27,9 @@ INPUTS = Inputs(Path("tokens"), Path("base"), Path("out"))
         (16, AMPERE, "bfloat16"),
         (16, VOLTA, "float16"),
         (16, CPU, "float32"),
+        (4, AMPERE, "bfloat16"),
+        (4, VOLTA, "float16"),
+        (4, CPU, "float32"),
         (32, AMPERE, "float32"),
         (32, CPU, "float32"),
     ],
@@ -34,7 +37,7 @@ INPUTS = Inputs(Path("tokens"), Path("base"), Path("out"))
 def test_precision(bits: int, device: Device, precision: str) -> None:
     chosen, note = choose_precision(bits, device)
     assert chosen == precision
-    assert (note is not None) is (bits == 16 and device is CPU)
+    assert (note is not None) is (bits != 32 and device is CPU)
 
 
 @pytest.mark.parametrize(("major", "bf16"), [(7, False), (8, True)])
@@ -147,6 +150,15 @@ def test_deepspeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text("{")
     with pytest.raises(Refusal, match="cannot be read as JSON"):
         choose_deepspeed(apply=True, stage=2, file=file, device=AMPERE)
+
+
+def test_zero_does_not_spread_weights_of_four_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    (tmp_path / "zero.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+    four = dataclasses.replace(INPUTS, precision=4, apply_lora=True, apply_deepspeed=True)
+    assert training_arguments(four, device=AMPERE, rows=60)["deepspeed"]
+    with pytest.raises(Refusal, match="precision 4 does not work with stage 3"):
+        training_arguments(dataclasses.replace(four, deepspeed=tmp_path / "zero.json"), device=AMPERE, rows=60)
 
 
 @pytest.mark.parametrize("stage", [2, 3])

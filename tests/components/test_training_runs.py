@@ -48,7 +48,7 @@ def test_fully_determined_runs_end_with_equal_weights(inputs: dict[str, Any], tm
 def test_it_stops_early_and_keeps_the_best(inputs: dict[str, Any], tmp_path: Path) -> None:
     # So large a step makes the validation loss rise, so the first validation is the best.
     train(
-        tmp_path / "out", **inputs, **LORA | {"learning_rate": 3.0}, num_train_epochs=9, apply_early_stopping="true",
+        tmp_path / "out", **inputs, **LORA | {"learning_rate": 0.5}, num_train_epochs=9, apply_early_stopping="true",
         early_stopping_patience=2, evaluation_strategy="steps", eval_steps=2, save_total_limit=1, warmup_steps=2,
         per_device_train_batch_size=4, max_grad_norm=0,
     )  # fmt: skip
