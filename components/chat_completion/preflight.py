@@ -250,7 +250,7 @@ def fit(size: Size, *, least: int, run: Callable[[Size], Speed]) -> tuple[Size, 
             else:
                 raise Refusal(
                     f"a conversation of {least} tokens does not fit into the device's memory: lower max_seq_length, "
-                    "set precision 16 or apply_lora true, or spread the weights with deepspeed_stage 3"
+                    "set precision 16, or apply_lora true and precision 4, or spread the weights with deepspeed_stage 3"
                 ) from error
         # Only now, when the error no longer holds on to the tensors of the failed run.
         torch.cuda.empty_cache()
@@ -319,7 +319,7 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
         raise Refusal(
             f"the training needs {memory.fixed / GIB:.1f} GiB for the model and {needed / GIB:.1f} for its longest "
             f"conversation of {longest_tokens} tokens; the device has {device.memory_bytes / GIB:.1f}. Set precision "
-            "16, apply_lora true or deepspeed_stage 3, or lower max_seq_length"
+            "16, or apply_lora true and precision 4, or deepspeed_stage 3, or lower max_seq_length"
         )
     size, speed = Size(*chosen), Speed(0.0, 0, None)
     if trial:
