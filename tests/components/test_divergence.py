@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from chat_completion import checkpoints
 from chat_completion.refusal import Refusal
 
-from .tiny import finish, model, start, write_inputs
+from .tiny import finish, model, start, start_ranks, write_inputs
 
 pytestmark = [pytest.mark.slow]
 
@@ -46,6 +47,25 @@ def test_the_last_step_counts_as_well(inputs: dict[str, Any], tmp_path: Path) ->
     log = finish(start(out, **inputs, **settings), out, code=2)
     assert "step 2 has a loss or gradients that are not finite numbers" in log
     assert "there is no checkpoint" in log
+
+
+def without_a_loss() -> None:
+    """From now on the second process's losses are no numbers."""
+    from chat_completion.training import PackedTrainer
+
+    if os.environ["RANK"] == "1":
+        summed = PackedTrainer.compute_loss
+
+        def broken(*arguments: Any, **named: Any) -> Any:
+            return summed(*arguments, **named) * float("nan")
+
+        PackedTrainer.compute_loss = broken  # type: ignore[method-assign]
+
+
+def test_processes_stop_together(inputs: dict[str, Any], tmp_path: Path) -> None:
+    started = start_ranks(tmp_path / "out", processes=2, before=without_a_loss, **inputs, evaluation_strategy="disable")
+    logs = [finish(process, tmp_path / "out", code=2) for process in started]
+    assert logs[-1].count("finetune: error: step 1 has a loss or gradients that are not finite numbers") == 2
 
 
 def test_a_base_model_without_a_loss_is_refused(inputs: dict[str, Any], tmp_path: Path) -> None:
