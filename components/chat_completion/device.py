@@ -1,11 +1,8 @@
-"""What the inputs' wishes for precision and DeepSpeed mean on the machine at hand."""
+"""The machine at hand, and what the input `precision` means on it."""
 
-import importlib.util
-import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from chat_completion.refusal import Refusal
 
@@ -72,53 +69,3 @@ def choose_precision(bits: int, device: Device) -> tuple[Precision, str | None]:
     if bits == 4:
         return "float32", "with precision 4, a machine without GPU computes in 32 bits"
     return "float32", "precision 16 is not applied: there is no GPU, and on a CPU 16 bits are slower than 32"
-
-
-def generated_deepspeed(stage: int) -> dict[str, Any]:
-    """A ZeRO configuration whose sizes and types come from the training arguments ('auto').
-
-    Stage 2 keeps the optimiser's state in the host's memory, as the registry's component does; stage 3 spreads
-    the weights too. Not run on the machines that this project is tested on: they have no GPU.
-    """
-    zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
-    if stage == 2:
-        zero |= {"offload_optimizer": {"device": "cpu", "pin_memory": True}, "reduce_scatter": True}
-    else:
-        zero |= {"stage3_gather_16bit_weights_on_model_save": True}
-    return {
-        "zero_optimization": zero,
-        "bf16": {"enabled": "auto"},
-        "fp16": {"enabled": "auto"},
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "zero_allow_untested_optimizer": True,
-    }
-
-
-def choose_deepspeed(
-    *, apply: bool, stage: int, file: Path | None, device: Device
-) -> tuple[dict[str, Any] | None, str | None]:
-    """The DeepSpeed configuration to train with, or None, and a note where the wish is not granted.
-
-    Raises:
-        Refusal: for a stage other than 2 and 3, a file that is no JSON object, or a missing package on a GPU.
-    """
-    if not apply:
-        return None, None
-    if stage not in (2, 3):
-        raise Refusal(f"deepspeed_stage {stage} is neither 2 nor 3")
-    if not device.is_cuda:
-        return None, "apply_deepspeed is not applied: there is no GPU"
-    if importlib.util.find_spec("deepspeed") is None:
-        raise Refusal("apply_deepspeed is true, but the environment has no package 'deepspeed'")
-    if file is None:
-        return generated_deepspeed(stage), None
-    try:
-        configuration = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise Refusal(f"deepspeed '{file}' cannot be read as JSON: {error}") from error
-    if not isinstance(configuration, dict):
-        raise Refusal(f"deepspeed '{file}' holds no JSON object")
-    return configuration, None

@@ -33,6 +33,7 @@ from chat_completion.refusal import Refusal, run_step
 from chat_completion.token_cache import REPORT
 from chat_completion.tokens import TokenFile
 from chat_completion.tracking import Tracker
+from chat_completion.zero import agreeing
 
 HISTORY = ("step", "loss", "eval_loss", "grad_norm", "learning_rate")
 
@@ -96,6 +97,7 @@ def make_trainer(inputs: Inputs, *, device: Device, tracker: Tracker, report: di
         dtype=choose_precision(inputs.precision, device)[0],
         ignore_mismatched_sizes=inputs.ignore_mismatched_sizes,
         four_bits=inputs.precision == 4,
+        adapters_in_32_bits=arguments.deepspeed is None,
     )
     if not device.is_cuda and model.num_parameters() < SMALL_MODEL_PARAMETERS:
         torch.set_num_threads(1)
@@ -148,7 +150,7 @@ def train(inputs: Inputs) -> None:
     frozen = ", the frozen layers in 4 bits," if inputs.precision == 4 else ""
     say(f"training {trainable:,} of {trainer.model.num_parameters():,} weights{frozen} on {plan.conversations} rows")
     trainer.add_callback(CheckpointCallback(trainer, resumed=found, scheduled=inputs.resume_from_checkpoint))
-    with trainer.head.in_place():
+    with trainer.head.in_place(), agreeing(inputs.deepspeed):
         trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
     write_results(trainer, inputs, plan=asdict(plan))
     tracker.close()

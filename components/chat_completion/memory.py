@@ -17,6 +17,10 @@ ENOUGH_TOKENS = 4096
 FOUR_BITS_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Per weight in NF4: 64 share a constant of 8 bits, 256 of these one of 32 bits (Dettmers et al. 2023, QLoRA)."""
 
+ZERO_BUFFERS = 1e9
+"""Weights that DeepSpeed's buffers hold, at most: two for gradients on their way (reduce_bucket_size, overlap_comm),
+or, where stage 3 has spread the weights, those of a few layers put together again (stage3_max_live_parameters)."""
+
 OPTIMISER_BYTES = {"adamw_torch": 8.0, "adafactor": 0.1}
 """Per trained weight: AdamW keeps two values, Adafactor one per row and column."""
 
@@ -75,7 +79,7 @@ class Memory:
 
     Attributes:
         weights: of the model, and of the copies that autocast makes of trained ones.
-        gradients: of the trained weights.
+        gradients: of the trained weights, and what DeepSpeed sends them round in.
         optimiser: its state.
         head: the largest piece of logits with its gradients.
         per_token: kept for the backward pass for each token of a packed batch.
@@ -100,39 +104,49 @@ class Memory:
 
 
 def estimate(
-    shape: Shape, *, half: bool, fused_layers: bool, optim: str, processes: int = 1, zero_stage: int = 0
+    shape: Shape,
+    *,
+    half: bool,
+    fused_layers: bool,
+    optim: str,
+    processes: int = 1,
+    zero_stage: int = 0,
+    offload: bool = False,
 ) -> Memory:
     """The memory of one device.
 
     Args:
         shape: the model's.
-        half: whether it computes in 16 bits; trained weights, gradients and optimiser stay in 32.
+        half: whether it computes in 16 bits; trained weights, gradients and optimiser stay in 32, but for ZeRO, which
+            keeps weights and gradients in 16, and a copy in 32 beside the optimiser's state.
         fused_layers: whether norms and activations are fused kernels, which keep no copies in 32 bits.
         optim: the optimiser, as the input of this name says.
         processes: how many devices share what ZeRO spreads.
-        zero_stage: 0 without ZeRO; 2 spreads gradients and keeps the optimiser in the host's memory; 3 spreads
-            weights, gradients and optimiser.
+        zero_stage: 0 without ZeRO; 1 spreads the optimiser's state over the devices, 2 gradients too, 3 weights too.
+        offload: whether the optimiser's state is kept in the host's memory.
     """
     value = 2 if half else 4
     frozen = shape.weights - shape.trained - shape.packed
-    weights = 1.0 * frozen * value + shape.trained * (4 + (2 if half else 0))
+    trained = value if zero_stage else 4 + (2 if half else 0)
+    weights = 1.0 * frozen * value + shape.trained * trained
     if shape.packed:
         # The widest layer is unpacked while it computes.
         weights += shape.packed * FOUR_BITS_BYTES + 2.0 * shape.hidden * shape.intermediate * value
     gradients = 4.0 * shape.trained
     optimiser = OPTIMISER_BYTES[optim] * shape.trained
+    buffers = 0.0
     if zero_stage:
-        gradients /= processes
-        optimiser = 0.0 if zero_stage == 2 else optimiser / processes
-    if zero_stage == 3:
-        weights /= processes
+        weights /= processes if zero_stage == 3 else 1
+        gradients = 1.0 * shape.trained * value / (processes if zero_stage > 1 else 1)
+        optimiser = 0.0 if offload else (4 + OPTIMISER_BYTES[optim]) * shape.trained / processes
+        buffers = ZERO_BUFFERS * value * (2 if zero_stage == 3 else 1)
     # Input and output of two norms, queries, keys and values before and after their rotation, what attention
     # gives, what the feed-forward's two halves, its activation and their product are.
     kept = 7 * shape.hidden + 3 * shape.keys + 4 * shape.intermediate
     layer = kept * value + (0 if fused_layers else 16 * shape.hidden)
     return Memory(
         weights=weights,
-        gradients=gradients,
+        gradients=gradients + buffers,
         optimiser=optimiser,
         head=3 * 4.0 * min(1 << 24, shape.vocabulary * ENOUGH_TOKENS) + value * shape.vocabulary * shape.hidden,
         per_token=float(shape.layers * layer + 4 * value * shape.hidden),

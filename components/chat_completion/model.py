@@ -51,7 +51,13 @@ def four_bit_settings(dtype: str) -> Any:
 
 
 def load_model(
-    folder: Path, *, lora: Lora | None, dtype: str, ignore_mismatched_sizes: bool, four_bits: bool = False
+    folder: Path,
+    *,
+    lora: Lora | None,
+    dtype: str,
+    ignore_mismatched_sizes: bool,
+    four_bits: bool = False,
+    adapters_in_32_bits: bool = True,
 ) -> Any:
     """The base model, ready to be trained: in full, or with LoRA adapters around it.
 
@@ -61,6 +67,7 @@ def load_model(
         dtype: of the weights that stay as they are; trained ones are kept in 32 bits.
         ignore_mismatched_sizes: whether weights of other sizes are drawn anew, where all weights are trained.
         four_bits: whether the linear layers that stay as they are, all but the head, are kept in 4 bits.
+        adapters_in_32_bits: whether adapters are, whatever `dtype` says; with DeepSpeed its optimiser's copy is.
 
     Raises:
         Refusal: for weights of other sizes than the configuration's that nobody would train, and where 4 bits are
@@ -104,7 +111,7 @@ def load_model(
         lora_dropout=lora.dropout,
         target_modules=LORA_TARGETS.get(model.config.model_type, "all-linear"),
     )
-    model = get_peft_model(model, adapters)
+    model = get_peft_model(model, adapters, autocast_adapter_dtype=adapters_in_32_bits)
     if dtype != "float32":
         # Autocast brings an adapter's weights to the layer's 16 bits; PEFT would bring the layer's input to 32.
         for module in model.modules():
@@ -161,8 +168,7 @@ def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextMana
 
     Args:
         model: the trained model.
-        spread: whether ZeRO-3 has spread the weights over the processes. Not run on the machines that this
-            project is tested on: they have no GPU.
+        spread: whether ZeRO-3 has spread the weights over the processes.
     """
     if not spread:
         return contextlib.nullcontext()

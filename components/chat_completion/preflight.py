@@ -272,24 +272,29 @@ def truncated(report: Mapping[str, Any]) -> tuple[int, int]:
 def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str, Any]) -> Plan:
     """Chooses kernels and the size of packed batches, and tries them out; the trainer is changed accordingly.
 
-    What DeepSpeed spreads over devices cannot be tried here: there the estimate counts.
+    What DeepSpeed does to memory cannot be tried here, there the estimate counts; nor can weights that ZeRO-3 has
+    spread be compared with anything.
     """
     model, head, arguments = trainer.model, trainer.head, trainer.args
     split = trainer.train_dataset.tokens
-    half, trial = arguments.bf16 or arguments.fp16, arguments.deepspeed is None
+    half = arguments.bf16 or arguments.fp16
+    zero = arguments.hf_deepspeed_config if arguments.deepspeed else None
+    whole = zero is None or not zero.is_zero3()
     few = shortest(split, count=3)
+    if whole:
+        model.to(arguments.device)  # where DeepSpeed would bring it later
     model.eval()
     with torch.no_grad(), trainer.accelerator.autocast():
-        expected = plain_loss(model, few) if trial else 0.0
+        expected = plain_loss(model, few) if whole else 0.0
     dropout = float(getattr(model.config, "attention_dropout", 0) or 0)
     attention, why = choose_attention(
         device, half=half, dropout=dropout, deterministic=inputs.enable_full_determinism, kernels=wanted()
     )
     fused, how = fuse_layers(model, device)
     # What ZeRO has spread is gathered for the layer's own forward alone.
-    adapted = fuse_adapters(model) if trial and wanted() else 0
+    adapted = fuse_adapters(model) if zero is None and wanted() else 0
     model.set_attn_implementation(attention)
-    if trial:
+    if whole:
         with head.in_place(), trainer.accelerator.autocast():
             try:
                 check_sameness(model, head, few, expected=expected, half=half)
@@ -307,7 +312,8 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
         fused_layers=fused,
         optim=inputs.optim,
         processes=arguments.world_size,
-        zero_stage=inputs.deepspeed_stage if arguments.deepspeed else 0,
+        zero_stage=int(zero.get_value("zero_optimization.stage") or 0) if zero else 0,
+        offload=zero is not None and zero.is_offload(),
     )
     share = -(-trainer.conversations // arguments.world_size)
     longest_tokens = max(split.lengths)
@@ -322,7 +328,7 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
             "16, or apply_lora true and precision 4, or deepspeed_stage 3, or lower max_seq_length"
         )
     size, speed = Size(*chosen), Speed(0.0, 0, None)
-    if trial:
+    if zero is None:
         size, speed = fit(
             size,
             least=longest_tokens,

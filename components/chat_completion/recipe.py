@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from chat_completion.device import Device, choose_deepspeed, choose_precision
+from chat_completion.device import Device, choose_precision
 from chat_completion.inputs import TrainingInputs
 from chat_completion.model import Lora
 from chat_completion.model_folder import METADATA, read_json
 from chat_completion.refusal import Refusal
+from chat_completion.zero import choose_deepspeed
 
 CHECKPOINTS = "checkpoints"
 
@@ -96,7 +97,12 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
     """
     precision, precision_note = choose_precision(inputs.precision, device)
     deepspeed, deepspeed_note = choose_deepspeed(
-        apply=inputs.apply_deepspeed, stage=inputs.deepspeed_stage, file=inputs.deepspeed, device=device
+        apply=inputs.apply_deepspeed,
+        stage=inputs.deepspeed_stage,
+        file=inputs.deepspeed,
+        device=device,
+        lora=inputs.apply_lora,
+        processes=processes(),
     )
     if inputs.precision == 4 and (deepspeed or {}).get("zero_optimization", {}).get("stage") == 3:
         raise Refusal("precision 4 does not work with stage 3 of DeepSpeed: ZeRO does not spread weights of 4 bits")
@@ -151,7 +157,7 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
         "ddp_backend": None if device.is_cuda or "RANK" not in os.environ else "gloo",
         # Until the preflight has seen whether memory needs it.
         "activation_checkpointing": device.is_cuda,
-        "activation_checkpointing_kwargs": {"use_reentrant": False} if device.is_cuda else None,
+        "activation_checkpointing_kwargs": {"use_reentrant": False},
         "deepspeed": deepspeed,
         # With adapters alone every trainable weight has a gradient: looking for others costs a pass per step.
         "ddp_find_unused_parameters": False,

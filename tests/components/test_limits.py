@@ -104,9 +104,9 @@ def test_combinations() -> None:
     assert "apply_early_stopping" in next(refusals(stop))
     find = dataclasses.replace(GOOD, auto_find_batch_size=True, apply_deepspeed=True)
     assert "auto_find_batch_size" in next(refusals(find))
-    offload = dataclasses.replace(GOOD, optim="adafactor", apply_deepspeed=True, deepspeed_stage=2)
-    assert "adafactor" in next(refusals(offload))
-    assert not list(refusals(dataclasses.replace(offload, deepspeed_stage=3)))
+    spread = dataclasses.replace(GOOD, optim="adafactor", apply_deepspeed=True)
+    for stage in (2, 3):
+        assert "adafactor" in next(refusals(dataclasses.replace(spread, deepspeed_stage=stage)))
     four = dataclasses.replace(GOOD, precision=4, apply_lora=True, apply_deepspeed=True)
     assert not list(refusals(four))
     assert "precision 4 needs apply_lora" in next(refusals(dataclasses.replace(four, apply_lora=False)))

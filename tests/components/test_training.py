@@ -8,12 +8,14 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from chat_completion.device import Device, choose_deepspeed, choose_precision, find_device, generated_deepspeed
+from chat_completion.device import Device, choose_precision, find_device
 from chat_completion.recipe import Inputs, conversations_per_step, evaluation_steps, training_arguments
 from chat_completion.refusal import Refusal
+from chat_completion.zero import agreeing, choose_deepspeed, generated_deepspeed, needless
 
 CPU = Device(gpus=0, bf16=False)
 AMPERE = Device(gpus=2, bf16=True)
@@ -133,30 +135,91 @@ def test_evaluation_steps() -> None:
 
 
 def test_deepspeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_deepspeed(apply=False, stage=2, file=None, device=AMPERE) == (None, None)
-    configuration, note = choose_deepspeed(apply=True, stage=2, file=None, device=CPU)
-    assert configuration is None
-    assert note is not None
-    assert "no GPU" in note
+    def choose(device: Device = AMPERE, *, file: Path | None = None, **asked: Any) -> Any:
+        given = {"apply": True, "stage": 2, "lora": False, "processes": 1} | asked
+        return choose_deepspeed(device=device, file=file, **given)
+
+    assert choose(apply=False) == (None, None)
+    assert choose(CPU) == (None, "apply_deepspeed is not applied: there is no GPU")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    configuration, note = choose(lora=True)
+    assert configuration is None
+    assert "The same is learnt" in note
     with pytest.raises(Refusal, match="no package 'deepspeed'"):
-        choose_deepspeed(apply=True, stage=2, file=None, device=AMPERE)
+        choose()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    assert choose_deepspeed(apply=True, stage=3, file=None, device=AMPERE) == (generated_deepspeed(3), None)
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(Refusal, match="torchrun --nproc-per-node 1"):
+        choose()
+    monkeypatch.setenv("RANK", "0")
+    assert choose(stage=3, processes=2) == (generated_deepspeed(3), "DeepSpeed is applied: ZeRO, stage 3")
     file = tmp_path / "zero.json"
-    file.write_text(json.dumps({"zero_optimization": {"stage": 1}}))
-    chosen, _ = choose_deepspeed(apply=True, stage=2, file=file, device=AMPERE)
-    assert chosen == {"zero_optimization": {"stage": 1}}
-    file.write_text("{")
-    with pytest.raises(Refusal, match="cannot be read as JSON"):
-        choose_deepspeed(apply=True, stage=2, file=file, device=AMPERE)
+    file.write_text(json.dumps({"zero_optimization": {"stage": 1}, "train_batch_size": 8, "gradient_clipping": 0.5}))
+    chosen, note = choose(file=file, lora=True)
+    assert chosen["zero_optimization"] == {"stage": 1}
+    assert (chosen["train_batch_size"], chosen["gradient_clipping"]) == ("auto", 0.5)
+    assert chosen["bf16"] == {"enabled": "auto"}
+    assert note == "DeepSpeed is applied, as 'zero.json' says"
+    for text, message in (("{", "cannot be read as JSON"), ("[]", "no JSON object"), ("{}", "zero_optimization")):
+        file.write_text(text)
+        with pytest.raises(Refusal, match=message):
+            choose(file=file)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("in_32_bits", [True, False])
+def test_adapters_have_the_bits_that_their_optimiser_expects(tmp_path: Path, in_32_bits: bool) -> None:
+    """ZeRO-3 does not cast: an adapter in 32 bits would meet its layer's 16."""
+    import torch
+
+    from chat_completion.model import Lora, load_model
+
+    from .tiny import model
+
+    model().save_pretrained(tmp_path)
+    loaded = load_model(
+        tmp_path, lora=Lora(4, 8, 0.0, merge=True), dtype="bfloat16", ignore_mismatched_sizes=False,
+        adapters_in_32_bits=in_32_bits,
+    )  # fmt: skip
+    kinds = {weight.requires_grad: weight.dtype for weight in loaded.parameters()}
+    assert kinds == {True: torch.float32 if in_32_bits else torch.bfloat16, False: torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("stage", "lora", "processes", "saves"),
+    [
+        (2, True, 1, False),
+        (2, True, 8, False),
+        (3, True, 1, False),
+        (3, False, 1, False),
+        (2, False, 1, True),
+        (2, False, 8, True),
+        (3, True, 8, True),
+        (3, False, 8, True),
+    ],
+)
+def test_where_zero_saves_memory(stage: int, lora: bool, processes: int, saves: bool) -> None:
+    assert (needless(stage=stage, lora=lora, processes=processes) is None) is saves
+
+
+def test_a_deepspeed_file_that_contradicts_the_inputs_is_refused_in_a_line(tmp_path: Path) -> None:
+    def fail(text: str) -> None:
+        raise ValueError(text)
+
+    refused = pytest.raises(Refusal, match=r"zero.json' does not go with the inputs: .* values: - ds bf16")
+    with refused, agreeing(tmp_path / "zero.json"):
+        fail("Please correct the following DeepSpeed config values:\n- ds bf16.enabled=True vs hf bf16=False")
+    for file, text in ((None, "DeepSpeed"), (tmp_path / "zero.json", "a bug")):
+        with pytest.raises(ValueError, match=text), agreeing(file):
+            fail(text)
 
 
 def test_zero_does_not_spread_weights_of_four_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     (tmp_path / "zero.json").write_text(json.dumps({"zero_optimization": {"stage": 3}}))
+    monkeypatch.setenv("RANK", "0")
     four = dataclasses.replace(INPUTS, precision=4, apply_lora=True, apply_deepspeed=True)
-    assert training_arguments(four, device=AMPERE, rows=60)["deepspeed"]
+    assert training_arguments(four, device=AMPERE, rows=60)["deepspeed"] is None
     with pytest.raises(Refusal, match="precision 4 does not work with stage 3"):
         training_arguments(dataclasses.replace(four, deepspeed=tmp_path / "zero.json"), device=AMPERE, rows=60)
 
