@@ -14,6 +14,7 @@ from mlops.errors import AzureError, PreconditionError
 from mlops.probes import probes
 from mlops.quota import Needs
 from mlops.resources import Deployment, ModelVersion, Probes, VmSize
+from mlops.servers import Server
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -31,6 +32,7 @@ class Preflight:
         needs: cores that are asked for; 0 where the slot keeps those that it has; None where the size is not known.
         used: cores of the family in use in the region, without the slot's own; None where not asked, or not known.
         limit: of the family; None where there is none, or ``used`` is None.
+        server: what serves the model.
         model_bytes: size of the model's files; None where it is unknown.
         warnings: what a person should know and nothing is refused for.
     """
@@ -40,6 +42,7 @@ class Preflight:
     needs: Needs | None
     used: int | None
     limit: int | None
+    server: Server
     model_bytes: int | None
     probes: Probes
     duration: Duration
@@ -51,6 +54,8 @@ class Preflight:
         size = "size not known" if self.model_bytes is None else _spoken(self.model_bytes)
         return [
             f"quota: {self._quota()}",
+            f"server: {self.server.name}, {self.server.max_concurrent_requests} requests at a time "
+            f"({self.server.environment})",
             f"probes: model {size}; liveness is asked from second {liveness.initial_delay_s} on, "
             f"readiness given up at second {self.probes.readiness.patience_s}",
             f"time: {self.duration.text()}",
@@ -111,7 +116,11 @@ def check(
         used=used,
         limit=limit,
         model_bytes=bytes_,
-        probes=probes(bytes_, initial_delay_s=settings.deployment.liveness_initial_delay_s),
+        server=settings.deployment.server,
+        probes=probes(
+            bytes_, initial_delay_s=settings.deployment.liveness_initial_delay_s,
+            warm_up_s=settings.deployment.server.warm_up_s,
+        ),
         duration=how_long(
             settings, bytes_, plan.steps if plan.live else plan.steps[-1:],
             creates_endpoint=plan.creates_endpoint, mirror=bool(plan.mirror),

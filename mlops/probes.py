@@ -28,7 +28,7 @@ def load_s(model_bytes: int) -> float:
     return model_bytes / LOAD_BYTES_PER_S
 
 
-def probes(model_bytes: int | None, *, initial_delay_s: int | None = None) -> Probes:
+def probes(model_bytes: int | None, *, initial_delay_s: int | None = None, warm_up_s: int = 0) -> Probes:
     """Probe settings for a model of this size.
 
     The server's container starts after the storage initializer has downloaded the model, so a probe has to wait for
@@ -39,9 +39,11 @@ def probes(model_bytes: int | None, *, initial_delay_s: int | None = None) -> Pr
     Args:
         model_bytes: size of the model's files; None where it is unknown.
         initial_delay_s: the setting that takes the place of the formula's delay.
+        warm_up_s: what the server needs beside, once it has read the model; part of the formula.
     """
     if initial_delay_s is None:
-        initial_delay_s = UNKNOWN_S if model_bytes is None else max(LEAST_S, math.ceil(load_s(model_bytes)))
+        loading_s = UNKNOWN_S if model_bytes is None else max(LEAST_S, math.ceil(load_s(model_bytes)))
+        initial_delay_s = loading_s + warm_up_s
     patience_s = initial_delay_s + PERIOD_S * FAILURES
     liveness = Probe(
         initial_delay_s=initial_delay_s, period_s=PERIOD_S, timeout_s=TIMEOUT_S, failure_threshold=FAILURES

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mlops import servers
 from mlops.errors import UsageError
 from mlops.settings_file import Problem, SettingsFile, close_to, read, suggestion
 
@@ -134,18 +135,30 @@ class EndpointSettings(Section):
 
 
 class DeploymentSettings(Section):
-    """One slot: its machine, its server, its limits. A liveness delay of null follows the model's size."""
+    """One slot: its machine, its server, its limits.
+
+    A liveness delay of null follows the model's size; an environment of null, and a null number of concurrent requests,
+    follow the machine (:mod:`mlops.servers`).
+    """
 
     instance_type: str
     instance_count: Annotated[int, Field(ge=1, le=50)] = 1
-    max_concurrent_requests: Annotated[int, Field(ge=1)] = 8
+    max_concurrent_requests: Annotated[int, Field(ge=1)] | None = None
     request_timeout_ms: Annotated[int, Field(ge=1, le=180_000)] = 90_000
     liveness_initial_delay_s: Annotated[int, Field(ge=1)] | None = None
-    environment: Path = Path("environments/serve/environment.yml")
-    code: Path = Path("environments/serve")
-    scoring_script: str = "score.py"
+    environment: Path | None = None
+    code: Path = servers.CODE
+    scoring_script: str = servers.SCRIPT
     identity: str | None = None
     variables: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def server(self) -> servers.Server:
+        """What serves it."""
+        return servers.chosen(
+            self.environment, size=self.instance_type, code=self.code, script=self.scoring_script,
+            concurrency=self.max_concurrent_requests,
+        )  # fmt: skip
 
     @field_validator("identity")
     @classmethod

@@ -48,6 +48,7 @@ def _looked_through(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         except MlopsError as error:
             yield key, "; ".join(filter(None, [error.message, error.hint]))
     slot = settings.deployment
-    for name, path in (("environment", slot.environment), ("scoring_script", slot.code / slot.scoring_script)):
+    server = slot.server
+    for name, path in (("environment", server.environment), ("scoring_script", slot.code / server.script)):
         if not (settings.root / path).is_file():
             yield ("deployment", name), f"there is no '{path}' in '{settings.root.name}'"

@@ -104,6 +104,11 @@ TABLE: list[tuple[str, str, dict[str, str], str, str, str]] = [
     ("gpu", CRASHED, crash(TRACEBACK.replace("OSError: no file named model.safetensors",
      "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")), "out of memory",
      "Tried to allocate 2.00 GiB", "more GPU memory"),
+    ("engine, no room", CRASHED, crash("(EngineCore pid=9) ValueError: 1.5 GiB KV cache is needed, which is larger "
+     "than the available KV cache memory (0.7 GiB)."), "out of memory", "KV cache memory",
+     "--max-model-len"),
+    ("engine, no model", CRASHED, crash("no model below AZUREML_MODEL_DIR '/m': one folder must hold config.json and "
+     "*.safetensors"), "engine", "no model below AZUREML_MODEL_DIR '/m'", "environments/serve/environment.yml"),
     ("killed worker", "User container was not ready", crash("Worker (pid:9) was sent SIGKILL! Perhaps out of memory?",
      "ReadinessProbeFailed"), "out of memory", "memory of 'Standard_NC24ads_A100_v4'", "more memory"),
     ("exit code", CRASHED, {"server": log("").replace("Message: said", "").replace("Container events:\n",

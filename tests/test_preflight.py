@@ -94,7 +94,8 @@ def test_probes_by_size() -> None:
     assert small.liveness.initial_delay_s == 10
     assert phi.liveness.initial_delay_s == math.ceil(PHI3 / LOAD_BYTES_PER_S) == 153
     assert unknown.liveness.initial_delay_s == 600
-    assert probes(PHI3, initial_delay_s=42).liveness.initial_delay_s == 42
+    assert probes(PHI3, initial_delay_s=42, warm_up_s=300).liveness.initial_delay_s == 42
+    assert probes(PHI3, warm_up_s=300).liveness.initial_delay_s == 453
     assert server_variables(small) == {}
     assert server_variables(phi) == {"WORKER_TIMEOUT": "460"}
 
@@ -143,6 +144,7 @@ def test_what_a_dry_run_prints() -> None:
         needs=quota.deployment_needs(PLAIN, 2),
         used=60,
         limit=100,
+        server=SETTINGS.deployment.server,
         model_bytes=PHI3,
         probes=probes(PHI3),
         duration=how_long(SETTINGS, PHI3, (100,)),
@@ -152,12 +154,13 @@ def test_what_a_dry_run_prints() -> None:
         "quota: 12 vCPUs of standardDSv2Family for 2 × Standard_DS3_v2, 4 of them kept free for upgrades; 40 of 100 "
         "are free"
     )
-    assert lines[1] == "probes: model 7.64 GB; liveness is asked from second 153 on, readiness given up at second 460"
-    assert lines[2].startswith("time: about ")
+    assert lines[1] == ("server: vLLM, 64 requests at a time (environments/serve/engine/environment.yml)")
+    assert lines[2] == "probes: model 7.64 GB; liveness is asked from second 153 on, readiness given up at second 460"
+    assert lines[3].startswith("time: about ")
     assert found.needs is not None
     kept = replace(found, needs=replace(found.needs, cores=0), model_bytes=None)
     assert kept.lines()[0] == "quota: the slot keeps its 2 × Standard_DS3_v2"
-    assert "size not known" in kept.lines()[1]
+    assert "size not known" in kept.lines()[2]
     assert "not known" in replace(found, used=None, limit=None).lines()[0]
     assert "need is not known" in replace(found, needs=None).lines()[0]
     assert "no limit" in replace(found, limit=None).lines()[0]

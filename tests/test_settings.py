@@ -47,7 +47,7 @@ def test_a_targets_value_overrides_the_default_one_and_no_other() -> None:
 
     assert local.training.parameters["learning_rate"] == 7e-3
     assert local.training.parameters["lr_scheduler_type"] == staging.training.parameters["lr_scheduler_type"]
-    assert local.deployment.variables["GUNICORN_CMD_ARGS"] == staging.deployment.variables["GUNICORN_CMD_ARGS"]
+    assert local.deployment.instance_type == staging.deployment.instance_type
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def _image_build(facts: Facts) -> Cause | None:
     text = where[0].rstrip(".,;)'\"") if where else "in the workspace's default storage, under azureml/ImageLogs"
     return Cause(
         kind="image build",
-        what=f"the image could not be built from '{facts.deployment.environment}'; its build log: {text}",
+        what=f"the image could not be built from '{facts.deployment.server.environment}'; its build log: {text}",
         hint="the log's end names the package that cannot be installed; pin it in the environment's requirements",
     )
 
@@ -159,7 +159,8 @@ def _disk(facts: Facts) -> Cause | None:
 
 def _gpu_memory(facts: Facts) -> Cause | None:
     found = facts.found(
-        r"^.*(CUDA out of memory|CUDA error: out of memory|cuda\.OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED).*$",
+        r"^.*(CUDA out of memory|CUDA error: out of memory|cuda\.OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED"
+        r"|larger than the available KV cache memory|No available memory for the cache|Free memory on device).*$",
         "server",
     )
     if not found:
@@ -169,7 +170,8 @@ def _gpu_memory(facts: Facts) -> Cause | None:
         what=f"the memory of the GPU of '{facts.deployment.instance_type}' does not hold the model: "
         f"{found[0].strip()[:200]}",
         hint="choose a deployment.instance_type with more GPU memory in mlops.yaml, or serve in a smaller type; fewer "
-        "conversations at once (MLOPS_MAX_BATCH_SIZE under deployment.variables) need less too",
+        "conversations at once (MLOPS_MAX_BATCH_SIZE under deployment.variables), or with vLLM shorter ones "
+        "(MLOPS_ENGINE_ARGS: --max-model-len 2048), need less too",
     )
 
 
@@ -203,7 +205,7 @@ def _worker_timeout(facts: Facts) -> Cause | None:
 
 
 def _script(facts: Facts) -> Cause | None:
-    script = facts.deployment.scoring_script
+    script = facts.deployment.server.script
     lacking = facts.found(r"No score script found|does not have a (init|run)\(\)", "server")
     if lacking:
         return Cause(
@@ -213,12 +215,27 @@ def _script(facts: Facts) -> Cause | None:
         )
     if not facts.found(r"Failed to import user script|UserScriptImportException", "server"):
         return None
-    where = facts.raised
+    where, environment = facts.raised, facts.deployment.server.environment
     lacks = facts.found(r"No module named '([\w.]+)'", "server")
     return Cause(
         kind="scoring script",
         what=f"the scoring script '{script}' cannot be imported" + (f": {_told(where)}" if where else ""),
-        hint=f"add the package of '{lacks[1]}' to '{facts.deployment.environment}'" if lacks else f"correct '{script}'",
+        hint=f"add the package of '{lacks[1]}' to '{environment}'" if lacks else f"correct '{script}'",
+    )
+
+
+def _engine(facts: Facts) -> Cause | None:
+    said = facts.found(
+        r"^((no|\d+) models? below AZUREML_MODEL_DIR|the (model|tokenizer) in '.*' has no|MLOPS_ENGINE_ARGS (is|has))"
+        r".*$",
+        "server",
+    )
+    if not said:
+        return None
+    return Cause(
+        kind="engine",
+        what=f"the engine did not start: {said[0]}",
+        hint="correct that, or serve without the engine: deployment.environment: environments/serve/environment.yml",
     )
 
 
@@ -272,7 +289,7 @@ def _not_ready(facts: Facts) -> Cause | None:
 WHOLE = ("events", "server", "error")
 KNOWN: tuple[Callable[[Facts], Cause | None], ...] = (
     *(_rights, _quota, _image_build, _image_pull, _download, _startup, _disk),
-    *(_gpu_memory, _worker_timeout, _memory, _script, _loading, _probes, _not_ready),
+    *(_gpu_memory, _worker_timeout, _memory, _engine, _script, _loading, _probes, _not_ready),
 )
 """In this order: what comes first explains what comes after it."""
 

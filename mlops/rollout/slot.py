@@ -47,9 +47,11 @@ def deployment_spec(
         UsageError: a file that it needs is missing.
     """
     wanted = settings.deployment
-    for path in (wanted.environment, wanted.code / wanted.scoring_script):
+    server = wanted.server
+    for path in (server.environment, wanted.code / server.script):
         if not (settings.root / path).is_file():
             raise UsageError(f"there is no '{path}' in '{settings.root}'", hint="see deployment in mlops.yaml")
+    patience = server_variables(probes) if server.has_workers else {}
     skipped = {SKIPPED_TAG: skip_gate[:TAG_CHARACTERS]} if skip_gate else {}
     return endpoints.DeploymentSpec(
         name=plan.slot,
@@ -57,12 +59,12 @@ def deployment_spec(
         model_id=version.id,
         instance_type=wanted.instance_type,
         instance_count=wanted.instance_count,
-        environment=settings.root / wanted.environment,
+        environment=settings.root / server.environment,
         code=settings.root / wanted.code,
-        scoring_script=wanted.scoring_script,
-        max_concurrent_requests=wanted.max_concurrent_requests,
+        scoring_script=server.script,
+        max_concurrent_requests=server.max_concurrent_requests,
         request_timeout_ms=wanted.request_timeout_ms,
         probes=probes,
-        variables={**server_variables(probes), **wanted.variables},
+        variables={**server.variables, **patience, **wanted.variables},
         tags={MANAGED_TAG: MANAGED_BY, VERSION_TAG: version.version, **skipped},
     )

@@ -90,7 +90,7 @@ def deployed(session: Session, folder: Path, *, answer_s: float, model: Path | N
             model_id=asset.id,
             instance_type=wanted.instance_type,
             instance_count=1,
-            environment=ROOT / wanted.environment,
+            environment=ROOT / wanted.server.environment,
             code=ROOT / wanted.code if model else code,
             scoring_script="score.py",
             max_concurrent_requests=CONCURRENCY,

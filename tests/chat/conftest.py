@@ -147,7 +147,7 @@ def standing(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # n
             session,
             DeploymentSpec(
                 name=slot, endpoint=NAME, model_id=model.id, instance_type="Standard_NC24ads_A100_v4", instance_count=1,
-                environment=settings.root / settings.deployment.environment, code=folder / "code",
+                environment=settings.root / settings.deployment.server.environment, code=folder / "code",
                 scoring_script="score.py", max_concurrent_requests=8, request_timeout_ms=60_000, probes=probes(1000),
                 variables={"SLOT": slot, "GUNICORN_CMD_ARGS": "--worker-class gthread --threads 8"},
             ),
