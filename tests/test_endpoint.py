@@ -235,3 +235,19 @@ def test_certificates_are_read_once_and_anew_when_they_change(tmp_path: Path, mo
     assert endpoint.trust() is named
     os.utime(bundle, (1, 1))
     assert endpoint.trust() is not named
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("https://e.inference/score", "https://e.inference/score"),
+        ("https://e.inference/", "https://e.inference/score"),
+        ("https://e.inference", "https://e.inference/score"),
+        ("https://e.inference/v1/own", "https://e.inference/v1/own"),
+        (None, None),
+    ],
+)
+def test_payloads_go_to_score_where_all_paths_are_open(given: str | None, asked: str | None) -> None:
+    from mlops.azure.endpoints import scoring_url
+
+    assert scoring_url(given) == asked

@@ -131,8 +131,11 @@ def extra(environment: Mapping[str, str]) -> list[str]:
 def variables(found: Found, environment: Mapping[str, str]) -> dict[str, str]:
     """The server's environment: nothing is fetched, nothing is reported to anybody, this folder can be imported."""
     path = os.pathsep.join(filter(None, [str(HERE), environment.get("PYTHONPATH", "")]))
+    # The first two are for a machine without GPUs: GiB for the attention's cache, and threads that the system places,
+    # since both slots of a laptop would else be tied to the same core.
     return {
-        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; used without GPUs only
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         **environment,
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

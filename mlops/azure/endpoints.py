@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlops.azure.converge import PASSING, converge, patiently, settled
 from mlops.azure.errors import NotFoundError, translated
@@ -296,12 +297,21 @@ def slot_name(name: str) -> str:
     return name.lower() if name.lower() in SLOTS else name
 
 
+def scoring_url(given: str | None) -> str | None:
+    """Where an endpoint answers payloads.
+
+    For a server that takes every path Azure may name the root. Both of ours answer at ``/score``, and in a rollout from
+    one to the other a request may reach either.
+    """
+    return f"{given.rstrip('/')}/score" if given and urlsplit(given).path in ("", "/") else given
+
+
 def _endpoint(found: Any) -> Endpoint:
     return Endpoint(
         name=found.name,
         state=text(found.provisioning_state),
         auth_mode=text(found.auth_mode),
-        scoring_url=found.scoring_uri,
+        scoring_url=scoring_url(found.scoring_uri),
         traffic={slot_name(name): int(share) for name, share in (found.traffic or {}).items()},
         mirror={slot_name(name): int(share) for name, share in (found.mirror_traffic or {}).items()},
         tags=dict(found.tags or {}),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import sys
 import time
 import uuid
 from collections import Counter
@@ -17,6 +18,7 @@ import psutil
 
 from mlops.local.limits import Limits
 from mlops.local.operations import OperationFailed, now
+from mlops.local.serving.image import PACKAGES, Image, NoPackages, image_of
 from mlops.local.serving.process import Instance, scorers
 from mlops.local.serving.spec import Files, Spec, lay_out
 from mlops.local.store import Document
@@ -34,8 +36,10 @@ HELP = "Please see troubleshooting guide, available here: https://aka.ms/oe-tsg#
 class Running:
     """One generation of a deployment: the processes that were started from one state of its document."""
 
-    def __init__(self, spec: Spec, folder: Path, instances: list[Instance]) -> None:
+    def __init__(self, spec: Spec, folder: Path, instances: list[Instance], *, patience_s: float) -> None:
         self.spec = spec
+        self.patience_s = patience_s
+        """Longest wait for a process to become ready."""
         self.folder = folder
         self.instances = instances
         self.in_flight = 0
@@ -185,11 +189,16 @@ class Fleet:
         jobs = self._workspace.services["jobs"]
         self._folders.add(folder)
 
-        def files() -> Files:
-            return lay_out(spec, folder, model_folder=jobs.model_folder, code_folder=jobs.code_folder)
+        def files() -> tuple[Files, Image | None]:
+            image = image_of(self._workspace.store.get(spec.image or ""), jobs.code_folder)
+            prefix = PACKAGES if image else Path(sys.prefix)
+            sources = {"model_folder": jobs.model_folder, "code_folder": jobs.code_folder}
+            return lay_out(spec, folder, **sources, prefix=prefix), image
 
         try:
-            laid = await asyncio.to_thread(files)
+            laid, image = await asyncio.to_thread(files)
+        except NoPackages as error:
+            raise OperationFailed("ImageNotFound", str(error)) from error
         except (OSError, LookupError, ValueError) as error:
             raise OperationFailed(
                 "ResourceNotFound", f"The deployment's model or code could not be downloaded: {error}"
@@ -202,9 +211,12 @@ class Fleet:
         ]
         count = max(1, min(spec.instances, self._limits.instance_processes))
         instances = [
-            Instance(folder, index, arguments=arguments, environment=laid.environment) for index in range(count)
+            Instance(folder, index, arguments=arguments, environment=laid.environment, image=image)
+            for index in range(count)
         ]
-        return Running(spec, folder, instances)
+        # An engine takes longer to start than a script may: for as long as its probes say.
+        start_s = spec.readiness.patience_s if image else self._limits.start_timeout_s
+        return Running(spec, folder, instances, patience_s=min(spec.readiness.patience_s, start_s))
 
     async def _bring_up_all(self, running: Running) -> None:
         """Start a generation; where that fails nothing of it runs on, and its logs stay."""
@@ -224,18 +236,17 @@ class Fleet:
         running.event("Downloading", "Start downloading models")
         running.event("Pulled", "Container image is pulled successfully")
         running.event("Downloaded", "Models are downloaded successfully or no model need to download")
-        patience_s = min(running.spec.readiness.patience_s, self._limits.start_timeout_s)
-        outcomes = await asyncio.gather(*(self._bring_up(running, one, patience_s) for one in running.instances))
+        outcomes = await asyncio.gather(*(self._bring_up(running, instance) for instance in running.instances))
         for outcome in outcomes:
             if outcome:
                 raise OperationFailed("ResourceNotReady", f"{outcome} {HELP}")
 
-    async def _bring_up(self, running: Running, instance: Instance, patience_s: float) -> str | None:
+    async def _bring_up(self, running: Running, instance: Instance) -> str | None:
         for attempt in range(START_ATTEMPTS):
             running.event("Created", "Created container inference-server")
             instance.start()
             running.event("Started", "Started container inference-server")
-            if await instance.become_ready(patience_s, probe_s=max(running.spec.readiness.timeout_s, 2)):
+            if await instance.become_ready(running.patience_s, probe_s=max(running.spec.readiness.timeout_s, 2)):
                 running.event("ContainerReady", "Container is ready")
                 return None
             if self._closing:
@@ -244,7 +255,7 @@ class Fleet:
                 raise OperationFailed("OperationCanceled", "The deployment was deleted while it was being started.")
             if instance.alive():
                 running.event("ReadinessProbeFailed", "Readiness probe failed", kind="Warning")
-                return f"User container was not ready within {patience_s:g} seconds (readiness probe failing)."
+                return f"User container was not ready within {running.patience_s:g} seconds (readiness probe failing)."
             running.event("ContainerCrashed", f"Container terminated{instance.ending}", kind="Warning")
             if attempt + 1 < START_ATTEMPTS:
                 running.event("BackOff", "Back-off restarting failed container", kind="Warning")
@@ -293,8 +304,7 @@ class Fleet:
                 instance.start()
                 running.event("Started", "Started container inference-server")
             if not instance.healthy:
-                patience_s = min(readiness.patience_s, self._limits.start_timeout_s)
-                await instance.become_ready(patience_s, probe_s=max(readiness.timeout_s, 2))
+                await instance.become_ready(running.patience_s, probe_s=max(readiness.timeout_s, 2))
                 missed, probed = 0, time.monotonic()
                 if not instance.healthy and instance.alive():
                     running.event("ReadinessProbeFailed", "Readiness probe failed", kind="Warning")

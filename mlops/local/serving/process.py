@@ -20,15 +20,25 @@ from pathlib import Path
 
 import psutil
 
+from mlops.local.serving.image import Image
 from mlops.local.serving.upstream import Broken, Unreachable, exchange
 
 LAUNCHER = Path(__file__).with_name("launch.py")
+CONTAINER = Path(__file__).with_name("contain.py")
 
 
 class Instance:
     """A scoring process of a deployment, under a name and on a port of its own."""
 
-    def __init__(self, folder: Path, index: int, *, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        index: int,
+        *,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        image: Image | None = None,
+    ) -> None:
         self.index = index
         self.folder = folder
         self.record = folder / f"instance-{index}.json"
@@ -41,6 +51,7 @@ class Instance:
         """Monotonic time of the last start."""
         self._arguments = list(arguments)
         self._environment = dict(environment)
+        self._image = image
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -51,23 +62,20 @@ class Instance:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener, self.log.open("ab") as log:
             listener.bind(("127.0.0.1", 0))
             self.port = listener.getsockname()[1]
-            descriptor = listener.fileno()
+            descriptor, environment = listener.fileno(), self._environment
+            if self._image is None:
+                words, kept = [str(LAUNCHER), str(descriptor), str(self.record), str(self.port), *self._arguments], True
+            else:  # it binds the port itself; whoever is quicker makes it fail, and it is started again
+                words, kept = [str(CONTAINER), str(self.record), str(self.port), *self._image.command], False
+                environment = {**environment, "MLOPS_HOST": "127.0.0.1", "MLOPS_PORT": str(self.port)}
             self._child = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    str(LAUNCHER),
-                    str(descriptor),
-                    str(self.record),
-                    str(self.port),
-                    *self._arguments,
-                ],
-                cwd=self._environment["AML_APP_ROOT"],
-                env=self._environment,
+                [sys.executable, "-P", *words],
+                cwd=environment["AML_APP_ROOT"],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                pass_fds=[descriptor],
+                pass_fds=[descriptor] if kept else [],
                 start_new_session=True,
             )
         self.pid = self._child.pid
@@ -97,10 +105,11 @@ class Instance:
         return "" if code is None else f" with exit code {code if code >= 0 else 128 - code}"
 
     async def probe(self, timeout_s: float) -> bool:
-        """Ask ``GET /``, which the inference server answers once the script's ``init`` has returned."""
+        """Ask ``GET /``, which the inference server answers once ``init`` has returned, or what the image names."""
+        path = self._image.probe if self._image else "/"
         try:
             async with asyncio.timeout(timeout_s):
-                reply = await exchange(self.port, "GET", "/", [("User-Agent", "kube-probe/1.29")], b"")
+                reply = await exchange(self.port, "GET", path, [("User-Agent", "kube-probe/1.29")], b"")
         except (Unreachable, Broken, TimeoutError):
             return False
         return reply.status == 200
@@ -180,7 +189,9 @@ def scorers(deployments: Path) -> list[tuple[psutil.Process, int]]:
     found = []
     for process in psutil.process_iter(["cmdline", "ppid", "status"]):
         line = process.info["cmdline"] or []
-        serves = str(LAUNCHER) in line and any(Path(word).is_relative_to(deployments) for word in line)
+        serves = {str(LAUNCHER), str(CONTAINER)} & set(line) and any(
+            Path(word).is_relative_to(deployments) for word in line
+        )
         if serves and process.info["status"] != psutil.STATUS_ZOMBIE:
             found.append((process, int(process.info["ppid"])))
     return found

@@ -58,6 +58,8 @@ class Spec:
     model: str | None
     code: str | None
     script: str | None
+    image: str | None
+    """The id of the environment's version."""
     environment: dict[str, str]
     instances: int
     concurrency: int
@@ -80,6 +82,7 @@ class Spec:
             model=model_id(properties.get("model")),
             code=code.get("codeId"),
             script=code.get("scoringScript"),
+            image=properties.get("environmentId"),
             environment={str(key): str(value) for key, value in (properties.get("environmentVariables") or {}).items()},
             instances=int((body.get("sku") or {}).get("capacity") or 1),
             concurrency=int(requests.get("maxConcurrentRequestsPerInstance") or 1),
@@ -111,12 +114,18 @@ class Files:
 
 
 def lay_out(
-    spec: Spec, folder: Path, *, model_folder: Callable[[str], Path], code_folder: Callable[[str], Path]
+    spec: Spec,
+    folder: Path,
+    *,
+    model_folder: Callable[[str], Path],
+    code_folder: Callable[[str], Path],
+    prefix: Path = Path(sys.prefix),
 ) -> Files:
     """Put model and code where Azure's storage initializer puts them, and log what it would log.
 
     Model files are hard links (a copy where the file system refuses), code is copied: it is small and may be
-    written to. What is there already (the folder of a generation that is taken over) is left as it is.
+    written to. What is there already (the folder of a generation that is taken over) is left as it is. ``prefix`` holds
+    the packages that the container would bring.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = (folder / "storage-initializer.log").open("a", encoding="utf-8")
@@ -148,10 +157,9 @@ def lay_out(
             shutil.copyfile(Path(__file__).with_name("nocode.py"), app_root / "mlflow_score_script.py")
             script = "mlflow_score_script.py"
         note("Storage initialized.")
-    python = Path(sys.executable).parent
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     environment |= {
-        "PATH": f"{python}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PATH": f"{prefix / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -160,7 +168,7 @@ def lay_out(
         "SERVICE_NAME": spec.endpoint,
         **spec.environment,
     }
-    environment |= {"AML_APP_ROOT": str(app_root)}
+    environment |= {"AML_APP_ROOT": str(app_root), "VIRTUAL_ENV": str(prefix)}
     return Files(app_root=app_root, script=script, environment=environment)
 
 
