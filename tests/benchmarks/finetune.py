@@ -2,6 +2,8 @@
 
     python tests/benchmarks/finetune.py                     on a GPU: Phi-3-mini's shape; on a CPU: a tiny one
     python tests/benchmarks/finetune.py --full              ours trains all weights as well: does it fit?
+    python tests/benchmarks/finetune.py --folder F --ways azure     one way now, and the others
+    python tests/benchmarks/finetune.py --folder F --ways ours      later: F keeps the weights and what was measured
     python tests/benchmarks/finetune.py --shape tiny --steps 4 --conversations 8
 
     azure   transformers' Trainer, one conversation per batch, gradients accumulated over a step's conversations; no
@@ -16,8 +18,11 @@ the same weights with LoRA of rank 16 on all four projections, see the same conv
 in an optimiser step. The second pass is timed: by then memory is laid out and kernels are loaded. Each way has a
 process of its own.
 
-tokens/s counts real tokens, never padding. The useful work of a training, in floating-point operations, is the same
-for all ways, whatever they really compute:
+What is measured is written down at once, so a run that is cut off has lost one way at most. A later run with the same
+folder, shape, steps, device and packages shows what it does not measure anew; each way says when it was measured.
+
+tokens/s counts real tokens, never padding. The memory is that of tensors at their peak, in the timed pass. The useful
+work of a training, in floating-point operations, is the same for all ways, whatever they really compute:
 
     4 x linear weights x tokens  +  4 x head x labelled tokens  +  6 x adapter weights x tokens
       +  12 x layers x width x pairs of tokens that see each other (causal, within the sliding window)
@@ -25,17 +30,20 @@ for all ways, whatever they really compute:
 forward 2, backward to the inputs 2, and 2 more where a weight's gradient is wanted (so 6 instead of 4 with --full);
 recomputation is nobody's merit. The peak is the best of several products of two large matrices in the type that the
 training computes in, in this run. GPU-hours and money are for 200,000 such conversations, once, at the price that
-mlops.yaml has for the cluster's machine (or --price).
+mlops.yaml has for the cluster's machine if that has this GPU, or at --price.
 
 On a GPU it exits with 1 if ours misses a goal: 3 times azure, 1.3 times trl, half of the peak.
 """
 
 import argparse
+import contextlib
+import dataclasses
 import importlib.util
 import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -111,12 +119,16 @@ class Plan:
     @property
     def model(self) -> Path:
         """The base model's folder."""
-        return Path(self.folder) / "model"
+        return Path(self.folder) / f"model-{self.shape}"
 
     @property
     def tokens(self) -> Path:
         """The preprocessed conversations' folder."""
         return Path(self.folder) / "tokens"
+
+    def result(self, what: str) -> Path:
+        """Where `child` writes what it found."""
+        return Path(self.folder) / "results" / f"{what}{'-all-weights' if self.full else ''}.json"
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,10 @@ def has_gpu() -> bool:
 
 
 def write_model(plan: Plan) -> None:
-    """A model with random weights, and a tokenizer that nobody asks."""
+    """A model with random weights, and a tokenizer that nobody asks; an earlier run's is the same."""
+    finished = plan.model / "model_import.json"
+    if finished.is_file():
+        return
     import torch
     from tokenizers import Tokenizer, models
     from transformers import Phi3Config, Phi3ForCausalLM, PreTrainedTokenizerFast
@@ -166,7 +181,7 @@ def write_model(plan: Plan) -> None:
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
     ).save_pretrained(plan.model)
-    (plan.model / "model_import.json").write_text(json.dumps({"source": "random"}))
+    finished.write_text(json.dumps({"source": "random"}))
 
 
 def write_tokens(plan: Plan) -> Load:
@@ -177,7 +192,7 @@ def write_tokens(plan: Plan) -> Load:
 
     shape = SHAPES[plan.shape]
     dice = np.random.default_rng(0)
-    plan.tokens.mkdir()
+    plan.tokens.mkdir(exist_ok=True)
     spread = 0.6
     found = Load(0, 0, 0, 0)
     for split, rows in (("train", plan.conversations * plan.steps), ("validation", 2), ("test", 2)):
@@ -255,7 +270,7 @@ def install_clock() -> dict[str, Any]:
             found["seconds"] = time.perf_counter() - self.begin
             found["steps"] = state.global_step - self.step
             if torch.cuda.is_available():
-                found["peak_gb"] = torch.cuda.max_memory_reserved() / 1e9
+                found["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             found["losses"] += [logs["loss"]] if logs and "loss" in logs else []
@@ -371,7 +386,7 @@ def train_ours(plan: Plan) -> None:
     """The component's step."""
     from chat_completion import finetune
 
-    inputs = {
+    inputs: dict[str, Any] = {
         "preprocess_output": plan.tokens,
         "model_selector_output": plan.model,
         "pytorch_model_folder": Path(plan.folder) / "ours",
@@ -388,6 +403,7 @@ def train_ours(plan: Plan) -> None:
         "logging_strategy": "epoch",
     }
     finetune.run([part for name, value in inputs.items() for part in (f"--{name}", str(value))])
+    shutil.rmtree(inputs["pytorch_model_folder"])
 
 
 WAYS = {"azure": train_azure, "trl": train_trl, "ours": train_ours}
@@ -404,27 +420,48 @@ def child(what: str, plan: Plan) -> dict[str, Any]:
     return found
 
 
+def conditions(plan: Plan) -> dict[str, Any]:
+    """What has to be equal where two measurements stand in one table."""
+    return {**asdict(plan), "folder": "", "versions": versions()}
+
+
 def in_a_process(what: str, plan: Plan) -> dict[str, Any]:
-    """Runs `child` in a process of its own; what it prints goes to stderr."""
-    result = Path(plan.folder) / "result.json"
+    """Runs `child` in a process of its own, which writes down what it found; what it prints goes to stderr."""
+    result = plan.result(what)
+    result.parent.mkdir(exist_ok=True)
     result.unlink(missing_ok=True)
     env = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env = {name: value for name, value in env.items() if not name.startswith("MLFLOW_")}
     command = [sys.executable, __file__, "--child", what, json.dumps(asdict(plan)), str(result)]
+    begin = time.monotonic()
     done = subprocess.run(command, env=env, stdout=sys.stderr, check=False)
-    if done.returncode:
-        return {}
-    found: dict[str, Any] = json.loads(result.read_text())
-    return found
+    print(f"== {what}: exit status {done.returncode} after {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    return kept(what, plan)
 
 
-def settings_price() -> tuple[str, float, str]:
-    """The cluster's machine in mlops.yaml, its price per hour, and the currency."""
+def kept(what: str, plan: Plan) -> dict[str, Any]:
+    """What was measured under these conditions, in this run or an earlier one; empty where nothing was."""
+    result = plan.result(what)
+    found: dict[str, Any] = json.loads(result.read_text()) if result.is_file() else {}
+    return found if found.get("conditions") == conditions(plan) else {}
+
+
+def settings_price() -> tuple[str, float | None, str]:
+    """The cluster's machine in mlops.yaml, its price per hour or None where it has another GPU, and the currency."""
     import yaml
 
     defaults = yaml.safe_load((REPOSITORY / "mlops.yaml").read_text(encoding="utf-8"))["defaults"]
     size, costs = defaults["compute"]["size"], defaults["cleanup"]
-    return size, float(costs["prices_per_hour"].get(size, 0.0)), costs.get("currency", "USD")
+    named = [part for part in size.split("_") if part[1:].isdigit() and part in device_name()]  # as A100
+    price = float(costs["prices_per_hour"].get(size, 0.0)) if named else None
+    return size, price, costs.get("currency", "USD")
+
+
+def device_name() -> str:
+    """What is measured on."""
+    import torch
+
+    return str(torch.cuda.get_device_name(0)) if has_gpu() else f"CPU, {len(os.sched_getaffinity(0))} cores"
 
 
 def versions() -> str:
@@ -432,16 +469,13 @@ def versions() -> str:
     import importlib.metadata as metadata
     import platform
 
-    import torch
-
-    device = torch.cuda.get_device_name(0) if has_gpu() else f"CPU, {len(os.sched_getaffinity(0))} cores"
     named = []
-    for package in ("torch", "transformers", "peft", "trl"):
+    for package in ("torch", "transformers", "peft", "trl", "liger-kernel", "flash-attn"):
         try:
             named.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             named.append(f"no {package}")
-    return f"{device}; Python {platform.python_version()}, {', '.join(named)}; {time.strftime('%Y-%m-%d')}"
+    return f"{device_name()}; Python {platform.python_version()}, {', '.join(named)}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -453,7 +487,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|", *lines[1:]])
 
 
-def row_of(way: str, found: dict[str, Any], *, load: Load, work: float, peak: float, price: float) -> list[str]:
+def row_of(way: str, found: dict[str, Any], *, load: Load, work: float, peak: float, price: float | None) -> list[str]:
     """A line of the table."""
     speed = load.tokens / found["seconds"]
     hours = DATASET_ROWS * load.tokens / load.rows / speed / 3600
@@ -466,8 +500,9 @@ def row_of(way: str, found: dict[str, Any], *, load: Load, work: float, peak: fl
         f"{work / found['seconds'] / 1e12:.3g}",
         f"{work / found['seconds'] / peak:.0%}",
         f"{hours:,.1f}",
-        f"{hours * price:,.0f}",
+        "" if price is None else f"{hours * price:,.0f}",
         f"{found['losses'][-1]:.4f}" if found["losses"] else "",
+        found["measured"],
     ]
 
 
@@ -486,37 +521,47 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.child:
         what, plan_json, result = arguments.child
-        Path(result).write_text(json.dumps(child(what, Plan(**json.loads(plan_json)))))
+        plan = Plan(**json.loads(plan_json))
+        found = child(what, plan)
+        found |= {"conditions": conditions(plan), "measured": time.strftime("%Y-%m-%d %H:%M")}
+        Path(result).write_text(json.dumps(found))
         return 0
     gpu = has_gpu()
     name = arguments.shape or ("phi3-mini" if gpu else "tiny")
     shape = SHAPES[name]
     size, price, currency = settings_price()
     price = price if arguments.price is None else arguments.price
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+    if "trl" in arguments.ways and importlib.util.find_spec("trl") is None:
+        print("trl is not installed (tests/benchmarks/requirements.in)", file=sys.stderr)
+        arguments.ways.remove("trl")
+    if arguments.folder:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.nullcontext(arguments.folder) if arguments.folder else tempfile.TemporaryDirectory() as folder:
         plan = Plan(
             shape=name,
-            folder=folder,
+            folder=str(folder),
             conversations=arguments.conversations,
             steps=arguments.steps or (12 if gpu else 4),
             checkpointing=gpu and not arguments.no_checkpointing,
         )
         made = in_a_process("model", plan)
+        if not made:
+            return 1
         load, peak = Load(**made["load"]), made["peak"]
-        if "trl" in arguments.ways and importlib.util.find_spec("trl") is None:
-            print("trl is not installed (tests/benchmarks/requirements.in)", file=sys.stderr)
-            arguments.ways.remove("trl")
-        results = {way: in_a_process(way, plan) for way in arguments.ways}
-        whole = in_a_process("ours", Plan(**asdict(plan) | {"full": True})) if arguments.full else {}
+        results = {way: (in_a_process if way in arguments.ways else kept)(way, plan) for way in WAYS}
+        whole = (in_a_process if arguments.full else kept)("ours", dataclasses.replace(plan, full=True))
     weights = shape.linear_weights + 2 * shape.head_weights
     print(versions())
     print(
         f"{name}: {weights / 1e9:.3g} billion weights; {load.rows} conversations, {load.tokens:,} tokens, "
         f"{load.labelled / load.tokens:.0%} with a loss; {plan.conversations} conversations a step; "
-        f"matrix peak {peak / 1e12:.3g} TFLOP/s; {size} at {price:g} {currency} an hour"
+        f"matrix peak {peak / 1e12:.3g} TFLOP/s; "
+        + (f"{size} has another GPU: --price" if price is None else f"{price:g} {currency} an hour")
     )
     money = f"{currency} 200k"
-    rows = [["way", "steps", "s/step", "tokens/s", "peak GB", "TFLOP/s", "of peak", "h 200k", money, "loss"]]
+    rows = [
+        ["way", "steps", "s/step", "tokens/s", "peak GB", "TFLOP/s", "of peak", "h 200k", money, "loss", "measured"]
+    ]
     for way, found in results.items():
         if found:
             work = useful_work(load, shape, full=False)
@@ -527,17 +572,17 @@ def main() -> int:
         work = useful_work(load, shape, full=True)
         rows.append(row_of("ours, all weights", whole, load=load, work=work, peak=peak, price=price))
     elif arguments.full:
-        rows.append(["ours, all weights", *["did not fit"] * (len(rows[0]) - 1)])
+        rows.append(["ours, all weights", *["failed"] * (len(rows[0]) - 1)])
     print(table(rows))
+    if not results["ours"]:
+        print("ours was not measured")
+        return 1 if "ours" in arguments.ways else 0
     return verdict(results, work=useful_work(load, shape, full=False), peak=peak, gpu=gpu)
 
 
 def verdict(results: dict[str, dict[str, Any]], *, work: float, peak: float, gpu: bool) -> int:
     """Says how ours compares; returns the exit status."""
-    ours = results.get("ours")
-    if not ours:
-        print("ours was not measured")
-        return 1
+    ours = results["ours"]
     goals = []
     for way, goal in (("azure", GOAL_OVER_AZURE), ("trl", GOAL_OVER_TRL)):
         if found := results.get(way):
