@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from chat_completion.attention import choose_attention
@@ -30,7 +31,7 @@ TOLERANCE = {False: 1e-3, True: 5e-2}
 """Nats by which a token's mean loss may differ between the two ways, in 32 and in 16 bits."""
 
 TRIED_TOKENS = 512
-"""In a conversation whose loss is compared, at most."""
+"""In a conversation whose loss is compared, at most; in the longest, behind the model's window."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,18 @@ def shortest(tokens: TokenFile, *, count: int) -> list[Conversation]:
         if len(found) == count:
             break
     return found
+
+
+def beyond(tokens: TokenFile, *, window: int | None) -> list[Conversation]:
+    """The longest conversation, cut behind its first tokens that see a window of those before; none where all see all.
+
+    What precedes these tokens has no labels, so that they alone are compared.
+    """
+    row = max(range(len(tokens)), key=lambda row: tokens.lengths[row])
+    if window is None or tokens.lengths[row] <= window:
+        return []
+    ids, labels = (array[: window + TRIED_TOKENS] for array in tokens.arrays(row))
+    return [(ids, np.where(np.arange(len(ids)) < window, IGNORED, labels))]
 
 
 def longest(tokens: TokenFile, *, count: int, most_tokens: int) -> list[Conversation]:
@@ -280,7 +293,7 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
     half = arguments.bf16 or arguments.fp16
     zero = arguments.hf_deepspeed_config if arguments.deepspeed else None
     whole = zero is None or not zero.is_zero3()
-    few = shortest(split, count=3)
+    few = shortest(split, count=3) + beyond(split, window=getattr(model.config, "sliding_window", None))
     if whole:
         model.to(arguments.device)  # where DeepSpeed would bring it later
     model.eval()

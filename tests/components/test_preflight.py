@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,3 +131,46 @@ def test_a_packing_that_changes_the_loss_is_refused() -> None:
         preflight.check_sameness(base, head, few, expected=expected, half=False)
         with pytest.raises(Refusal, match=r"'phi3'.*packing would change what is learnt"):
             preflight.check_sameness(base, head, few, expected=expected + 0.1, half=False)
+
+
+def test_a_window_that_attention_forgets_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortest conversations fit into the window: the longest has to be looked at, too."""
+    import torch
+
+    from chat_completion import attention, preflight
+    from chat_completion.loss import LabelledHead
+    from chat_completion.tokens import TokenFile
+
+    from .tiny import conversations, model, write_tokens
+
+    attention.register()
+    write_tokens(tmp_path / "train.arrow", conversations(30))
+    split = TokenFile(tmp_path / "train.arrow")
+    assert preflight.beyond(split, window=None) == preflight.beyond(split, window=24) == []
+    base = model(sliding_window=9).eval()
+    few = preflight.shortest(split, count=3) + preflight.beyond(split, window=base.config.sliding_window)
+    assert [len(ids) > 9 for ids, _ in few] == [False, False, False, True]
+    with torch.no_grad():
+        expected = preflight.plain_loss(base, few)
+    base.set_attn_implementation("packed_each")
+    base.config.use_cache = False
+    head = LabelledHead(base)
+    with head.in_place():
+        preflight.check_sameness(base, head, few, expected=expected, half=False)
+        monkeypatch.setattr(attention, "band", lambda length, *_: torch.ones(length, length, dtype=torch.bool).tril())
+        with pytest.raises(Refusal, match="packing would change what is learnt"):
+            preflight.check_sameness(base, head, few, expected=expected, half=False)
+
+
+def test_kernels_that_cannot_be_compiled_are_no_reason_not_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    from chat_completion.device import Device
+    from chat_completion.kernels import fuse_layers
+
+    def norm(_: int) -> None:
+        raise RuntimeError("Failed to find C compiler")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    for name in ("liger_kernel", "liger_kernel.transformers"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(LigerRMSNorm=norm))
+    fused, why = fuse_layers(None, Device(gpus=1, bf16=True, capability=(9, 0)))
+    assert (fused, why) == (False, "Liger's kernels do not run here: Failed to find C compiler")
