@@ -1,9 +1,8 @@
 """Fused layers for GPUs: Liger's kernels for norms, rotations and activations, where that package is there.
 
 The loss is not among them: loss.py makes logits piece by piece already. No GPU has run them for this project yet; in
-Triton's interpreter, in 32 bits and in float16, they gave what the plain layers give (losses and gradients of a packed
-batch, fewer heads of keys, rotations of a part, odd widths). The preflight compares the loss with and without them before
-the first step.
+Triton's interpreter a packed batch had the plain layers' loss and gradients in 32 bits (also with fewer heads of keys,
+rotations of a part, odd widths). The preflight compares the loss with and without them before the first step.
 """
 
 import importlib.util
