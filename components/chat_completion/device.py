@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from chat_completion.refusal import Refusal
@@ -48,6 +49,42 @@ def find_device() -> Device:
         capability=torch.cuda.get_device_capability(),
         memory_bytes=torch.cuda.get_device_properties(0).total_memory,
     )
+
+
+def unused_gpu(devices: Path = Path("/dev")) -> str | None:
+    """Why PyTorch does without the GPU that this machine has; None where it has none, or neither wants one."""
+    import torch
+
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if torch.version.cuda is None or hidden or not [*devices.glob("nvidia[0-9]*")] or torch.cuda.is_available():
+        return None
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).partition(". ")[0]
+    return "it does not answer"
+
+
+def settle_on_cpu(weights: int, *, devices: Path = Path("/dev")) -> None:
+    """Makes this process ready to train a model of so many weights without a GPU.
+
+    Args:
+        weights: of the model.
+        devices: where the machine lists its devices.
+
+    Raises:
+        Refusal: where a large model was to be trained on a GPU that is there, and would be on the CPU, for days.
+    """
+    import torch
+
+    if weights < SMALL_MODEL_PARAMETERS:
+        torch.set_num_threads(1)
+    elif why := unused_gpu(devices):
+        raise Refusal(
+            f"PyTorch {torch.__version__} cannot use this machine's GPU: {why}. Take nodes with a newer driver, or an "
+            f"environment with a PyTorch that goes with theirs; CUDA_VISIBLE_DEVICES=-1 trains {weights:,} weights on "
+            "the CPU all the same"
+        )
 
 
 def choose_precision(bits: int, device: Device) -> tuple[Precision, str | None]:

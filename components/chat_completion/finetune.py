@@ -14,7 +14,7 @@ from typing import Any
 
 from chat_completion import checkpoints
 from chat_completion.arguments import parse
-from chat_completion.device import SMALL_MODEL_PARAMETERS, Device, choose_precision, find_device
+from chat_completion.device import Device, choose_precision, find_device, settle_on_cpu
 from chat_completion.model import TRAINING, load_model, save_model, whole_weights
 from chat_completion.model_folder import read_json, write_json
 from chat_completion.recipe import (
@@ -80,7 +80,6 @@ def history(lines: list[dict[str, float]]) -> list[dict[str, float]]:
 
 def make_trainer(inputs: Inputs, *, device: Device, tracker: Tracker, report: dict[str, Any]) -> Any:
     """The model and the data, in a trainer that has not begun."""
-    import torch
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
 
     from chat_completion.batches import PackedDataset
@@ -99,8 +98,8 @@ def make_trainer(inputs: Inputs, *, device: Device, tracker: Tracker, report: di
         four_bits=inputs.precision == 4,
         adapters_in_32_bits=arguments.deepspeed is None,
     )
-    if not device.is_cuda and model.num_parameters() < SMALL_MODEL_PARAMETERS:
-        torch.set_num_threads(1)
+    if not device.is_cuda:
+        settle_on_cpu(model.num_parameters())
     callbacks: list[Any] = [MetricsCallback(tracker, tokens_per_epoch=tokens)]
     if inputs.apply_early_stopping:
         callbacks.append(EarlyStoppingCallback(inputs.early_stopping_patience, inputs.early_stopping_threshold))

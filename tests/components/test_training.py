@@ -77,6 +77,33 @@ def test_weights_that_zero_has_spread_are_not_sent_round_again(monkeypatch: pyte
         assert asked == [{"weights": 2, "modifier_rank": None}]
 
 
+def test_a_large_model_is_not_trained_on_the_cpu_beside_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node whose driver is older than PyTorch's CUDA looks like one without GPU, and costs as much as one with."""
+    import torch
+
+    from chat_completion.device import settle_on_cpu
+
+    def init() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12040). Please update it.")
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", init)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    threads = torch.get_num_threads()
+    settle_on_cpu(3_800_000_000, devices=tmp_path)
+    (tmp_path / "nvidia0").touch()
+    with pytest.raises(Refusal, match=r"too old \(found version 12040\)\. Take nodes with a newer driver"):
+        settle_on_cpu(3_800_000_000, devices=tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    settle_on_cpu(3_800_000_000, devices=tmp_path)
+    assert torch.get_num_threads() == threads
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    settle_on_cpu(1_000_000, devices=tmp_path)  # a laptop's stand-in
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(threads)
+
+
 def test_settings_reach_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     inputs = dataclasses.replace(
