@@ -15,6 +15,7 @@ from typing import Any
 from chat_completion import checkpoints
 from chat_completion.arguments import parse
 from chat_completion.device import Device, choose_precision, find_device, settle_on_cpu
+from chat_completion.limits import check, refusals
 from chat_completion.model import TRAINING, load_model, save_model, whole_weights
 from chat_completion.model_folder import read_json, write_json
 from chat_completion.recipe import (
@@ -185,6 +186,7 @@ def write_results(trainer: Any, inputs: Inputs, *, plan: dict[str, Any]) -> None
 def run(argv: list[str]) -> None:
     """Fine-tunes the model."""
     inputs = parse(Inputs, argv, description="Fine-tune the model.")
+    check(refusals(inputs))
     print(json.dumps(asdict(inputs), default=str), file=sys.stderr)
     inputs.pytorch_model_folder.mkdir(parents=True, exist_ok=True)
     train(inputs)

@@ -1,11 +1,13 @@
 """What the pipeline takes, decided from the inputs alone: no file is read and nothing heavy is imported."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from chat_completion.inputs import TrainingInputs
+from chat_completion.refusal import Refusal
 
 
 @dataclass(frozen=True)
@@ -101,24 +103,34 @@ SHARES = ("lora_dropout", "adam_beta1", "adam_beta2")
 ABOVE_ZERO = ("learning_rate", "adam_epsilon")
 
 
-def refusals(inputs: PipelineInputs) -> Iterator[str]:
-    """What is wrong with the inputs, one line each, each beginning with the input's name."""
+def check(found: Iterable[str]) -> None:
+    """Refuses inputs for all that was found wrong with them, if anything."""
+    if lines := [*found]:
+        raise Refusal("\n  ".join([f"{len(lines)} input(s) refused", *lines]))
+
+
+def refusals(inputs: TrainingInputs) -> Iterator[str]:
+    """What is wrong with the inputs of the pipeline or of the training, one line each, each with the input's name."""
     values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
-    for name, instead in UNSUPPORTED.items():
-        if values[name] not in (None, False):
+
+    def judged(by: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+        return ((name, values[name], limit) for name, limit in by.items() if name in values)
+
+    for name, value, instead in judged(UNSUPPORTED):
+        if value not in (None, False):
             yield f"{name} is not supported: {instead}"
-    for name, choices in CHOICES.items():
-        if values[name] not in choices:
-            yield f"{name} '{values[name]}' is not supported: expected {' or '.join(map(str, choices))}"
-    for name, least in AT_LEAST.items():
-        if not least <= values[name] < math.inf:
-            yield f"{name} is {values[name]}: it must be at least {least}"
-    for name, most in AT_MOST.items():
-        if values[name] > most:
-            yield f"{name} is {values[name]}: it must be at most {most}"
-    for name, least in MINUS_ONE_OR_MORE.items():
-        if values[name] != -1 and values[name] < least:
-            yield f"{name} is {values[name]}: it must be at least {least}, or -1"
+    for name, value, choices in judged(CHOICES):
+        if value not in choices:
+            yield f"{name} '{value}' is not supported: expected {' or '.join(map(str, choices))}"
+    for name, value, least in judged(AT_LEAST):
+        if not least <= value < math.inf:
+            yield f"{name} is {value}: it must be at least {least}" + ("" if math.isfinite(value) else ", and finite")
+    for name, value, most in judged(AT_MOST):
+        if value > most:
+            yield f"{name} is {value}: it must be at most {most}"
+    for name, value, least in judged(MINUS_ONE_OR_MORE):
+        if value != -1 and value < least:
+            yield f"{name} is {value}: it must be at least {least}, or -1"
     for name in SHARES:
         if not 0 <= values[name] < 1:  # false for NaN as well
             yield f"{name} is {values[name]}: it must be from 0 to less than 1"
@@ -126,16 +138,22 @@ def refusals(inputs: PipelineInputs) -> Iterator[str]:
         if not 0 < values[name] < math.inf:
             yield f"{name} is {values[name]}: it must be more than 0, and finite"
     yield from combinations(inputs)
+    if isinstance(inputs, PipelineInputs):
+        yield from sources(inputs)
 
 
-def combinations(inputs: PipelineInputs) -> Iterator[str]:
-    """What is wrong with inputs that are right one by one."""
+def sources(inputs: PipelineInputs) -> Iterator[str]:
+    """What is wrong with where the model and the chats come from."""
     models = [name for name in ("huggingface_id", "pytorch_model_path", "mlflow_model_path") if getattr(inputs, name)]
     if len(models) != 1:
         found = " and ".join(models) or "none of them"
         yield f"huggingface_id, pytorch_model_path, mlflow_model_path: exactly one must be given; got {found}"
     if inputs.train_file_path is None:
         yield "train_file_path is missing: give a jsonl file of chats"
+
+
+def combinations(inputs: TrainingInputs) -> Iterator[str]:
+    """What is wrong with inputs that are right one by one."""
     if inputs.apply_early_stopping and inputs.evaluation_strategy == "disable":
         yield "apply_early_stopping needs an evaluation to stop by: evaluation_strategy is 'disable'"
     if inputs.deepspeed is not None and not inputs.apply_deepspeed:

@@ -70,14 +70,12 @@ def load_model(
         adapters_in_32_bits: whether adapters are, whatever `dtype` says; with DeepSpeed its optimiser's copy is.
 
     Raises:
-        Refusal: for weights of other sizes than the configuration's that nobody would train, and where 4 bits are
-            asked for without adapters, or without the package that packs them.
+        Refusal: for weights of other sizes than the configuration's that nobody would train, and for 4 bits without
+            the package that packs them.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    if four_bits and lora is None:
-        raise Refusal("precision 4 needs apply_lora true: weights in 4 bits are not trained")
     model, loading = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, dtype) if lora else torch.float32,

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from chat_completion.arguments import parse
-from chat_completion.limits import PipelineInputs, refusals
-from chat_completion.refusal import Refusal, run_step
+from chat_completion.limits import PipelineInputs, check, refusals
+from chat_completion.refusal import run_step
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ def missing_files(inputs: PipelineInputs) -> Iterator[str]:
 def run(argv: list[str]) -> None:
     """Validates the pipeline's inputs."""
     inputs = parse(Inputs, argv, description="Check the inputs of the pipeline.")
-    found = [*refusals(inputs), *missing_files(inputs)]
-    if found:
-        raise Refusal("\n  ".join([f"{len(found)} input(s) refused", *found]))
+    check([*refusals(inputs), *missing_files(inputs)])
     checked = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(inputs).items()}
     inputs.validation_info.parent.mkdir(parents=True, exist_ok=True)
     inputs.validation_info.write_text(json.dumps(checked, indent=2, sort_keys=True) + "\n", encoding="utf-8")

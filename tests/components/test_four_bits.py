@@ -94,7 +94,7 @@ def test_what_cannot_be_packed_is_refused(
     inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = finish(start(tmp_path / "out", **inputs, precision=4), tmp_path / "out", code=2)
-    assert "precision 4 needs apply_lora true" in log
+    assert "precision 4 needs apply_lora 'true'" in log
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(Refusal, match="no package 'bitsandbytes'"):
         in_four_bits(inputs["model_selector_output"])

@@ -80,6 +80,12 @@ def test_refused_by_name(name: str, value: object) -> None:
     assert name in found[0]
 
 
+def test_a_number_without_end_is_told_apart_from_one_that_is_too_small() -> None:
+    assert [*refusals(dataclasses.replace(GOOD, weight_decay=float("inf")))] == [
+        "weight_decay is inf: it must be at least 0, and finite"
+    ]
+
+
 ANY = {
     "apply_lora", "merge_lora_weights", "pad_to_max_length", "auto_find_batch_size", "enable_full_determinism",
     "ignore_mismatched_sizes", "resume_from_checkpoint", "apply_early_stopping", "apply_deepspeed",
@@ -111,6 +117,16 @@ def test_combinations() -> None:
     assert not list(refusals(four))
     assert "precision 4 needs apply_lora" in next(refusals(dataclasses.replace(four, apply_lora=False)))
     assert "deepspeed_stage 3" in next(refusals(dataclasses.replace(four, deepspeed_stage=3)))
+
+
+def test_a_training_that_no_pipeline_has_validated_is_refused_alike(tmp_path: Path) -> None:
+    folders = dict.fromkeys(("preprocess_output", "model_selector_output", "pytorch_model_folder"), tmp_path / "no")
+    done = run_step("finetune", **folders, num_train_epochs=0, optim="sgd")
+    assert done.returncode == 2
+    assert "\n  optim 'sgd' is not supported: expected adamw_torch or adafactor" in done.stderr
+    assert "\n  num_train_epochs is 0: it must be at least 1" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "no").exists()
 
 
 def test_the_step_names_all_that_is_wrong(tmp_path: Path) -> None:

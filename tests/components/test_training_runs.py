@@ -63,7 +63,7 @@ def test_what_the_inputs_do(inputs: dict[str, Any], tmp_path: Path) -> None:
     log = train(
         tmp_path / "full", **inputs, max_steps=3, evaluation_strategy="disable", logging_strategy="epoch",
         precision=16, apply_deepspeed="true", gradient_accumulation_steps=15, lr_scheduler_type="constant",
-        auto_find_batch_size="true", dataloader_num_workers=1, eval_accumulation_steps=2,
+        dataloader_num_workers=1, eval_accumulation_steps=2,
     )  # fmt: skip
     assert "apply_deepspeed is not applied: there is no GPU" in log
     assert "precision 16 is not applied" in log
@@ -78,7 +78,7 @@ def test_what_the_inputs_do(inputs: dict[str, Any], tmp_path: Path) -> None:
     train(
         tmp_path / "beside", **inputs, **LORA, num_train_epochs=1, per_device_train_batch_size=10,
         merge_lora_weights="false", evaluation_strategy="steps", evaluation_steps_interval=0.34, max_grad_norm=1e-9,
-        warmup_steps=3,
+        warmup_steps=3, auto_find_batch_size="true",
     )  # fmt: skip
     base = (inputs["model_selector_output"] / "model.safetensors").read_bytes()
     assert (tmp_path / "beside" / "model.safetensors").read_bytes() == base
