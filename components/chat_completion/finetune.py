@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import warnings
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def make_trainer(inputs: Inputs, *, device: Device, tracker: Tracker, report: di
     return trainer
 
 
-def train(inputs: Inputs) -> None:
+def train(inputs: Inputs, tracker: Tracker) -> None:
     """Trains and writes the model."""
     from transformers.utils.logging import disable_progress_bar
 
@@ -137,7 +138,6 @@ def train(inputs: Inputs) -> None:
     report = read_json(inputs.preprocess_output / REPORT)
     if report.get("pad_to"):
         say("note: pad_to_max_length changes nothing: conversations are packed, and nothing is learnt from padding")
-    tracker = Tracker(main_process=os.environ.get("RANK", "0") == "0")
     trainer = make_trainer(inputs, device=device, tracker=tracker, report=report)
     output = Path(trainer.args.output_dir)
     found = checkpoint_to_go_on_from(inputs, output, trainer.made_by)
@@ -153,7 +153,6 @@ def train(inputs: Inputs) -> None:
     with trainer.head.in_place(), agreeing(inputs.deepspeed):
         trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
     write_results(trainer, inputs, plan=asdict(plan))
-    tracker.close()
 
 
 def write_results(trainer: Any, inputs: Inputs, *, plan: dict[str, Any]) -> None:
@@ -189,7 +188,8 @@ def run(argv: list[str]) -> None:
     check(refusals(inputs))
     print(json.dumps(asdict(inputs), default=str), file=sys.stderr)
     inputs.pytorch_model_folder.mkdir(parents=True, exist_ok=True)
-    train(inputs)
+    with closing(Tracker(main_process=os.environ.get("RANK", "0") == "0")) as tracker:
+        train(inputs, tracker)
 
 
 if __name__ == "__main__":

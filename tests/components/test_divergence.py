@@ -40,6 +40,30 @@ def test_a_training_that_diverges_is_stopped_and_keeps_its_checkpoint(inputs: di
     assert not (out / "training.json").exists()
 
 
+def slow_to_send() -> None:
+    """From now on this process's metrics reach a file of their number, late."""
+    import time
+
+    from chat_completion import tracking
+
+    def send(self: Any) -> None:
+        time.sleep(1.0)
+        sent = [*iter(self._queue.get, None)]
+        Path(os.environ["MLFLOW_TRACKING_URI"]).write_text(str(len(sent)))
+
+    tracking.Tracker._send = send  # type: ignore[method-assign]
+
+
+def test_what_led_to_it_reaches_mlflow(inputs: dict[str, Any], tmp_path: Path) -> None:
+    out, sent = tmp_path / "out", tmp_path / "sent"
+    process = start(
+        out, env={"MLFLOW_RUN_ID": "1", "MLFLOW_TRACKING_URI": str(sent)}, before=slow_to_send, **inputs,
+        learning_rate=1e30, warmup_steps=4, logging_steps=1, evaluation_strategy="disable",
+    )  # fmt: skip
+    finish(process, out, code=2)
+    assert sent.read_text() == "4"  # parameters twice, and the first two steps
+
+
 def test_the_last_step_counts_as_well(inputs: dict[str, Any], tmp_path: Path) -> None:
     """Nothing is logged or saved after it, but the summary at the end."""
     out = tmp_path / "out"
