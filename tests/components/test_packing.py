@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -350,3 +351,35 @@ def test_the_kernel_for_variable_lengths_is_called_as_it_wants() -> None:
                 dropout=0.0, position_ids=None,
             )  # fmt: skip
             assert (found.shape, found.dtype) == ((1, 10, 4, 16), torch.bfloat16)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_both_attentions_mean_the_same(monkeypatch: pytest.MonkeyPatch, window: int | None) -> None:
+    """The kernel played by its definition: query i sees keys from i - left to i + right, -1 is no limit."""
+    import torch
+
+    from chat_completion import attention
+
+    def played(
+        q: Any, k: Any, v: Any, starts: Any, _: Any, *longest: int, window_size: Any, scale: float, **__: Any
+    ) -> Any:
+        assert longest == (9, 9)
+        found = torch.empty_like(q)
+        for start, end in itertools.pairwise(starts):
+            place = torch.arange(end - start)
+            ahead = place[None, :] - place[:, None]
+            left, right = (limit if limit >= 0 else len(place) for limit in window_size)
+            scores = torch.einsum("qhd,khd->hqk", q[start:end], k[start:end].repeat_interleave(2, dim=1)) * scale
+            weights = scores.masked_fill((ahead > right) | (ahead < -left), -torch.inf).softmax(dim=-1)
+            found[start:end] = torch.einsum("hqk,khd->qhd", weights, v[start:end].repeat_interleave(2, dim=1))
+        return found
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", played)
+    torch.manual_seed(1)
+    query, key, value = (torch.randn(1, heads, 16, 8).to(torch.bfloat16) for heads in (4, 2, 2))
+    given: dict[str, Any] = {"attention_mask": None, "lengths": (9, 7), "sliding_window": window}
+    starts = torch.tensor([0, 9, 16], dtype=torch.int32)
+    whole, _ = attention.packed_varlen(torch.nn.Identity(), query, key, value, cu_seq_lens_q=starts, **given)
+    each, _ = attention.packed_each(torch.nn.Identity(), query, key, value, **given)
+    assert whole.shape == each.shape == (1, 16, 4, 8)
+    assert (whole - each).abs().max() < 0.05
