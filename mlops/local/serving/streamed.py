@@ -21,11 +21,18 @@ class Cut(Exception):
 
 
 class Stream:
-    """The rest of an answer, still on its way from the scoring process."""
+    """The rest of an answer, still on its way from the scoring process.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    Args:
+        reader: where it comes from.
+        writer: the other side of the same connection.
+        chunked: whether it comes in chunks (RFC 9112, section 7.1), which uvicorn sends to HTTP/1.0 as well.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, chunked: bool) -> None:
         self._reader = reader
         self._writer = writer
+        self._chunked = chunked
         self._ends: list[Callable[[], Any]] = []
         self._whole = False
         self._closed = False
@@ -41,13 +48,19 @@ class Stream:
             Cut: the connection broke, or was closed from this side.
         """
         try:
-            while piece := await self._reader.read(PIECE):
+            while piece := await (self._chunk() if self._chunked else self._reader.read(PIECE)):
                 yield piece
-        except OSError as error:
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             raise Cut(str(error)) from error
         if self._closed:
             raise Cut("closed")
         self._whole = True
+
+    async def _chunk(self) -> bytes:
+        """The next chunk; the last is empty."""
+        size = await self._reader.readuntil(b"\r\n")
+        chunk = await self._reader.readexactly(int(size.partition(b";")[0], 16) + len(b"\r\n"))
+        return chunk[: -len(b"\r\n")]
 
     async def run_out(self) -> None:
         """Read to the end what nobody wants."""

@@ -1,8 +1,8 @@
 """One HTTP exchange with a scoring process: a connection per request, on loopback, with asyncio alone.
 
-HTTP/1.0 on purpose, as Azure's own proxy in front of the container does it: the answer is never chunked and ends with
-the connection, so that no request can meet a kept connection that the other side is about to close. An answer is read
-whole, unless it is a stream of events.
+HTTP/1.0 on purpose, as Azure's own proxy in front of the container does it: the answer ends with the connection, so
+that no request can meet a kept connection that the other side is about to close. An answer is read whole, unless it is
+a stream of events.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mlops.local.serving.streamed import Stream
+from mlops.local.serving.streamed import Cut, Stream
 
 READ_LIMIT = 256 * 1024
 
@@ -50,13 +50,17 @@ async def exchange(port: int, method: str, target: str, headers: Iterable[tuple[
             head = await reader.readuntil(b"\r\n\r\n")
             status, parsed = parse(head)
             length = next((value for name, value in parsed if name == "content-length"), None)
+            chunked = any(name == "transfer-encoding" and value.lower() == "chunked" for name, value in parsed)
+            coming = Stream(reader, writer, chunked=chunked)
             if method == "HEAD" or status in (204, 304):
                 content = b""
             elif length is None and is_stream(parsed):
-                content, stream = b"", Stream(reader, writer)
+                content, stream = b"", coming
+            elif length is None:
+                content = b"".join([piece async for piece in coming.pieces()])
             else:
-                content = await (reader.read() if length is None else reader.readexactly(int(length)))
-        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
+                content = await reader.readexactly(int(length))
+        except (Cut, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             raise Broken(str(error)) from error
         return Reply(status, parsed, content, stream)
     finally:
