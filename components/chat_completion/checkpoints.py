@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,11 +221,25 @@ def room_for(what: str, *, checkpoints: Path, unfinished: Path | None = None) ->
         ) from error
 
 
+def seconds_between() -> float:
+    """How often to write checkpoints, as the environment says."""
+    text = os.environ.get("MLOPS_CHECKPOINT_S", str(EVERY_S))
+    with suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return seconds
+    raise Refusal(f"MLOPS_CHECKPOINT_S is '{text}': give the seconds between two checkpoints")
+
+
 class Schedule:
     """Says when the next checkpoint is due, by the clock."""
 
-    def __init__(self, every_s: float | None = None) -> None:
-        self.every_s = every_s if every_s is not None else float(os.environ.get("MLOPS_CHECKPOINT_S", EVERY_S))
+    def __init__(self) -> None:
+        """Starts the clock.
+
+        Raises:
+            Refusal: where the environment's number of seconds is none.
+        """
+        self.every_s = seconds_between()
         self._last_s = time.monotonic()
 
     @property

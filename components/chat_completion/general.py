@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from chat_completion.chats import check_messages
-from chat_completion.tokenising import Tokeniser, label
+from chat_completion.tokenising import Tokeniser
 from chat_completion.tokens import Example
 
 CHATS = Path(__file__).with_name("general.jsonl")
@@ -23,11 +23,7 @@ def general_examples(model: Path, *, limit: int) -> list[Example]:
         limit: the model's context, in tokens.
     """
     tokeniser = Tokeniser(model, limit)
-    examples = []
-    for number, line in enumerate(CHATS.read_text(encoding="utf-8").splitlines(), start=1):
-        rendered = tokeniser.render(check_messages(json.loads(line)["messages"], f"{CHATS.name}:{number}"))
-        found = tokeniser.tokenizer.encode(rendered.text, add_special_tokens=False)
-        ids, labels = label(found, rendered.answers, characters=len(rendered.text))
-        if len(ids) <= limit:
-            examples.append(Example(ids.tolist(), labels.tolist()))
-    return examples
+    lines = enumerate(CHATS.read_text(encoding="utf-8").splitlines(), start=1)
+    chats = [check_messages(json.loads(line)["messages"], f"{CHATS.name}:{number}") for number, line in lines]
+    made = tokeniser.labelled([tokeniser.render(chat) for chat in chats])
+    return [Example(ids.tolist(), labels.tolist()) for ids, labels in made if len(ids) <= limit]

@@ -1,8 +1,8 @@
 """Low-rank adapters without passes over the layer's output: their part is added inside the matrix product.
 
-PEFT makes the adapter's output, scales it and adds it to the layer's, in an array each; for Phi-3 that is a tenth of a
-step on a fast GPU. The mathematics is that of Hu et al. 2021 (LoRA, equation 3), y = x W' + b + s (x A') B', where '
-transposes, and so are its gradients; W and b are frozen and get none.
+PEFT makes the adapter's output, scales it and adds it to the layer's, in an array each; counted in bytes, that is a
+tenth of Phi-3's step on a fast GPU. The mathematics is that of Hu et al. 2021 (LoRA, equation 3), and so are its
+gradients: y = x W' + b + s (x A') B', where ' transposes; W and b are frozen and get none.
 """
 
 from functools import partial

@@ -86,7 +86,13 @@ def copy_settings(folder: Path, output: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's object."""
+    """A JSON file's object.
+
+    Raises:
+        Refusal: where there is no such file, or it holds something else.
+    """
+    if not path.is_file():
+        raise Refusal(f"no file at '{path}'")
     value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
         raise Refusal(f"'{path}' holds no JSON object")

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from chat_completion.refusal import Refusal
+
 IGNORED = -100
 """The label that PyTorch's cross entropy leaves out."""
 
@@ -103,8 +105,15 @@ class TokenFile(Sequence[Example]):
     """
 
     def __init__(self, path: Path) -> None:
+        """Opens it.
+
+        Raises:
+            Refusal: where there is no such file.
+        """
         import pyarrow as pa
 
+        if not path.is_file():
+            raise Refusal(f"no file at '{path}'")
         self._path = path
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         # These are views into the file: what they hold is read when it is touched.

@@ -251,6 +251,13 @@ def test_a_full_disk_is_said_and_leaves_the_last_good_checkpoint(
     assert next(path for _, path in checkpoints.numbered(out / "checkpoints")) == left.folder
 
 
+@pytest.mark.parametrize("text", ["soon", "", "nan", "-1"])
+def test_a_clock_that_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("MLOPS_CHECKPOINT_S", text)
+    with pytest.raises(Refusal, match=f"MLOPS_CHECKPOINT_S is '{text}': give the seconds between two checkpoints"):
+        checkpoints.Schedule()
+
+
 def test_no_more_checkpoints_than_allowed(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         folder = tmp_path / f"checkpoint-{step}"

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_completion.chats import Chat, chunks, draw_splits, read_chunk, split_plan
+from chat_completion.model_folder import context_length
 from chat_completion.preprocess import ONE_PROCESS_BYTES, process_count, run
 from chat_completion.refusal import Refusal
 from chat_completion.template import render_phi3
@@ -49,6 +50,13 @@ def decode(standin: StandIn, ids: list[int]) -> str:
     tokenizer = Tokenizer.from_file(str(standin.model / "tokenizer.json"))
     text: str = tokenizer.decode(ids, skip_special_tokens=False)
     return text
+
+
+def test_a_folder_of_another_step_is_refused_in_a_line(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"no file at '.*config.json'"):
+        context_length(tmp_path)
+    with pytest.raises(Refusal, match=r"no file at '.*test.arrow'"):
+        TokenFile(tmp_path / "test.arrow")
 
 
 def test_the_loss_is_on_answers_and_their_ends(standin: StandIn, tmp_path: Path, write_chats: Write) -> None:
