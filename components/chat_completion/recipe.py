@@ -120,8 +120,8 @@ def training_arguments(inputs: Inputs, *, device: Device, rows: int) -> dict[str
         # accumulation and the search for a batch size are settled there.
         "gradient_accumulation_steps": 1,
         "auto_find_batch_size": False,
-        # One kernel for all weights, which makes no copies of them; DeepSpeed brings an AdamW of its own.
-        "optim": "adamw_torch_fused" if inputs.optim == "adamw_torch" and deepspeed is None else inputs.optim,
+        # One kernel for all weights, which makes no copies of them.
+        "optim": "adamw_torch_fused" if inputs.optim == "adamw_torch" else inputs.optim,
         "learning_rate": inputs.learning_rate,
         "warmup_steps": inputs.warmup_steps,
         "weight_decay": inputs.weight_decay,
