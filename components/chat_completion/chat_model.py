@@ -299,8 +299,9 @@ class Answerer:
         eos = self.model.generation_config.eos_token_id
         ends = set(eos if isinstance(eos, list) else [eos])
         last = next((at for at, token in enumerate(row) if token in ends or token == self._pad), len(row))
-        count = last + 1 if last < len(row) and row[last] in ends else last  # a stop text leaves no token of its own
-        stopped = last < len(row) or any(stop in text for stop in generation.stop)
+        by_text = any(stop in text for stop in generation.stop)  # it leaves no token of its own
+        count = last + 1 if last < len(row) and row[last] in ends and not by_text else last
+        stopped = by_text or last < len(row)
         return Completion(cut(text, generation.stop), prompt_tokens, count, "stop" if stopped else "length")
 
 

@@ -72,9 +72,16 @@ def init() -> None:
     root = os.environ.get("AZUREML_MODEL_DIR")
     if not root:
         raise ValueError("AZUREML_MODEL_DIR is not set")
+    import mlflow.models
     import mlflow.pyfunc
 
     folder = model_folder(Path(root))
+    loader = mlflow.models.Model.load(str(folder)).flavors.get("python_function", {}).get("loader_module", "none")
+    if not loader.startswith("mlflow."):
+        raise ValueError(
+            f"the model's loader is '{loader}', as the registry's pipeline packs it: this server takes what "
+            "components/package.yml packs; serve it with environments/serve/engine/environment.yml"
+        )
     # Loading would otherwise leave bytecode inside the model's folder, which may be read-only, or hashed.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     with warnings.catch_warnings():

@@ -67,20 +67,25 @@ def server(model: Path, *, batch_size: int, log: Path) -> Iterator[int]:
     with log.open("wb") as stream:
         process = subprocess.Popen(command, cwd=SERVE, env=env, stdout=stream, stderr=stream, start_new_session=True)
     try:
-        while process.poll() is None:
-            with contextlib.suppress(OSError):
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                connection.request("GET", "/")
-                if connection.getresponse().status == 200:
-                    break
+        while not answers(port):
+            if process.poll() is not None:
+                raise SystemExit(f"the server did not come up: {log.read_text()}")
             time.sleep(0.1)
-        else:
-            raise SystemExit(f"the server did not come up: {log.read_text()}")
         yield port
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
         process.wait(timeout=30)
+
+
+def answers(port: int) -> bool:
+    """Whether a server is up."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+        try:
+            connection.request("GET", "/")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
 
 
 def bodies() -> list[bytes]:

@@ -210,6 +210,14 @@ def test_seeds_and_stops(answerer: Answerer) -> None:
     assert stopped.completion_tokens < whole.completion_tokens
 
 
+def test_a_stop_text_counts_the_same_alone_and_in_company(answerer: Answerer) -> None:
+    stop = answerer.answer(questions(1), Generation(max_new_tokens=16))[0].text.split()[2]
+    generation = Generation(max_new_tokens=16, stop=(stop,))
+    together = answerer.answer(questions(4), generation)
+    assert {answer.finish_reason for answer in together} >= {"stop"}
+    assert together == [answerer.answer([asked], generation)[0] for asked in questions(4)]
+
+
 def test_a_conversation_that_fills_the_context_is_refused(answerer: Answerer) -> None:
     with pytest.raises(BadRequest, match="leaves no room"):
         answerer.answer([[{"role": "user", "content": "why " * 2000}]], Generation())

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from standin.layouts import MLMODEL
+
 from .conftest import Server
 
 Starting = Callable[..., contextlib.AbstractContextManager[Server]]
@@ -123,6 +125,14 @@ def test_a_wrong_setting_keeps_the_server_from_starting(
 def test_a_folder_without_a_model_keeps_the_server_from_starting(starting: Starting, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(AssertionError, match="no MLmodel file below"), starting(tmp_path / "empty", tmp_path):
+        pass
+
+
+def test_a_model_of_the_registrys_pipeline_is_named(starting: Starting, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "MLmodel").write_text(MLMODEL.format(repo="microsoft/x", name="x", uuid="0" * 32))
+    says = "loader is 'azureml.evaluate.mlflow.hftransformers'.*environments/serve/engine/environment.yml"
+    with pytest.raises(AssertionError, match=says), starting(tmp_path / "model", tmp_path):
         pass
 
 
