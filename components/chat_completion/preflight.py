@@ -1,37 +1,26 @@
 """What a training will do, said and tried out on the node before the first step.
 
-The loss of packed conversations is compared with that of the model's own plain forward; the largest packed batch is
-run once, forward and backward, and made smaller until it fits; its speed tells how long the training will take.
+The largest packed batch is run, forward and backward, and made smaller until it fits; its speed tells how long the
+training will take.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from chat_completion.attention import choose_attention
-from chat_completion.batches import Conversation, pack
+from chat_completion.batches import Conversation
 from chat_completion.device import Device
-from chat_completion.kernels import fuse_layers, wanted
-from chat_completion.lora import fuse_adapters
-from chat_completion.loss import LabelledHead
-from chat_completion.memory import GIB, SHARE, choose_tokens, estimate, shape_of
-from chat_completion.recipe import Inputs, say
+from chat_completion.memory import GIB, SHARE, Memory, choose_tokens, estimate, shape_of
+from chat_completion.recipe import Inputs
 from chat_completion.refusal import Refusal
-from chat_completion.tokens import IGNORED, TokenFile
+from chat_completion.sameness import packed_loss, settle_kernels
+from chat_completion.tokens import TokenFile
 
 MOST_TOKENS = 16_384
 """In a packed batch: beyond this a GPU is busy all the time, and more tokens only cost memory."""
-
-TOLERANCE = {False: 1e-3, True: 5e-2}
-"""Nats by which a token's mean loss may differ between the two ways, in 32 and in 16 bits."""
-
-TRIED_TOKENS = 512
-"""In a conversation whose loss is compared, at most; in the longest, behind the model's window."""
 
 
 @dataclass(frozen=True)
@@ -105,31 +94,6 @@ def steps_of(*, conversations: int, per_step: int, epochs: int, max_steps: int) 
     return max_steps if max_steps > 0 else epochs * -(-conversations // per_step)
 
 
-def shortest(tokens: TokenFile, *, count: int) -> list[Conversation]:
-    """The shortest conversations that have something to learn."""
-    rows = sorted(range(len(tokens)), key=lambda row: (tokens.lengths[row], row))
-    found = []
-    for row in rows[: 10 * count]:
-        ids, labels = tokens.arrays(row)
-        if (labels[1:TRIED_TOKENS] != IGNORED).any():
-            found.append((ids[:TRIED_TOKENS], labels[:TRIED_TOKENS]))
-        if len(found) == count:
-            break
-    return found
-
-
-def beyond(tokens: TokenFile, *, window: int | None) -> list[Conversation]:
-    """The longest conversation, cut behind its first tokens that see a window of those before; none where all see all.
-
-    What precedes these tokens has no labels, so that they alone are compared.
-    """
-    row = max(range(len(tokens)), key=lambda row: tokens.lengths[row])
-    if window is None or tokens.lengths[row] <= window:
-        return []
-    ids, labels = (array[: window + TRIED_TOKENS] for array in tokens.arrays(row))
-    return [(ids, np.where(np.arange(len(ids)) < window, IGNORED, labels))]
-
-
 def longest(tokens: TokenFile, *, count: int, most_tokens: int) -> list[Conversation]:
     """The longest conversations that make one packed batch: at least one, at most `count`."""
     rows = sorted(range(len(tokens)), key=lambda row: (-tokens.lengths[row], row))[:count]
@@ -141,54 +105,6 @@ def longest(tokens: TokenFile, *, count: int, most_tokens: int) -> list[Conversa
         found.append(tokens.arrays(row))
         filled += tokens.lengths[row]
     return found
-
-
-def plain_loss(model: Any, conversations: Sequence[Conversation]) -> float:
-    """The mean loss of labelled tokens, each conversation by itself, by the model's own forward."""
-    total, count = 0.0, 0
-    for ids, labels in conversations:
-        following = torch.tensor(labels[1:], dtype=torch.long)
-        inputs = torch.tensor(ids, dtype=torch.long).unsqueeze(0).to(model.device)
-        logits = model(input_ids=inputs, use_cache=False).logits[0, :-1].float().cpu()
-        total += float(torch.nn.functional.cross_entropy(logits, following, ignore_index=IGNORED, reduction="sum"))
-        count += int((following != IGNORED).sum())
-    return total / max(count, 1)
-
-
-def packed_loss(model: Any, head: LabelledHead, conversations: Sequence[Conversation]) -> torch.Tensor:
-    """The summed loss of one packed batch."""
-    batch = pack(conversations)
-    head.targets = batch.targets.to(model.device)
-    inputs = {
-        name: value.to(model.device) if isinstance(value, torch.Tensor) else value
-        for name, value in batch.inputs.items()
-    }
-    loss: torch.Tensor = model(**inputs).logits
-    return loss
-
-
-def check_sameness(
-    model: Any, head: LabelledHead, conversations: Sequence[Conversation], *, expected: float, half: bool
-) -> None:
-    """Compares the loss of a packed batch with `plain_loss` of the same conversations.
-
-    Raises:
-        Refusal: where they differ by more than rounding, or are no numbers.
-    """
-    if not math.isfinite(expected):
-        raise Refusal(
-            f"the base model's loss is {expected} before it is trained: its weights are broken"
-            + (", or too large for 16 bits: set precision 32" if half else "")
-        )
-    count = sum(int((labels[1:] != IGNORED).sum()) for _, labels in conversations)
-    with torch.no_grad():
-        found = float(packed_loss(model, head, conversations)) / max(count, 1)
-    if not abs(found - expected) <= TOLERANCE[half]:
-        raise Refusal(
-            f"a model of type '{model.config.model_type}' has a loss of {found:.4f} on packed conversations and "
-            f"{expected:.4f} on the same ones alone: packing would change what is learnt. Set MLOPS_KERNELS=off in the "
-            "environment if a fused kernel is to blame; otherwise this type cannot be trained here"
-        )
 
 
 @dataclass(frozen=True)
@@ -282,69 +198,37 @@ def truncated(report: Mapping[str, Any]) -> tuple[int, int]:
     return int(train.get("truncated_rows", 0)), int(train.get("truncated_tokens", 0))
 
 
-def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str, Any]) -> Plan:
-    """Chooses kernels and the size of packed batches, and tries them out; the trainer is changed accordingly.
+def settle_size(trainer: Any, memory: Memory, *, device: Device, tried: bool) -> tuple[Size, Speed]:
+    """Gives the trainer the largest packed batches that the device has room for.
 
-    What DeepSpeed does to memory cannot be tried here, there the estimate counts; nor can weights that ZeRO-3 has
-    spread be compared with anything.
+    Args:
+        trainer: the training, which is changed.
+        memory: what it is expected to need.
+        device: where it runs.
+        tried: whether the batch is run; what DeepSpeed does to memory cannot be tried here, there the estimate counts.
+
+    Returns:
+        The size, and what the batch cost.
+
+    Raises:
+        Refusal: where the device is too small for the longest conversation.
     """
-    model, head, arguments = trainer.model, trainer.head, trainer.args
     split = trainer.train_dataset.tokens
-    half = arguments.bf16 or arguments.fp16
-    zero = arguments.hf_deepspeed_config if arguments.deepspeed else None
-    whole = zero is None or not zero.is_zero3()
-    few = shortest(split, count=3) + beyond(split, window=getattr(model.config, "sliding_window", None))
-    if whole:
-        model.to(arguments.device)  # where DeepSpeed would bring it later
-    model.eval()
-    with torch.no_grad(), trainer.accelerator.autocast():
-        expected = plain_loss(model, few) if whole else 0.0
-    dropout = float(getattr(model.config, "attention_dropout", 0) or 0)
-    attention, why = choose_attention(
-        device, half=half, dropout=dropout, deterministic=inputs.enable_full_determinism, kernels=wanted()
-    )
-    fused, how = fuse_layers(model, device)
-    # What ZeRO has spread is gathered for the layer's own forward alone.
-    adapted = fuse_adapters(model) if zero is None and wanted() else 0
-    model.set_attn_implementation(attention)
-    if whole:
-        with head.in_place(), trainer.accelerator.autocast():
-            try:
-                check_sameness(model, head, few, expected=expected, half=half)
-            except (RuntimeError, Refusal) as error:
-                if attention == "packed_each":
-                    raise
-                # A kernel that this device lacks, or that errs on it, is no reason not to train.
-                attention, why = "packed_each", f"{attention} failed: {error}"
-                model.set_attn_implementation(attention)
-                check_sameness(model, head, few, expected=expected, half=half)
-    say(f"attention: {attention} ({why}); fused layers: {'yes' if fused else 'no'} ({how}); fused adapters: {adapted}")
-    memory = estimate(
-        shape_of(model),
-        half=half,
-        fused_layers=fused,
-        optim=inputs.optim,
-        processes=arguments.world_size,
-        zero_stage=int(zero.get_value("zero_optimization.stage") or 0) if zero else 0,
-        offload=zero is not None and zero.is_offload(),
-    )
-    share = -(-trainer.conversations // arguments.world_size)
-    longest_tokens = max(split.lengths)
-    chosen = choose_tokens(
-        memory, device.memory_bytes, longest=longest_tokens, most=min(MOST_TOKENS, share * longest_tokens)
-    )
+    share = -(-trainer.conversations // trainer.args.world_size)
+    least = max(split.lengths)
+    chosen = choose_tokens(memory, device.memory_bytes, longest=least, most=min(MOST_TOKENS, share * least))
     if chosen is None:
-        needed = longest_tokens * memory.per_token_twice
+        needed = least * memory.per_token_twice
         raise Refusal(
             f"the training needs {memory.fixed / GIB:.1f} GiB for the model and {needed / GIB:.1f} for its longest "
-            f"conversation of {longest_tokens} tokens; the device has {device.memory_bytes / GIB:.1f}. Set precision "
-            "16, or apply_lora true and precision 4, or deepspeed_stage 3, or lower max_seq_length"
+            f"conversation of {least} tokens; the device has {device.memory_bytes / GIB:.1f}. Set precision 16, or "
+            "apply_lora true and precision 4, or deepspeed_stage 3, or lower max_seq_length"
         )
     size, speed = Size(*chosen), Speed(0.0, 0, None)
-    if zero is None:
+    if tried:
         size, speed = fit(
             size,
-            least=longest_tokens,
+            least=least,
             run=lambda size: measure(
                 trainer,
                 longest(split, count=share, most_tokens=size.tokens),
@@ -353,8 +237,26 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
             ),
         )
         size = agree(size, trainer.accelerator)
-    arguments.activation_checkpointing = size.recompute
+    trainer.args.activation_checkpointing = size.recompute
     trainer.most_tokens = size.tokens
+    return size, speed
+
+
+def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str, Any]) -> Plan:
+    """Settles kernels and the size of packed batches, and tells what the training will do."""
+    arguments, split = trainer.args, trainer.train_dataset.tokens
+    zero = arguments.hf_deepspeed_config if arguments.deepspeed else None
+    kernels = settle_kernels(trainer, device=device, deterministic=inputs.enable_full_determinism)
+    memory = estimate(
+        shape_of(trainer.model),
+        half=arguments.bf16 or arguments.fp16,
+        fused_layers=kernels.fused_layers,
+        optim=inputs.optim,
+        processes=arguments.world_size,
+        zero_stage=int(zero.get_value("zero_optimization.stage") or 0) if zero else 0,
+        offload=zero is not None and zero.is_offload(),
+    )
+    size, speed = settle_size(trainer, memory, device=device, tried=zero is None)
     per_token = memory.per_token_twice if size.recompute else memory.per_token
     steps = steps_of(
         conversations=len(split),
@@ -374,8 +276,8 @@ def prepare(trainer: Any, inputs: Inputs, *, device: Device, report: Mapping[str
         steps=steps,
         tokens_per_batch=size.tokens,
         recompute=size.recompute,
-        attention=attention,
-        fused_layers=fused,
+        attention=kernels.attention,
+        fused_layers=kernels.fused_layers,
         device_gib=device.memory_bytes / GIB,
         estimated_gib=(memory.fixed + size.tokens * per_token) / GIB,
         measured_gib=(speed.peak_bytes + memory.optimiser) / GIB if speed.peak_bytes else None,

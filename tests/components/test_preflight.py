@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -107,59 +106,6 @@ def test_what_is_said() -> None:
     for part in ("375 steps of 8", "up to 4,096 tokens", "28.50 were", "cut 800 tokens off 7", "about 0.25 hours"):
         assert part in text
     assert plan.params()["preflight_steps"] == 375
-
-
-def test_a_packing_that_changes_the_loss_is_refused() -> None:
-    """As if the model's type did something to its logits that the packed loss knows nothing of."""
-    import torch
-
-    from chat_completion import preflight
-    from chat_completion.attention import register
-    from chat_completion.loss import LabelledHead
-
-    from .tiny import conversations, model
-
-    register()
-    base = model().eval()
-    few = [(torch.tensor(one.input_ids).numpy(), torch.tensor(one.labels).numpy()) for one in conversations(3)]
-    with torch.no_grad():
-        expected = preflight.plain_loss(base, few)
-    base.set_attn_implementation("packed_each")
-    base.config.use_cache = False
-    head = LabelledHead(base)
-    with head.in_place():
-        preflight.check_sameness(base, head, few, expected=expected, half=False)
-        with pytest.raises(Refusal, match=r"'phi3'.*packing would change what is learnt"):
-            preflight.check_sameness(base, head, few, expected=expected + 0.1, half=False)
-
-
-def test_a_window_that_attention_forgets_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shortest conversations fit into the window: the longest has to be looked at, too."""
-    import torch
-
-    from chat_completion import attention, preflight
-    from chat_completion.loss import LabelledHead
-    from chat_completion.tokens import TokenFile
-
-    from .tiny import conversations, model, write_tokens
-
-    attention.register()
-    write_tokens(tmp_path / "train.arrow", conversations(30))
-    split = TokenFile(tmp_path / "train.arrow")
-    assert preflight.beyond(split, window=None) == preflight.beyond(split, window=24) == []
-    base = model(sliding_window=9).eval()
-    few = preflight.shortest(split, count=3) + preflight.beyond(split, window=base.config.sliding_window)
-    assert [len(ids) > 9 for ids, _ in few] == [False, False, False, True]
-    with torch.no_grad():
-        expected = preflight.plain_loss(base, few)
-    base.set_attn_implementation("packed_each")
-    base.config.use_cache = False
-    head = LabelledHead(base)
-    with head.in_place():
-        preflight.check_sameness(base, head, few, expected=expected, half=False)
-        monkeypatch.setattr(attention, "band", lambda length, *_: torch.ones(length, length, dtype=torch.bool).tril())
-        with pytest.raises(Refusal, match="packing would change what is learnt"):
-            preflight.check_sameness(base, head, few, expected=expected, half=False)
 
 
 def test_kernels_that_cannot_be_compiled_are_no_reason_not_to_train(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from chat_completion.preflight import plain_loss
+from chat_completion.sameness import plain_loss
 from chat_completion.tokens import TokenFile
 
 from .test_interruptions import EVERY_STEP, kill_after
