@@ -61,6 +61,10 @@ LOADING = """\
 2026-11-21 12:07:46,797 I [72] azmlinfsrv.user_script - Invoking user's init function
 Loading checkpoint shards:  17%|#7        | 1/6 [01:40<08:20, 100.0s/it]
 """
+ENGINE = """\
+python -P -m vllm.entrypoints.openai.api_server --model /m --port 5001
+(Worker pid=9) INFO 11-21 18:55:42 [gpu_model_runner.py:68] Starting to load model /m...
+"""
 
 
 def log(own: str, *events: str) -> str:
@@ -125,6 +129,10 @@ TABLE: list[tuple[str, str, dict[str, str], str, str, str]] = [
      "OSError: no file named model.safetensors (240101/score.py, line 15, in init)", "traceback"),
     ("probes", "User container was not ready within 310 seconds", crash(LOADING, "ReadinessProbeFailed"),
      "probes too short", "was still loading the model", "liveness_initial_delay_s"),
+    ("probes, engine", "User container was not ready within 310 seconds", crash(ENGINE, "ReadinessProbeFailed"),
+     "probes too short", "was still loading the model", "liveness_initial_delay_s"),
+    ("engine, unanswering", "ResourceNotReady", crash(ENGINE + "INFO:     Application startup complete.\n",
+     "ReadinessProbeFailed"), "not ready", "did not answer its probes", "log"),
     ("liveness", CRASHED, crash(LOADING, "LivenessProbeFailed", "BackOff"), "probes too short", "still loading",
      "liveness_initial_delay_s"),
     ("silent", CRASHED, crash("", "BackOff"), "not ready", "names no known cause", "mlops endpoint logs"),

@@ -14,7 +14,9 @@ from mlops.causes.container_log import Raised
 if TYPE_CHECKING:
     from mlops.settings import DeploymentSettings
 
-INITS, READY = "Invoking user's init function", re.compile(r"init has completed successfully")
+INITS = re.compile(r"Invoking user's init function|Starting to load model")
+READY = re.compile(r"init has completed successfully|Application startup complete")
+"""What Azure's server says, and what vLLM does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +265,7 @@ def _probes(facts: Facts) -> Cause | None:
     ) or facts.found(r"(liveness|readiness) probe|was not ready within", "error")
     if not failing or facts.raised is not None or READY.search(facts.server):
         return None
-    loading = INITS in facts.server
+    loading = INITS.search(facts.server) is not None
     how = "was still loading the model" if loading else "had not begun to load the model"
     return Cause(
         kind="probes too short",

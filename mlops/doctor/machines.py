@@ -75,12 +75,13 @@ def training_size(facts: Facts) -> Finding:
 
 def serving_size(facts: Facts) -> Finding:
     """The size of a slot's machines: alive, allowed for the base model, offered."""
-    size = facts.settings.deployment.instance_type
+    wanted = facts.settings.deployment
+    size, server = wanted.instance_type, f"served by {wanted.server.name}"
     preflight.check_servable(size, facts.base, model=facts.settings.base_model.name)
     if facts.offered is None:
-        return _alive(size, "alive; whether the region offers it is not known")
+        return _alive(size, f"alive; {server}; whether the region offers it is not known")
     facts.serving_size = found = catalogue.check_offered(size, facts.offered, setting="deployment.instance_type")
-    return _alive(size, f"{_size(found)} per machine{_for(facts, 'inference')}")
+    return _alive(size, f"{_size(found)} per machine{_for(facts, 'inference')}; {server}")
 
 
 def _alive(size: str, said: str) -> Finding:

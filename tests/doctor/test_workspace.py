@@ -217,6 +217,16 @@ def test_a_size_that_cannot_serve(look: Look, size: str, source: str, says: str)
     assert says in only(found, "serving-size").what
 
 
+@pytest.mark.parametrize(
+    ("size", "server"),
+    [("Standard_NC24ads_A100_v4", "vLLM"), ("Standard_DS3_v2", "azureml-inference-server-http")],
+)
+def test_the_server_of_a_slot_is_told(look: Look, size: str, server: str) -> None:
+    settings = settings_of(deployment={"instance_type": size, "environment": None})
+    found = only(look(settings, "serving-size"), "serving-size")
+    assert (found.mark, found.what.rpartition("; ")[2]) == (Mark.GOOD, f"served by {server}")
+
+
 def test_a_login_that_may_not_list_sizes_or_quota_is_only_told(look: Look, faults: Any) -> None:
     faults(kind="status", status=403, match={"path": "/(vmSizes|usages)$"})
 
