@@ -10,6 +10,10 @@ from chat_completion.refusal import Refusal
 
 NEVER = 2**31 - 1
 
+MOST_SKIPPED = 40
+"""Steps that float16's scaler skips in a row: it halves its scale at each, so that 2 to the 16th is 2 to the -24th by
+then, and what is still infinite is so for another reason."""
+
 
 class Divergence:
     """The first optimiser step whose loss or gradients were not finite.
@@ -19,10 +23,20 @@ class Divergence:
 
     def __init__(self, device: torch.device) -> None:
         self._first = torch.tensor(NEVER, device=device)
+        self._skipped = torch.tensor(0, device=device)
 
-    def see(self, value: torch.Tensor | float, *, step: int) -> None:
-        """Looks at a step's loss, or at the norm of its gradients."""
+    def see(self, value: torch.Tensor | float, *, step: int, scaled: bool = False) -> None:
+        """Looks at a step's loss, or at the norm of its gradients.
+
+        Args:
+            value: the one or the other.
+            step: the step's number.
+            scaled: whether float16's scaler skips a step with such a value, and goes on with a smaller scale.
+        """
         finite = torch.as_tensor(value, device=self._first.device).isfinite()
+        if scaled:
+            self._skipped = torch.where(finite, 0, self._skipped + 1)
+            finite = self._skipped < MOST_SKIPPED
         self._first = torch.where(finite, self._first, self._first.clamp(max=step))
 
     def check(self, trainer: Any, *, eval_loss: float = 0.0) -> None:

@@ -138,10 +138,10 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         return loss
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The norm of a step's gradients. Where float16's scaler finds no number it skips the step and goes on."""
+        """The norm of a step's gradients."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        if norm is not None and not self.args.fp16:
-            self.divergence.see(norm, step=self.state.global_step + 1)
+        if norm is not None:
+            self.divergence.see(norm, step=self.state.global_step + 1, scaled=self.args.fp16)
         return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from chat_completion import checkpoints
+from chat_completion.divergence import MOST_SKIPPED
 from chat_completion.refusal import Refusal
 
 from .tiny import finish, model, start, start_ranks, write_inputs
@@ -135,6 +136,19 @@ def test_a_step_that_float16s_scaler_skips_is_no_divergence(trainer: Any) -> Non
     trainer.args.fp16 = False
     trainer._get_grad_norm(trainer.model, infinite)
     with pytest.raises(Refusal, match="step 1 has a loss or gradients"):
+        trainer.log({"loss": 1.0})
+
+
+def test_a_scaler_that_skips_every_step_is_one(trainer: Any) -> None:
+    """Otherwise such a training goes on to its end and learns nothing."""
+    import torch
+
+    trainer.args.fp16 = True
+    for norm in (*(MOST_SKIPPED - 1) * [float("inf")], 1.0, *(MOST_SKIPPED - 1) * [float("nan")]):
+        trainer._get_grad_norm(trainer.model, torch.tensor(norm))
+    trainer.log({"loss": 1.0})
+    trainer._get_grad_norm(trainer.model, torch.tensor(float("inf")))
+    with pytest.raises(Refusal, match=r"step 1 has a loss or gradients .* or set precision 32"):
         trainer.log({"loss": 1.0})
 
 
