@@ -105,17 +105,14 @@ class Engine:
         headers = [*kept, (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         place = {"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
         messages: asyncio.Queue[Message | None] = asyncio.Queue()
-        unread = [body]
 
-        async def receive() -> Message:
-            if unread:
-                return {"type": "http.request", "body": unread.pop(), "more_body": False}
+        async def hang_up() -> Message:
             await self.gone.wait()
             return {"type": "http.disconnect"}
 
         async def run() -> None:
             try:
-                await self._app({**self._scope, **place}, receive, messages.put)
+                await self._app({**self._scope, **place}, replayed(body, hang_up), messages.put)
             finally:
                 messages.put_nowait(None)
 
@@ -126,6 +123,16 @@ class Engine:
         while (message := await messages.get()) is not None:
             yield message
         await task  # raises what the application has raised
+
+
+def replayed(body: bytes, rest: Receive) -> Receive:
+    """Gives a body that has been read already, then what comes after it."""
+    unread = [body]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": unread.pop(), "more_body": False} if unread else await rest()
+
+    return receive
 
 
 def data(events: list[bytes]) -> Iterator[dict[str, Any]]:

@@ -21,8 +21,15 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 NAME = "chat"
 """The model's name for OpenAI's clients."""
-UNSAFE = ("--trust-remote-code", "--trust-request-chat-template", "--enable-log-outputs")
-"""What runs code of the model, or of a request, or writes answers to the log."""
+UNSAFE = (
+    *("--trust-remote-code", "--trust-request-chat-template", "--enable-prompt-embeds"),
+    *("--enable-log-requests", "--enable-log-outputs", "--api-key", "--config"),
+)
+"""What runs code of the model, or reads a request's as more than text; what writes prompts, answers or a key to the log
+(the endpoint checks keys itself); and the file that could hold any of these."""
+LIMITS = {"VLLM_MAX_N_SEQUENCES": "8", "VLLM_MAX_COMPLETION_PROMPTS": "256", "VLLM_MAX_STOP_STRINGS": "16"}
+"""What one request may ask for: vLLM's own 16,384 answers to each of 1,024 prompts would keep all others waiting for
+hours, its own 4 stop texts are fewer than the contract's."""
 
 
 class NotServed(Exception):
@@ -114,7 +121,7 @@ def extra(environment: Mapping[str, str]) -> list[str]:
     """The arguments that MLOPS_ENGINE_ARGS adds.
 
     Raises:
-        NotServed: they are no arguments, or would run code that came with a model or a request.
+        NotServed: they are no arguments, or one of UNSAFE is among them.
     """
     text = environment.get("MLOPS_ENGINE_ARGS", "")
     try:
@@ -136,6 +143,7 @@ def variables(found: Found, environment: Mapping[str, str]) -> dict[str, str]:
     return {
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        **LIMITS,
         **environment,
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

@@ -5,8 +5,8 @@ for one thing that only this server can: with `Accept: text/event-stream` the an
 it is written, as events `{"output": piece}`, the last with `usage` and `finish_reason`, then `[DONE]`. Each
 conversation is a request of its own to the engine, which answers all that are there at once.
 
-The routes in OPEN pass through untouched: with them the endpoint is one that OpenAI's clients know. All others are
-closed, since a key to ask the model must not be one to change it.
+The routes in OPEN pass through, with bodies no larger than the contract's: with them the endpoint is one that OpenAI's
+clients know. All others are closed, since a key to ask the model must not be one to change it.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from completions import (  # type: ignore[import-not-found]
     Receive,
     Scope,
     Send,
+    replayed,
 )
 from contract import MAX_BODY_BYTES, Answered, Refused, body_of, check_method, check_size  # type: ignore[import-not-found]
 from prompts import Prompts  # type: ignore[import-not-found]
@@ -56,8 +57,10 @@ class Front:
         """Answers a request, or lets it through."""
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-        elif scope["type"] != "http" or (scope["method"], scope["path"]) in OPEN:
+        elif scope["type"] != "http":
             await self._app(scope, receive, send)
+        elif (scope["method"], scope["path"]) in OPEN:
+            await self._through(scope, receive, send)
         elif scope["path"] == "/" and scope["method"] in {"GET", "HEAD"}:
             status = await Engine(self._app, scope, asyncio.Event()).status()
             await respond(send, status, "Healthy" if status == 200 else "Not healthy", kind="text/plain")
@@ -66,6 +69,14 @@ class Front:
         else:
             message = f"{scope['method']} {scope['path'][:200]} is not open here"
             await respond(send, 404, json.dumps({"error": {"code": "NotFound", "message": message}}))
+
+    async def _through(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await whole(receive)
+        except Refused as refused:
+            await respond(send, refused.status, refused.body)
+        else:
+            await self._app(scope, replayed(body, receive), send)
 
     async def _score(self, scope: Scope, receive: Receive, send: Send) -> None:
         engine = Engine(self._app, scope, asyncio.Event())
@@ -86,10 +97,7 @@ class Front:
     async def _answer(self, engine: Engine, body: bytes, send: Send, *, streams: bool) -> None:
         if self._context is None:
             self._context = int((await engine.model())["max_model_len"])
-        loop = asyncio.get_running_loop()
-        asked, requests = await loop.run_in_executor(
-            self._prompts.thread, lambda: self._prompts.requests(body, context=self._context)
-        )
+        asked, requests = await self._prompts.requests(body, context=self._context)
         if streams and asked.alone:
             await tell(engine, requests[0], send)
             return

@@ -4,8 +4,10 @@ What a parameter means is told by the deployed model's own code (`chat_model.py`
 the same is said in vLLM's words. The schema has checked types and limits before.
 """
 
+import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,11 @@ def generation(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def no_room(size: str, context: int) -> Refused:
+    """The refusal of a conversation of this size."""
+    return Refused(f"has {size}; the model's context of {context} leaves no room for an answer")
+
+
 class Prompts:
     """A model's tokenizer with its chat template."""
 
@@ -42,16 +49,26 @@ class Prompts:
         from transformers import AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._longest = max(map(len, self._tokenizer.get_vocab()))
         # A tokenizer is not made for several threads, and a long text must not hold up the event loop.
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="prompts")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="prompts")
 
-    def ids(self, conversation: list[dict[str, str]]) -> list[int]:
-        """The tokens after which the answer begins."""
+    def ids(self, conversation: list[dict[str, str]], *, context: int) -> list[int]:
+        """The tokens after which the answer begins.
+
+        Raises:
+            Refused: they leave no room for it in the context.
+        """
         text = self._tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        # Megabytes take the tokenizer many seconds, in which nobody else's question would be read.
+        if len(text) > context * self._longest:
+            raise no_room(f"{len(text)} characters", context)
         found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(found) >= context:
+            raise no_room(f"{len(found)} tokens", context)
         return found
 
-    def requests(self, body: bytes, *, context: int) -> tuple[Asked, list[dict[str, Any]]]:
+    async def requests(self, body: bytes, *, context: int) -> tuple[Asked, list[dict[str, Any]]]:
         """A payload, and the request to `/v1/completions` for each of its conversations.
 
         Args:
@@ -61,16 +78,15 @@ class Prompts:
         Raises:
             Refused: the payload is wrong, or a conversation leaves no room for an answer.
         """
-        asked = read(body)
+        loop = asyncio.get_running_loop()
+        asked = await loop.run_in_executor(None, read, body)
         fields = generation(asked.parameters)
         requests = []
-        for index, conversation in enumerate(asked.conversations):
-            prompt = self.ids(conversation)
-            if len(prompt) >= context:
-                raise Refused(
-                    f"conversation {index} has {len(prompt)} tokens; the model's context of {context} "
-                    "leaves no room for an answer"
-                )
+        for index, conversation in enumerate(asked.conversations):  # other requests' take turns with them
+            try:
+                prompt = await loop.run_in_executor(self._thread, partial(self.ids, conversation, context=context))
+            except Refused as refused:
+                raise Refused(f"conversation {index} {refused}") from refused
             room = min(fields["max_tokens"], context - len(prompt))
             requests.append({**fields, "prompt": prompt, "max_tokens": room})
         return asked, requests

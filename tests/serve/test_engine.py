@@ -108,11 +108,23 @@ def test_the_heads_are_dealt_out_evenly(
 
 
 @pytest.mark.parametrize(
-    "extra", ["--trust-remote-code", "--trust_remote_code=true", "--trust", "--enable-log-outputs", "'unclosed"]
+    "extra",
+    [
+        *["--trust-remote-code", "--trust_remote_code=true", "--trust", "--enable-log-outputs", "'unclosed"],
+        *["--enable_log_r", "--config file.yaml", "--conf=file.yaml", "--api-key secret", "--enable-prompt-embeds"],
+    ],
 )
 def test_what_is_unsafe_is_refused(engine: ModuleType, extra: str) -> None:
     with pytest.raises(engine.NotServed, match="MLOPS_ENGINE_ARGS"):
         engine.extra({"MLOPS_ENGINE_ARGS": extra})
+
+
+def test_a_request_asks_for_what_the_contract_allows_and_not_for_much_more(engine: ModuleType, tmp_path: Path) -> None:
+    schema = json.loads((SERVE / "payload.schema.json").read_text(encoding="utf-8"))
+    found = engine.find(flat(tmp_path / "model").parent)
+    made = engine.variables(found, {"VLLM_MAX_N_SEQUENCES": "2"})
+    assert int(made["VLLM_MAX_STOP_STRINGS"]) == schema["$defs"]["parameters"]["properties"]["stop"]["maxItems"]
+    assert (made["VLLM_MAX_N_SEQUENCES"], made["VLLM_MAX_COMPLETION_PROMPTS"]) == ("2", "256")
 
 
 def test_the_server_reaches_nobody_and_imports_the_contract(engine: ModuleType, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,8 @@ async def test_an_answer_has_the_room_that_the_prompt_leaves(ask: Any, engine: E
         (body("x", temperature=9), 400, "input_data.parameters.temperature"),
         (body("refuse"), 400, "the engine refuses it"),
         (b'"' + b"x" * (17 * 2**20) + b'"', 413, "at most 16777216"),
+        (json.dumps(body("half a character: \ud83d")).encode(), 400, "surrogates not allowed"),
+        (body("ok", "it weighs " * 90_000, nested=True), 400, "conversation 1 has 9000"),
     ],
 )
 async def test_bad_payloads(ask: Any, payload: Any, status: int, message: str) -> None:
@@ -229,6 +232,29 @@ async def test_what_is_open_and_what_is_not(ask: Any) -> None:
         assert answer.json()["error"]["message"] == f"{method} {path} is not open here"
     for method, path in [("GET", "/score"), ("DELETE", "/")]:
         assert (await ask(method, path)).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+async def test_no_route_takes_a_body_without_end(ask: Any, engine: Engine, path: str) -> None:
+    answer = await ask("POST", path, b" " * (16 * 2**20 + 1))
+    assert (answer.status_code, engine.requests) == (413, [])
+
+
+async def test_a_long_request_lets_others_be_read(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import prompts  # type: ignore[import-not-found]
+
+    ids = prompts.Prompts.ids
+
+    def slowly(self: Any, conversation: Any, **given: Any) -> Any:
+        time.sleep(0.02)
+        return ids(self, conversation, **given)
+
+    monkeypatch.setattr(prompts.Prompts, "ids", slowly)
+    long = asyncio.ensure_future(ask("POST", "/score", body(*["many"] * 100, nested=True)))
+    await asyncio.sleep(0.2)
+    assert (await ask("POST", "/score", body("one"))).json()["output"] == "ONE"
+    assert not long.done()
+    assert (await long).status_code == 200
 
 
 async def test_it_is_well_when_the_engine_is(ask: Any, engine: Engine) -> None:
@@ -313,7 +339,7 @@ some_parameters = st.fixed_dictionaries(
 
 @given(some_parameters, st.dictionaries(names, st.integers(1, 4096), max_size=2))
 def test_parameters_mean_what_they_mean_to_the_model(parameters: dict[str, Any], limits: dict[str, int]) -> None:
-    from prompts import generation  # type: ignore[import-not-found]
+    from prompts import generation
 
     fields = generation({**limits, **parameters})
     meant = read_parameters({**limits, **parameters})
@@ -333,4 +359,4 @@ def test_a_prompt_has_the_tokens_that_the_model_would_give_it(tokenizer: Path) -
     answerer = Answerer.__new__(Answerer)
     answerer.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
     chat = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": " What? <|end|>"}]
-    assert Prompts(tokenizer).ids(chat) == answerer.prompt(chat)
+    assert Prompts(tokenizer).ids(chat, context=CONTEXT) == answerer.prompt(chat)
