@@ -58,6 +58,8 @@ class Instance:
         """Start the process (again); not in a thread, where a cancelled task would lose sight of it."""
         self.healthy = False
         self.started = time.monotonic()
+        if self.pid:
+            kill_session(self.pid)  # a process that crashed may have left children: an engine's core
         self.record.unlink(missing_ok=True)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener, self.log.open("ab") as log:
             listener.bind(("127.0.0.1", 0))
@@ -84,6 +86,7 @@ class Instance:
         """Take over the process that an earlier daemon started; False where it is gone."""
         found = recorded(self.record)
         if found is None:
+            kill_orphans(self.record)
             return False
         self.pid, self.port = found
         self._child = None
@@ -167,12 +170,27 @@ async def _while(runs: Callable[[], bool], timeout_s: float) -> None:
 
 def recorded(record: Path) -> tuple[int, int] | None:
     """Process id and port of a record whose process still runs."""
+    found = written(record)
+    return found if found and is_scorer(found[0], record) else None
+
+
+def written(record: Path) -> tuple[int, int] | None:
+    """Process id and port of a record."""
     try:
-        written = json.loads(record.read_text())
-        pid, port = int(written["pid"]), int(written["port"])
+        told = json.loads(record.read_text())
+        return int(told["pid"]), int(told["port"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return (pid, port) if is_scorer(pid, record) else None
+
+
+def kill_orphans(record: Path) -> None:
+    """End what is left of a recorded process's session, its leader being gone.
+
+    As long as a session has members its leader's id is given to no new process.
+    """
+    found = written(record)
+    if found and not psutil.pid_exists(found[0]):
+        kill_session(found[0])
 
 
 def is_scorer(pid: int, record: Path) -> bool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from mlops.local.serving import fleet, image
-from mlops.local.serving.image import command
+from mlops.local.serving.image import Image, command
+from mlops.local.serving.process import Instance
 from tests.local.serving.bench import Bench
 
 OWN = """
@@ -81,6 +86,50 @@ async def test_it_is_run_with_packages_of_its_own(
     assert len(family) > 1
     await bench.serving.fleet.stop()
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+
+
+async def test_nothing_is_left_of_a_command_that_crashes(
+    bench: Bench, environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ready").touch()
+    for module in (image, fleet):
+        monkeypatch.setattr(module, "PACKAGES", tmp_path)
+    pids = tmp_path / "pids"
+    (bench.assets.code / "Dockerfile").write_text(f"CMD sleep 987 & echo $! >> {pids}; exit 3\n")
+    endpoint = await bench.endpoint()
+    said = await bench.done(await bench.put(endpoint, "blue", environmentId=environment), expected="Failed")
+    assert "crashed or terminated" in said["error"]["message"]
+    left = [int(line) for line in pids.read_text().split()]
+    assert len(left) > 1
+    assert not any(map(runs, left))
+
+
+def test_nothing_is_left_of_a_command_whose_container_and_daemon_were_killed(tmp_path: Path) -> None:
+    own = Image("own", ("sh", "-c", "echo $$ > pid; exec sleep 987"), "/")
+    given: dict[str, Any] = {"arguments": [], "environment": {**os.environ, "AML_APP_ROOT": str(tmp_path)}}
+    first = Instance(tmp_path, 0, image=own, **given)
+    first.start()
+    child = tmp_path / "pid"
+    wait_until(lambda: child.is_file() and child.read_text() != "" and first.record.is_file())
+    psutil.Process(first.pid).kill()
+    wait_until(lambda: not first.alive())
+    assert runs(int(child.read_text()))
+    assert not Instance(tmp_path, 0, image=own, **given).adopt()
+    wait_until(lambda: not runs(int(child.read_text())))
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.01)
 
 
 async def test_without_its_packages_it_says_how_to_get_them(
