@@ -65,6 +65,20 @@ ENGINE = """\
 python -P -m vllm.entrypoints.openai.api_server --model /m --port 5001
 (Worker pid=9) INFO 11-21 18:55:42 [gpu_model_runner.py:68] Starting to load model /m...
 """
+CORE = """(Worker pid=9) ERROR 11-21 20:20:32 [multiproc_executor.py:953] WorkerProc failed to start.
+(Worker pid=9) ERROR 11-21 20:20:32 [multiproc_executor.py:953] Traceback (most recent call last):
+(Worker pid=9) ERROR 11-21 20:20:32 [multiproc_executor.py:953]   File "/lib/python3.11/x.py", line 9, in load
+(Worker pid=9) ERROR 11-21 20:20:32 [multiproc_executor.py:953]     with safe_open(path) as f:
+(Worker pid=9) ERROR 11-21 20:20:32 [multiproc_executor.py:953] SafetensorError: file not fully covered
+(EngineCore pid=8) Process EngineCore:
+(EngineCore pid=8) Traceback (most recent call last):
+(EngineCore pid=8)   File "/lib/python3.11/y.py", line 9, in wait
+(EngineCore pid=8) Exception: WorkerProc initialization failed. See stack trace for root cause.
+Traceback (most recent call last):
+  File "uvloop/loop.pyx", line 1515, in uvloop.loop.Loop.run_until_complete
+  File "/lib/python3.11/z.py", line 9, in launch
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
 
 
 def log(own: str, *events: str) -> str:
@@ -111,6 +125,18 @@ TABLE: list[tuple[str, str, dict[str, str], str, str, str]] = [
     ("engine, no room", CRASHED, crash("(EngineCore pid=9) ValueError: 1.5 GiB KV cache is needed, which is larger "
      "than the available KV cache memory (0.7 GiB)."), "out of memory", "KV cache memory",
      "--max-model-len"),
+    ("engine, its process", CRASHED, crash(CORE), "model does not load", "SafetensorError: file not fully covered",
+     "traceback"),
+    ("engine, its model", CRASHED, crash('Traceback (most recent call last):\n  File "/lib/x.py", line 9\n'
+     "ValidationError: 1 validation error for ModelConfig\n  Value error, model type `nope`\n"), "model does not load",
+     "1 validation error for ModelConfig Value error, model type `nope`", "traceback"),
+    ("engine, its arguments", CRASHED, crash("api_server.py: error: unrecognized arguments: --max-model-length 9"),
+     "engine", "unrecognized arguments: --max-model-length 9", "environments/serve/environment.yml"),
+    ("engine, no code", CRASHED, crash("sh: 1: code: no engine.py below /var/azureml-app; the deployment needs "
+     "environments/serve as its code"), "engine", "no engine.py below /var/azureml-app", "correct that"),
+    ("driver", CRASHED, crash("(Worker pid=9) ERROR 11-21 20:20:32 [x.py:9] RuntimeError: The NVIDIA driver on your "
+     "system is too old (found version 12040)."), "GPU driver", "driver: RuntimeError: The NVIDIA driver",
+     "deployment.instance_type"),
     ("engine, no model", CRASHED, crash("no model below AZUREML_MODEL_DIR '/m': one folder must hold config.json and "
      "*.safetensors"), "engine", "no model below AZUREML_MODEL_DIR '/m'", "environments/serve/environment.yml"),
     ("killed worker", "User container was not ready", crash("Worker (pid:9) was sent SIGKILL! Perhaps out of memory?",

@@ -13,7 +13,11 @@ UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 BEGIN = "Traceback (most recent call last):"
 CHAINED = re.compile(r"^(The above exception was the direct cause|During handling of the above exception)")
 FRAME = re.compile(r'^\s+File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?$')
-LIBRARY = re.compile(r"site-packages|dist-packages|^<|/lib/python\d")
+LIBRARY = re.compile(r"site-packages|dist-packages|^<|/lib/python\d|\.pyx$")
+PROCESS = re.compile(r"^\(\w[\w-]* pid=\d+\) (?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?", re.MULTILINE)
+"""What vLLM's processes put before each of their lines, a traceback's too."""
+ELSEWHERE = re.compile(r"See (root cause|stack trace)")
+"""An exception that only says that another process has raised one, whose traceback stands above it."""
 TITLES = ("Instance status:", "Container events:", "Container logs:")
 EVENT = re.compile(r"Name: (?P<name>[^,]+), Type: Warning\b.*?Message: (?P<message>.*)$")
 LINE_CHARACTERS = 400
@@ -26,7 +30,7 @@ def plain(text: str) -> str:
 
 def blocks(log: str) -> tuple[str, str]:
     """The events and the container's own lines; a log without titles is all the container's."""
-    text = plain(log)
+    text = PROCESS.sub("", plain(log))
     head, found, own = text.partition(TITLES[2] + "\n") if TITLES[2] + "\n" in text else ("", "", text)
     if not found:
         return "", own
@@ -56,7 +60,7 @@ def raised(log: str) -> Raised | None:
     begins = [index for index, line in enumerate(lines) if line.rstrip().endswith(BEGIN)]
     root: Raised | None = None
     for begin in reversed(begins):
-        if root is not None and not _leads_to(lines, begin, root.begin):
+        if root and not ELSEWHERE.search(root.exception) and not _leads_to(lines, begin, root.begin):
             break
         root = _read(lines, begin) or root
     return root
@@ -79,7 +83,9 @@ def _read(lines: list[str], begin: int) -> Raised | None:
         elif line.strip() and not line[0].isspace():
             ours = [place for file, place in places if not LIBRARY.search(file)]
             nearest = ours[-1] if ours else (places[-1][1] if places else "")
-            return Raised(line.strip()[:LINE_CHARACTERS], nearest, begin, index)
+            # pydantic says what is wrong on the lines after it
+            more = " ".join(lines[index + 1 : index + 2]).strip() if "validation error" in line else ""
+            return Raised(f"{line.strip()} {more}".rstrip()[:LINE_CHARACTERS], nearest, begin, index)
     return None
 
 

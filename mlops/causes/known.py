@@ -159,6 +159,22 @@ def _disk(facts: Facts) -> Cause | None:
     return Cause(kind="disk", what=f"the disk of '{facts.deployment.instance_type}' is too small", hint=hint)
 
 
+def _driver(facts: Facts) -> Cause | None:
+    found = facts.found(
+        r"^.*(driver on your system is too old|driver version is insufficient|unsupported display driver"
+        r"|no kernel image is available|Found no NVIDIA driver|Failed to infer device type).*$",
+        "server",
+    )
+    if not found:
+        return None
+    return Cause(
+        kind="GPU driver",
+        what=f"the server cannot use the GPU of '{facts.deployment.instance_type}', or its driver: "
+        f"{found[0].strip()[:200]}",
+        hint="choose another deployment.instance_type in mlops.yaml, or a deployment.environment whose CUDA is older",
+    )
+
+
 def _gpu_memory(facts: Facts) -> Cause | None:
     found = facts.found(
         r"^.*(CUDA out of memory|CUDA error: out of memory|cuda\.OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED"
@@ -228,8 +244,9 @@ def _script(facts: Facts) -> Cause | None:
 
 def _engine(facts: Facts) -> Cause | None:
     said = facts.found(
-        r"^((no|\d+) models? below AZUREML_MODEL_DIR|the (model|tokenizer) in '.*' has no|MLOPS_ENGINE_ARGS (is|has))"
-        r".*$",
+        r"^((no|\d+) models? below AZUREML_MODEL_DIR|the (model|tokenizer) in '.*' has no|MLOPS_ENGINE_ARGS (is|has)"
+        r"|AZUREML_MODEL_DIR is not set|'.*' (cannot be read: |holds no JSON object)|.*no engine\.py below"
+        r"|api_server\.py: error: ).*$",
         "server",
     )
     if not said:
@@ -291,7 +308,7 @@ def _not_ready(facts: Facts) -> Cause | None:
 WHOLE = ("events", "server", "error")
 KNOWN: tuple[Callable[[Facts], Cause | None], ...] = (
     *(_rights, _quota, _image_build, _image_pull, _download, _startup, _disk),
-    *(_gpu_memory, _worker_timeout, _memory, _engine, _script, _loading, _probes, _not_ready),
+    *(_driver, _gpu_memory, _worker_timeout, _memory, _engine, _script, _loading, _probes, _not_ready),
 )
 """In this order: what comes first explains what comes after it."""
 
