@@ -13,7 +13,7 @@ ENGINE = CODE / "engine" / "environment.yml"
 ENGINE_SCRIPT = "engine.py"
 ENGINE_WARM_UP_S = 300
 """After the weights are read an engine compiles and records kernels: assumed, and generous; not measured on a GPU."""
-NVIDIA = re.compile(r"standard_n(c|d|v\d+ads_a10)", re.IGNORECASE)
+NVIDIA = re.compile(r"standard_n(c|d|v\d+adm?s_a10)", re.IGNORECASE)
 """Sizes with GPUs that vLLM's build for CUDA runs on; the MI300X is AMD's."""
 
 

@@ -160,6 +160,15 @@ class DeploymentSettings(Section):
             concurrency=self.max_concurrent_requests,
         )  # fmt: skip
 
+    @model_validator(mode="after")
+    def _script_is_run(self) -> DeploymentSettings:
+        if self.scoring_script not in {servers.SCRIPT, self.server.script}:
+            raise ValueError(
+                f"{self.server.name} in '{self.environment}' runs no scoring_script '{self.scoring_script}'; "
+                f"take '{servers.SCORING}', or leave the script out"
+            )
+        return self
+
     @field_validator("identity")
     @classmethod
     def _name_or_id(cls, identity: str | None) -> str | None:

@@ -9,7 +9,7 @@ from mlops.probes import probes
 from mlops.resources import ModelVersion
 from mlops.rollout.slot import deployment_spec
 from mlops.servers import CODE, ENGINE, SCORING, Server, chosen
-from mlops.settings import load
+from mlops.settings import DeploymentSettings, load
 from mlops.slots import make_plan
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +28,7 @@ def server(environment: Path | None = None, **given: object) -> Server:
         ("standard_nc4as_t4_v3", ENGINE),
         ("Standard_ND96isr_H100_v5", ENGINE),
         ("Standard_NV36ads_A10_v5", ENGINE),
+        ("Standard_NV36adms_A10_v5", ENGINE),
         (PLAIN, SCORING),
         ("Standard_NV32as_v4", SCORING),
         ("Standard_ND96isr_MI300X_v5", SCORING),
@@ -44,6 +45,11 @@ def test_what_is_set_beats_the_machine() -> None:
     assert (server(own).environment, server(own).script) == (own, "score.py")
     assert server(code=Path("environments/own")).environment == SCORING
     assert server(script="other.py").environment == SCORING
+
+
+def test_a_script_that_nothing_would_run_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"vLLM in '.*' runs no scoring_script 'other.py'; take '.*'"):
+        DeploymentSettings(instance_type=A100, environment=ENGINE, scoring_script="other.py")
 
 
 def test_as_many_requests_as_the_server_is_good_for() -> None:
