@@ -70,8 +70,8 @@ def load_model(
         adapters_in_32_bits: whether adapters are, whatever `dtype` says; with DeepSpeed its optimiser's copy is.
 
     Raises:
-        Refusal: for weights of other sizes than the configuration's that nobody would train, and for 4 bits without
-            the package that packs them.
+        Refusal: for weights that are not there, for those of other sizes than the configuration's that nobody would
+            train, and for 4 bits without the package that packs them.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -85,6 +85,8 @@ def load_model(
         trust_remote_code=False,
         local_files_only=True,
     )
+    if absent := sorted(loading["missing_keys"]):
+        raise Refusal(f"the base model's '{absent[0]}' is missing from its files: give a whole model")
     drawn = sorted(key for key, *_ in loading["mismatched_keys"])
     if drawn and (lora is not None or not ignore_mismatched_sizes):
         raise Refusal(

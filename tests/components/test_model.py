@@ -77,3 +77,15 @@ def test_weights_of_another_size_are_drawn_anew_only_where_they_are_trained(tmp_
         with pytest.raises(Refusal, match=r"'lm_head.weight' has another size.*apply_lora false"):
             load_model(tmp_path, lora=lora, dtype="float32", ignore_mismatched_sizes=ignore)
     assert load_model(tmp_path, lora=None, dtype="float32", ignore_mismatched_sizes=True).lm_head.weight.shape[0] == 70
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["adapters", "all weights"])
+def test_a_base_model_that_lacks_a_weight_is_not_filled_up_by_chance(tmp_path: Path, lora: Lora | None) -> None:
+    from safetensors.torch import save_file
+
+    model().save_pretrained(tmp_path)
+    whole = stored(tmp_path)
+    del whole["model.layers.1.mlp.down_proj.weight"]
+    save_file(whole, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Refusal, match=r"'model.layers.1.mlp.down_proj.weight' is missing"):
+        load_model(tmp_path, lora=lora, dtype="float32", ignore_mismatched_sizes=False)
