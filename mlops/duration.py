@@ -68,7 +68,7 @@ def how_long(
         endpoint  95 s, where it has to be made
         machine   240 s
         image     max(320 s, model bytes / 100 MB/s)    both are fetched at the same time
-        load      10 s + model bytes / 50 MB/s          the first readiness probe, and the weights
+        load      10 s + model bytes / 50 MB/s + s      the first readiness probe, the weights, an engine's warm-up
         gate      (warm-up + conversations) / concurrency × max_new_tokens × 25 ms
         traffic   40 s × steps (and two more for a mirror)
         soak      soak_s × steps + mirror_s
@@ -92,7 +92,7 @@ def how_long(
         ("endpoint", ENDPOINT_S if creates_endpoint else 0.0),
         ("machine", MACHINE_S),
         ("image and model", max(IMAGE_S, size / DOWNLOAD_BYTES_PER_S)),
-        ("load", LEAST_S + load_s(size)),
+        ("load", LEAST_S + load_s(size) + settings.deployment.server.warm_up_s),
         ("gate", asked * tokens * TOKEN_S),
         ("traffic", TRAFFIC_S * (len(steps) + 2 * mirror)),
         ("soak", rollout.soak_s * len(steps) + rollout.mirror_s * mirror),

@@ -124,16 +124,16 @@ def test_how_long_is_the_sum_of_parts_that_are_shown() -> None:
     parts = dict(found.parts)
 
     assert parts == {
-        "machine": 240, "image and model": 320, "load": pytest.approx(162.84), "gate": pytest.approx(65),
+        "machine": 240, "image and model": 320, "load": pytest.approx(462.84), "gate": pytest.approx(65),
         "traffic": 120, "soak": 180,
     }  # fmt: skip
     assert found.total.total_seconds() == pytest.approx(1087.84)
     assert found.text() == (
-        "about 18 min on Azure: machine 4 min + image and model 5 min + load 3 min + gate 65 s + traffic 2 min + soak "
+        "about 23 min on Azure: machine 4 min + image and model 5 min + load 8 min + gate 65 s + traffic 2 min + soak "
         "3 min"
     )
     more = dict(how_long(SETTINGS, None, (100,), creates_endpoint=True, mirror=True).parts)
-    assert (more["endpoint"], more["traffic"], more["soak"], more["load"]) == (95, 120, 120, 10)
+    assert (more["endpoint"], more["traffic"], more["soak"], more["load"]) == (95, 120, 120, 310)
     assert [spoken(value) for value in (0, 89.4, 100, 5399, 9000)] == ["0 s", "89 s", "2 min", "90 min", "2.5 h"]
 
 
