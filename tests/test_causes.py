@@ -132,6 +132,9 @@ TABLE: list[tuple[str, str, dict[str, str], str, str, str]] = [
      "1 validation error for ModelConfig Value error, model type `nope`", "traceback"),
     ("engine, its arguments", CRASHED, crash("api_server.py: error: unrecognized arguments: --max-model-length 9"),
      "engine", "unrecognized arguments: --max-model-length 9", "environments/serve/environment.yml"),
+    ("engine, no packages", "ImageNotFound The image of 'e' has a command of its own, whose packages are not installed "
+     "on this machine: run make engine", crash("", "OOMKilled"), "packages", "not installed on this machine",
+     "make engine"),
     ("engine, no code", CRASHED, crash("sh: 1: code: no engine.py below /var/azureml-app; the deployment needs "
      "environments/serve as its code"), "engine", "no engine.py below /var/azureml-app", "correct that"),
     ("driver", CRASHED, crash("(Worker pid=9) ERROR 11-21 20:20:32 [x.py:9] RuntimeError: The NVIDIA driver on your "

@@ -70,6 +70,13 @@ def _quota(facts: Facts) -> Cause | None:
     return None
 
 
+def _no_packages(facts: Facts) -> Cause | None:
+    lacking = facts.found(r"the image of '.*' has a command of its own.* not installed on this machine", "error")
+    if not lacking:
+        return None
+    return Cause(kind="packages", what=lacking[0], hint="install them: make engine")
+
+
 def _image_build(facts: Facts) -> Cause | None:
     if not facts.found(
         r"ImageBuild|(image|environment) build|build(ing)? (of )?the (\w+ )?(image|environment)", "error"
@@ -307,7 +314,7 @@ def _not_ready(facts: Facts) -> Cause | None:
 
 WHOLE = ("events", "server", "error")
 KNOWN: tuple[Callable[[Facts], Cause | None], ...] = (
-    *(_rights, _quota, _image_build, _image_pull, _download, _startup, _disk),
+    *(_no_packages, _rights, _quota, _image_build, _image_pull, _download, _startup, _disk),
     *(_driver, _gpu_memory, _worker_timeout, _memory, _engine, _script, _loading, _probes, _not_ready),
 )
 """In this order: what comes first explains what comes after it."""
