@@ -43,12 +43,13 @@ class Found:
     Attributes:
         weights: a folder with config.json and safetensors.
         tokenizer: the folder with its tokenizer and chat template; often the same.
-        heads: numbers of attention heads and of key-value heads; an engine of n GPUs deals out both evenly.
+        dealt: numbers of attention heads, of key-value heads and of a layer's inner units; an engine of n GPUs deals
+            each out evenly.
     """
 
     weights: Path
     tokenizer: Path
-    heads: tuple[int, int]
+    dealt: tuple[int, ...]
 
 
 def find(root: Path) -> Found:
@@ -66,11 +67,11 @@ def find(root: Path) -> Found:
         raise NotServed(f"the model in '{weights[0]}' has no tokenizer.json")
     tokenizer = weights[0] if weights[0] in tokenizers else tokenizers[0]
     has_template = (tokenizer / "chat_template.jinja").is_file()
-    if not has_template and "chat_template" not in read(tokenizer / "tokenizer_config.json"):
+    if not has_template and not read(tokenizer / "tokenizer_config.json").get("chat_template"):
         raise NotServed(f"the tokenizer in '{tokenizer}' has no chat template")
     config = read(weights[0] / "config.json")
-    heads = int(config.get("num_attention_heads") or 1)
-    return Found(weights[0], tokenizer, (heads, int(config.get("num_key_value_heads") or heads)))
+    dealt = [config.get(name) for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size")]
+    return Found(weights[0], tokenizer, tuple(int(number) for number in dealt if number) if dealt[0] else (1,))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def arguments(found: Found, environment: Mapping[str, str], *, gpus: int) -> lis
         "--middleware": "front.Front",
         "--dtype": "auto" if gpus else "float32",
         "--tensor-parallel-size": str(
-            max(n for n in range(1, max(gpus, 1) + 1) if not any(h % n for h in found.heads))
+            max(n for n in range(1, max(gpus, 1) + 1) if not any(number % n for number in found.dealt))
         ),
         "--generation-config": "vllm",  # a request says how to generate, not a file of the model
         "--disable-access-log-for-endpoints": "/,/health,/metrics",

@@ -42,6 +42,11 @@ def flat(folder: Path, **config: int) -> Path:
     return folder
 
 
+def without_template(folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    (folder / "tokenizer_config.json").write_text('{"chat_template": null}')
+
+
 def value(words: list[str], name: str) -> str:
     return words[words.index(name) + 1]
 
@@ -49,7 +54,7 @@ def value(words: list[str], name: str) -> str:
 def test_both_layouts_are_found(engine: ModuleType, tmp_path: Path) -> None:
     ours = flat(tmp_path / "ours" / "mlflow" / "artifacts" / "model")
     found = engine.find(tmp_path / "ours")
-    assert (found.weights, found.tokenizer, found.heads) == (ours, ours, (32, 32))
+    assert (found.weights, found.tokenizer, found.dealt) == (ours, ours, (32,))
     theirs = tmp_path / "theirs" / "mlflow"
     theirs.parent.mkdir()
     write_mlflow_model(ours, output=theirs, repo="microsoft/Phi-3-mini-4k-instruct")
@@ -64,6 +69,7 @@ def test_both_layouts_are_found(engine: ModuleType, tmp_path: Path) -> None:
         (lambda folder: flat(folder.parent / "another"), "2 models below AZUREML_MODEL_DIR"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
         (lambda folder: (folder / "chat_template.jinja").unlink(), "has no chat template"),
+        (without_template, "has no chat template"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json' cannot be read"),
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json' holds no JSON object"),
     ],
@@ -96,13 +102,15 @@ def test_arguments(engine: ModuleType, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "gpus", "used"),
-    [(32, 32, 4, 4), (40, 10, 4, 2), (32, 8, 8, 8), (40, 10, 1, 1), (24, 8, 3, 2)],
-)
-def test_the_heads_are_dealt_out_evenly(
-    engine: ModuleType, tmp_path: Path, heads: int, kv_heads: int, gpus: int, used: int
+    ("heads", "kv_heads", "inner", "gpus", "used"),
+    [(32, 32, 8192, 4, 4), (40, 10, 8192, 4, 2), (32, 8, 8192, 8, 8), (40, 10, 8192, 1, 1), (24, 8, 8192, 3, 2),
+     (20, 20, 8192, 8, 4)],
+)  # fmt: skip
+def test_the_model_is_dealt_out_evenly(
+    engine: ModuleType, tmp_path: Path, heads: int, kv_heads: int, inner: int, gpus: int, used: int
 ) -> None:
-    flat(tmp_path / "model", num_attention_heads=heads, num_key_value_heads=kv_heads)
+    config = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": inner}
+    flat(tmp_path / "model", **config)
     words = engine.arguments(engine.find(tmp_path), {}, gpus=gpus)
     assert value(words, "--tensor-parallel-size") == str(used)
 
