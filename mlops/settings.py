@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mlops import servers
 from mlops.errors import UsageError
@@ -160,14 +160,16 @@ class DeploymentSettings(Section):
             concurrency=self.max_concurrent_requests,
         )  # fmt: skip
 
-    @model_validator(mode="after")
-    def _script_is_run(self) -> DeploymentSettings:
-        if self.scoring_script not in {servers.SCRIPT, self.server.script}:
+    @field_validator("scoring_script")
+    @classmethod
+    def _is_run(cls, script: str, info: ValidationInfo) -> str:
+        environment, code = info.data.get("environment"), info.data.get("code", servers.CODE)
+        server = servers.chosen(environment, size="", code=code, script=script, concurrency=None)
+        if script not in {servers.SCRIPT, server.script}:
             raise ValueError(
-                f"{self.server.name} in '{self.environment}' runs no scoring_script '{self.scoring_script}'; "
-                f"take '{servers.SCORING}', or leave the script out"
+                f"{server.name} in '{environment}' runs no script; take '{servers.SCORING}', or leave it out"
             )
-        return self
+        return script
 
     @field_validator("identity")
     @classmethod

@@ -48,7 +48,7 @@ def test_what_is_set_beats_the_machine() -> None:
 
 
 def test_a_script_that_nothing_would_run_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"vLLM in '.*' runs no scoring_script 'other.py'; take '.*'"):
+    with pytest.raises(ValueError, match=r"scoring_script\n.*vLLM in '.*' runs no script; take '.*'"):
         DeploymentSettings(instance_type=A100, environment=ENGINE, scoring_script="other.py")
 
 
