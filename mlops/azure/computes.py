@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlops.azure.converge import converge
+from mlops.azure.converge import converge, settled
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
 from mlops.errors import AzureError, PreconditionError
@@ -98,6 +98,8 @@ def widen(session: Session, name: str, max_nodes: int) -> None:
 def create(session: Session, wanted: Compute) -> Cluster:
     """Create a cluster in its tier; where Dedicated cannot be had, as LowPriority.
 
+    One that somebody else makes at the same moment is taken when it is there, in the tier that it then has.
+
     Raises:
         PreconditionError: neither tier can be had.
     """
@@ -129,8 +131,17 @@ def _create(session: Session, wanted: Compute, tier: str) -> Cluster:
         idle_time_before_scale_down=wanted.idle_s,
         tags={MANAGED_TAG: MANAGED_BY},
     )
-    with translated(f"create the cluster '{wanted.name}' ({wanted.size}, {tier})"):
-        return _cluster(finished(session.ml.compute.begin_create_or_update(cluster)))
+
+    def make() -> None:
+        with translated(f"create the cluster '{wanted.name}' ({wanted.size}, {tier})"):
+            finished(session.ml.compute.begin_create_or_update(cluster))
+
+    def holds() -> Cluster | None:
+        what = f"the cluster '{wanted.name}'"
+        found = settled(session, what, lambda: get(session, wanted.name), lambda one: one.state)
+        return found if found is not None and found.state.lower() == "succeeded" else None
+
+    return converge(make, holds)
 
 
 def sizes(session: Session, region: str | None = None) -> list[VmSize]:
