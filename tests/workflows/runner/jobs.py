@@ -157,4 +157,8 @@ def end_processes(tracking: str) -> None:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.pid != os.getpid() and process.environ().get(TRACKING) == tracking:
+                below = process.children(recursive=True)  # a deployment's server has an environment of its own
                 process.kill()
+                for child in below:
+                    with contextlib.suppress(psutil.Error):
+                        child.kill()
