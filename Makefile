@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 TORCH_FROM ?=
 TORCH := torch==2.13.0
 LOCK := environments/local/requirements.txt
+LOCKED := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 # Tests wait for servers as often as they calculate: two processes per core.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
 
@@ -103,18 +104,18 @@ reference: $(VENV)/ready ## the command reference, and the README's tables, from
 	@$(BIN)/python -m mlops.cli.reference
 
 lock: ## resolve the requirement files anew (needs uv)
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
+	@$(LOCKED) --universal --upgrade \
 	  --override environments/local/no-torch.txt --override environments/local/no-gpu.txt \
 	  environments/local/requirements.in -o environments/local/requirements.txt -q
 	@for each in cli finetune serve; do \
-	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  $(LOCKED) --universal \
 	    --override environments/local/no-torch.txt -c environments/local/requirements.txt \
 	    environments/$$each/requirements.in -o environments/$$each/requirements.txt -q || exit 1; done
-	@uv pip compile --python-platform x86_64-manylinux_2_28 --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
+	@$(LOCKED) --python-platform x86_64-manylinux_2_28 --upgrade \
 	  environments/serve/engine/requirements.in -o environments/serve/engine/requirements.txt -q
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
+	@$(LOCKED) --universal --upgrade \
 	  --override environments/local/engine-no-torch.txt environments/local/engine.in -o environments/local/engine.txt -q
-	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --upgrade \
+	@$(LOCKED) --universal --upgrade \
 	  components/chat_flow/requirements.in -o components/chat_flow/requirements.txt -q
 
 clean: ## stop the local workspace; remove it, the caches and the virtual environment

@@ -32,8 +32,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "components")]
 
-from tests.benchmarks.finetune import SHAPES, has_gpu, table, versions  # noqa: E402
+from tests.benchmarks.finetune import table, versions  # noqa: E402
 from tests.benchmarks.serving import SERVE, answers, bodies, pack_standin, server  # noqa: E402
+from tests.benchmarks.training.load import SHAPES, has_gpu  # noqa: E402
 from tests.serve.conftest import free_port  # noqa: E402
 
 CALLERS = (1, 8, 64)

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from chat_completion.refusal import Refusal
+
+
+def prepared(base: Any, few: list[Any]) -> tuple[float, Any]:
+    """The loss of conversations by themselves; the model is packed from then on, with this head."""
+    import torch
+
+    from chat_completion import sameness
+    from chat_completion.loss import LabelledHead
+
+    with torch.no_grad():
+        expected = sameness.plain_loss(base, few)
+    base.set_attn_implementation("packed_each")
+    base.config.use_cache = False
+    return expected, LabelledHead(base)
 
 
 def test_a_packing_that_changes_the_loss_is_refused() -> None:
@@ -15,18 +30,13 @@ def test_a_packing_that_changes_the_loss_is_refused() -> None:
 
     from chat_completion import sameness
     from chat_completion.attention import register
-    from chat_completion.loss import LabelledHead
 
     from .tiny import conversations, model
 
     register()
     base = model().eval()
     few = [(torch.tensor(one.input_ids).numpy(), torch.tensor(one.labels).numpy()) for one in conversations(3)]
-    with torch.no_grad():
-        expected = sameness.plain_loss(base, few)
-    base.set_attn_implementation("packed_each")
-    base.config.use_cache = False
-    head = LabelledHead(base)
+    expected, head = prepared(base, few)
     with head.in_place():
         sameness.check_sameness(base, head, few, expected=expected, half=False)
         with pytest.raises(Refusal, match=r"'phi3'.*packing would change what is learnt"):
@@ -38,7 +48,6 @@ def test_a_window_that_attention_forgets_is_seen(tmp_path: Path, monkeypatch: py
     import torch
 
     from chat_completion import attention, sameness
-    from chat_completion.loss import LabelledHead
     from chat_completion.tokens import TokenFile
 
     from .tiny import conversations, model, write_tokens
@@ -50,11 +59,7 @@ def test_a_window_that_attention_forgets_is_seen(tmp_path: Path, monkeypatch: py
     base = model(sliding_window=9).eval()
     few = sameness.shortest(split, count=3) + sameness.beyond(split, window=base.config.sliding_window)
     assert [len(ids) > 9 for ids, _ in few] == [False, False, False, True]
-    with torch.no_grad():
-        expected = sameness.plain_loss(base, few)
-    base.set_attn_implementation("packed_each")
-    base.config.use_cache = False
-    head = LabelledHead(base)
+    expected, head = prepared(base, few)
     with head.in_place():
         sameness.check_sameness(base, head, few, expected=expected, half=False)
         monkeypatch.setattr(attention, "band", lambda length, *_: torch.ones(length, length, dtype=torch.bool).tril())

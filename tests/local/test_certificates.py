@@ -55,8 +55,8 @@ def test_clients_accept_azures_names(layout: Layout, name: str) -> None:
 
 def test_other_names_are_not_on_it(layout: Layout) -> None:
     files = certificates.ensure(layout, Config())
-    with pytest.raises(ssl.SSLCertVerificationError, match=r"not valid for 'pypi\.org'"):
-        handshake(files.bundle, files.context(), "pypi.org")
+    with pytest.raises(ssl.SSLCertVerificationError, match=r"not valid for 'example\.org'"):
+        handshake(files.bundle, files.context(), "example.org")
 
 
 def test_the_authority_cannot_sign_for_others(layout: Layout) -> None:
@@ -64,9 +64,9 @@ def test_the_authority_cannot_sign_for_others(layout: Layout) -> None:
     files = certificates.ensure(layout, Config())
     authority = certificates._load(files.ca, files.ca_key)
     assert authority is not None
-    certificates._save(files.leaf, files.leaf_key, *certificates._make_leaf(authority, ["pypi.org"]))
+    certificates._save(files.leaf, files.leaf_key, *certificates._make_leaf(authority, ["example.org"]))
     with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree violation"):
-        handshake(files.bundle, files.context(), "pypi.org")
+        handshake(files.bundle, files.context(), "example.org")
 
 
 def test_files_are_kept_while_they_are_good(layout: Layout) -> None:

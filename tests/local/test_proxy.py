@@ -309,5 +309,5 @@ def test_no_proxy_is_read_as_others_read_it(host: str, no_proxy: str, direct: bo
 def test_githubs_own_storage_is_not_taken_for_a_workspace() -> None:
     assert not is_azure("productionresultssa7.blob.core.windows.net")
     assert is_azure("productionresultssa7.evil.blob.core.windows.net")
-    assert not is_azure("pypi.org")
+    assert not is_azure("example.org")
     assert not is_azure("notazure.com")

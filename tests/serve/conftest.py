@@ -70,6 +70,25 @@ class Server:
         return status, json.loads(answer)
 
 
+def body(*contents: str, nested: bool = False, **parameters: Any) -> dict[str, Any]:
+    """A payload of conversations of one question each."""
+    conversations = [[{"role": "user", "content": content}] for content in contents]
+    return {"input_data": {"input_string": conversations if nested else conversations[0], "parameters": parameters}}
+
+
+BAD_PAYLOADS = [
+    (b"{", 400, "not JSON"),
+    (b"\xff", 400, "not JSON"),
+    (b"", 400, "not JSON"),
+    (b"[" * 100_000, 400, "not JSON"),
+    (b"{}", 400, "'input_data' is a required property"),
+    (body("x", temperature=9), 400, "input_data.parameters.temperature"),
+    (body("refuse"), 400, "refuses it"),
+    (b'"' + b"x" * (17 * 2**20) + b'"', 413, "at most 16777216"),
+]
+"""Payloads that both servers refuse: status, and a part of what they say."""
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

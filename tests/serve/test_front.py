@@ -23,6 +23,8 @@ from chat_completion.chat_model import read_parameters
 from chat_completion.template import PHI3_TEMPLATE
 from standin.build import train_tokenizer
 
+from .conftest import BAD_PAYLOADS, body
+
 SERVE = Path(__file__).resolve().parents[2] / "environments" / "serve"
 CONTEXT = 400
 MODULES = ("front", "prompts", "completions", "contract", "payload", "engine")
@@ -151,11 +153,6 @@ def ask(front: Any) -> Callable[..., Any]:
     return send
 
 
-def body(*contents: str, nested: bool = False, **parameters: Any) -> dict[str, Any]:
-    conversations = [[{"role": "user", "content": content}] for content in contents]
-    return {"input_data": {"input_string": conversations if nested else conversations[0], "parameters": parameters}}
-
-
 @pytest.mark.parametrize("path", ["/score", "/"])
 async def test_flat_and_nested(ask: Any, path: str) -> None:
     one = (await ask("POST", path, body("what is it?"))).json()
@@ -190,14 +187,7 @@ async def test_an_answer_has_the_room_that_the_prompt_leaves(ask: Any, engine: E
 @pytest.mark.parametrize(
     ("payload", "status", "message"),
     [
-        (b"{", 400, "not JSON"),
-        (b"\xff", 400, "not JSON"),
-        (b"", 400, "not JSON"),
-        (b"[" * 100_000, 400, "not JSON"),
-        (b"{}", 400, "'input_data' is a required property"),
-        (body("x", temperature=9), 400, "input_data.parameters.temperature"),
-        (body("refuse"), 400, "the engine refuses it"),
-        (b'"' + b"x" * (17 * 2**20) + b'"', 413, "at most 16777216"),
+        *BAD_PAYLOADS,
         (json.dumps(body("half a character: \ud83d")).encode(), 400, "surrogates not allowed"),
         (body("ok", "it weighs " * 90_000, nested=True), 400, "conversation 1 has 9000"),
     ],

@@ -15,15 +15,10 @@ import pytest
 
 from standin.layouts import MLMODEL
 
-from .conftest import Server
+from .conftest import BAD_PAYLOADS, Server, body
 
 Starting = Callable[..., contextlib.AbstractContextManager[Server]]
 pytestmark = pytest.mark.slow
-
-
-def body(*contents: str, nested: bool = False, **parameters: Any) -> dict[str, Any]:
-    conversations = [[{"role": "user", "content": content}] for content in contents]
-    return {"input_data": {"input_string": conversations if nested else conversations[0], "parameters": parameters}}
 
 
 def test_flat_and_nested(echo: Server) -> None:
@@ -40,19 +35,7 @@ def test_tokens_are_told_by_a_model_that_counts_them(echo: Server) -> None:
     assert many["finish_reason"] == ["stop", "length"]
 
 
-@pytest.mark.parametrize(
-    ("payload", "status", "message"),
-    [
-        (b"{", 400, "not JSON"),
-        (b"\xff", 400, "not JSON"),
-        (b"", 400, "not JSON"),
-        (b"[" * 100_000, 400, "not JSON"),
-        (b"{}", 400, "'input_data' is a required property"),
-        (body("x", temperature=9), 400, "input_data.parameters.temperature"),
-        (body("refuse"), 400, "the model refuses it"),
-        (b'"' + b"x" * (17 * 2**20) + b'"', 413, "at most 16777216"),
-    ],
-)
+@pytest.mark.parametrize(("payload", "status", "message"), BAD_PAYLOADS)
 def test_bad_payloads(echo: Server, payload: Any, status: int, message: str) -> None:
     found, answer = echo.score(payload)
     assert found == status

@@ -70,16 +70,20 @@ def environment(bench: Bench) -> str:
     return own
 
 
-async def test_it_is_run_with_packages_of_its_own(
-    bench: Bench, environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that passes for the installed packages of the image."""
     (tmp_path / "ready").touch()
     for module in (image, fleet):
         monkeypatch.setattr(module, "PACKAGES", tmp_path)
+    return tmp_path
+
+
+async def test_it_is_run_with_packages_of_its_own(bench: Bench, environment: str, packages: Path) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", environmentId=environment)
     told = (await bench.score(endpoint, to="blue", path="/v1/chat/completions")).json()
-    assert (told["path"], told["host"], told["prefix"]) == ("/v1/chat/completions", "127.0.0.1", str(tmp_path))
+    assert (told["path"], told["host"], told["prefix"]) == ("/v1/chat/completions", "127.0.0.1", str(packages))
     assert Path(told["model"]).is_dir()
     (pid,) = bench.serving.status()[0]["pids"]
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -88,13 +92,8 @@ async def test_it_is_run_with_packages_of_its_own(
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
 
 
-async def test_nothing_is_left_of_a_command_that_crashes(
-    bench: Bench, environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "ready").touch()
-    for module in (image, fleet):
-        monkeypatch.setattr(module, "PACKAGES", tmp_path)
-    pids = tmp_path / "pids"
+async def test_nothing_is_left_of_a_command_that_crashes(bench: Bench, environment: str, packages: Path) -> None:
+    pids = packages / "pids"
     (bench.assets.code / "Dockerfile").write_text(f"CMD sleep 987 & echo $! >> {pids}; exit 3\n")
     endpoint = await bench.endpoint()
     said = await bench.done(await bench.put(endpoint, "blue", environmentId=environment), expected="Failed")
