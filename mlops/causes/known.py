@@ -71,7 +71,7 @@ def _quota(facts: Facts) -> Cause | None:
 
 
 def _no_packages(facts: Facts) -> Cause | None:
-    lacking = facts.found(r"the image of '.*' has a command of its own.* not installed on this machine", "error")
+    lacking = facts.found(r"the image of '[^']*' has a command of its own.*? not installed on this machine", "error")
     if not lacking:
         return None
     return Cause(kind="packages", what=lacking[0], hint="install them: make engine")
