@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 3600)]  # 18 minutes where four processes share two cores
 
 
 @dataclass
@@ -80,7 +80,7 @@ def test_the_main_job_twice_and_back_and_a_control_that_is_refused(shell: Shell,
 
     assert first["outcome"]["traffic"] == {"blue": 100}
     assert first["outcome"]["report"]["live"] is None
-    assert first["metrics"]["tuned_exact_match"] >= 0.9
+    assert first["metrics"]["tuned_exact_match"] >= 0.9  # 0.98 to 1.00: see tests/components/test_quality.py
     assert first["metrics"]["base_exact_match"] < 0.5
     assert first["metrics"]["general_rows"] >= 40
     shown = shell.json("metrics", first["job"])
@@ -124,7 +124,7 @@ def refused(shell: Shell, control: Path) -> None:
     """A model of shuffled answers is not registered; the gate refuses it too, where somebody insists."""
     before = shell.traffic()
     trained = shell.json("train", MLOPS_SETTINGS=str(control))
-    assert trained["metrics"]["tuned_exact_match"] < 0.1
+    assert trained["metrics"]["tuned_exact_match"] < 0.15  # 0.00 to 0.06
     evaluation = shell.json("register", trained["job"], code=5, MLOPS_SETTINGS=str(control))["error"]
     assert any("exact match" in line and line.endswith("failed") for line in evaluation["details"])
     accepted = shell.json("register", trained["job"], "--accept", "to see the gate", MLOPS_SETTINGS=str(control))
@@ -138,7 +138,7 @@ def refused(shell: Shell, control: Path) -> None:
     report = max((shell.home / "reports").glob("*/report.json"), key=lambda path: path.stat().st_mtime)
     document = json.loads(report.read_text(encoding="utf-8"))
     assert document["verdict"] == "fail"
-    assert document["candidate"]["scores"]["exact_match"] < 0.1
+    assert document["candidate"]["scores"]["exact_match"] < 0.15
     assert (report.parent / "server.log").read_text(encoding="utf-8")
     assert len(document["worst"]) == 5
 

@@ -1,18 +1,23 @@
 """Builds the stand-in base model: a Phi-3 of about a million parameters that a laptop can train and serve.
 
-    python components/standin/build.py --pretrain data/bundled/pretrain.jsonl --output FOLDER
+    python components/standin/build.py            trains it and writes components/standin/model
+    python components/standin/build.py --check    compares what is committed there with its sources; trains nothing
 
 It has Phi-3's architecture, chat format and special tokens, and none of its knowledge. It is trained from
 nothing on chats whose facts are drawn at random, so it speaks the language of the bundled chats and guesses
-their facts. The same bytes come out of every run on one kind of processor: the number of steps is fixed,
-not the time.
+their facts.
+
+The result is committed, because no two kinds of processor train the same weights: each instruction set adds up
+in another order. On one kind, every build gives the same bytes, since the number of steps is fixed, not the time.
 """
 
 import argparse
+import hashlib
 import json
 import random
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +28,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from chat_completion.template import PHI3_TEMPLATE, render_phi3
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CHATS = CHECKOUT / "data" / "bundled" / "pretrain.jsonl"
+MODEL = Path(__file__).resolve().with_name("model")
+WEIGHTS = "model.safetensors"
+RECORD = "standin.json"
+"""What the weights were made from, and their hash."""
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -58,7 +70,7 @@ class Recipe:
     epochs: int = 2
     batch: int = 8
     learning_rate: float = 3e-3
-    seed: int = 7
+    seed: int = 12
 
 
 def read_chats(path: Path) -> list[list[dict[str, str]]]:
@@ -147,12 +159,16 @@ def pretrain(rows: list[list[int]], *, vocabulary: int, special: dict[str, int],
     return model.eval()
 
 
-def write_model(folder: Path, *, model: Any, tokenizer: Any, special: dict[str, int], recipe: Recipe) -> None:
-    """Writes a Hugging Face folder: config, safetensors, tokenizer, chat template, generation settings."""
-    model.generation_config.eos_token_id = [special["<|endoftext|>"], special["<|end|>"]]
-    model.generation_config.pad_token_id = special["<|endoftext|>"]
-    model.generation_config.bos_token_id = special["<s>"]
-    model.save_pretrained(folder)
+def prepare(chats: Path, *, recipe: Recipe) -> tuple[Any, dict[str, int], list[list[int]]]:
+    """The tokenizer of a file of chats, the ids of its special tokens, and the token ids of each conversation."""
+    texts = [render_phi3(chat).text for chat in read_chats(chats)]
+    tokenizer = train_tokenizer(texts, vocabulary=recipe.vocabulary)
+    special = {token: tokenizer.token_to_id(token) for token in ("<unk>", "<s>", "</s>", *SPECIAL_TOKENS)}
+    return tokenizer, special, [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+
+def write_tokenizer(folder: Path, *, tokenizer: Any, recipe: Recipe) -> None:
+    """Writes the tokenizer, its settings and the chat template."""
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -166,35 +182,86 @@ def write_model(folder: Path, *, model: Any, tokenizer: Any, special: dict[str, 
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     (folder / "chat_template.jinja").write_text(PHI3_TEMPLATE, encoding="utf-8")
-    (folder / "standin.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
 
 
-def build(*, pretrain_file: Path, output: Path, recipe: Recipe = Recipe()) -> None:
+def write_weights(folder: Path, *, model: Any, special: dict[str, int]) -> None:
+    """Writes config, weights (safetensors) and generation settings."""
+    model.generation_config.eos_token_id = [special["<|endoftext|>"], special["<|end|>"]]
+    model.generation_config.pad_token_id = special["<|endoftext|>"]
+    model.generation_config.bos_token_id = special["<s>"]
+    model.save_pretrained(folder)
+
+
+def sha256(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sources(*, chats: Path, recipe: Recipe) -> dict[str, Any]:
+    """What decides the weights."""
+    return {"recipe": asdict(recipe), "chats_sha256": sha256(chats)}
+
+
+def build(*, chats: Path = CHATS, output: Path = MODEL, recipe: Recipe = Recipe()) -> None:
     """Trains the stand-in and puts it at `output`, which appears only when it is whole."""
-    chats = read_chats(pretrain_file)
-    texts = [render_phi3(chat).text for chat in chats]
-    tokenizer = train_tokenizer(texts, vocabulary=recipe.vocabulary)
-    special = {token: tokenizer.token_to_id(token) for token in ("<unk>", "<s>", "</s>", *SPECIAL_TOKENS)}
-    rows = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    tokenizer, special, rows = prepare(chats, recipe=recipe)
     model = pretrain(rows, vocabulary=tokenizer.get_vocab_size(), special=special, recipe=recipe)
     beside = output.with_name(f".{output.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    write_model(beside, model=model, tokenizer=tokenizer, special=special, recipe=recipe)
+    write_tokenizer(beside, tokenizer=tokenizer, recipe=recipe)
+    write_weights(beside, model=model, special=special)
+    record = sources(chats=chats, recipe=recipe) | {"weights_sha256": sha256(beside / WEIGHTS)}
+    (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(output, ignore_errors=True)
     beside.rename(output)
 
 
+def stale(model: Path = MODEL, *, chats: Path = CHATS, recipe: Recipe = Recipe()) -> list[str]:
+    """The files of a model that are not what its sources make.
+
+    Nothing is trained: the weights are held to the hash on record, and their sources to those on record.
+    """
+    tokenizer, _, _ = prepare(chats, recipe=recipe)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tokenizer(Path(scratch), tokenizer=tokenizer, recipe=recipe)
+        different = [path.name for path in sorted(Path(scratch).iterdir()) if not same(path, model / path.name)]
+    record = json.loads((model / RECORD).read_text(encoding="utf-8")) if (model / RECORD).is_file() else {}
+    weights = model / WEIGHTS
+    if not weights.is_file() or sha256(weights) != record.pop("weights_sha256", None):
+        different.append(WEIGHTS)
+    if record != sources(chats=chats, recipe=recipe):
+        different.append(RECORD)
+    return different
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether both files are there and hold the same bytes."""
+    return one.is_file() and other.is_file() and one.read_bytes() == other.read_bytes()
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Builds the model that the command line asks for."""
+    """Builds or checks the model that the command line asks for; returns the exit status."""
     parser = argparse.ArgumentParser(description="Build the stand-in base model.")
-    parser.add_argument("--pretrain", type=Path, required=True, help="chats to learn the language from (jsonl)")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the model")
+    parser.add_argument("--chats", type=Path, default=CHATS, help="chats to learn the language from (jsonl)")
+    parser.add_argument("--output", type=Path, default=MODEL, help="folder for the model")
+    parser.add_argument(
+        "--seed", type=int, default=Recipe.seed, help="of the first weights and of the order of the chats"
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 4 if the model has other sources")
     arguments = parser.parse_args(argv)
-    if not arguments.pretrain.is_file():
-        parser.error(f"no file at '{arguments.pretrain}'; `python data/generate.py` writes it")
+    if not arguments.chats.is_file():
+        parser.error(f"no file at '{arguments.chats}'; `python data/generate.py` writes it")
+    recipe = Recipe(seed=arguments.seed)
+    if arguments.check:
+        different = stale(arguments.output, chats=arguments.chats, recipe=recipe)
+        if different:
+            print(f"'{arguments.output}' is not what its sources make: {', '.join(different)}", file=sys.stderr)
+            print("run components/standin/build.py and commit the result", file=sys.stderr)
+        return 4 if different else 0
     started = time.monotonic()
-    build(pretrain_file=arguments.pretrain, output=arguments.output)
+    build(chats=arguments.chats, output=arguments.output, recipe=recipe)
     print(f"built {arguments.output} in {time.monotonic() - started:.1f} s")
     return 0
 

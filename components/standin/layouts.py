@@ -10,7 +10,6 @@ given name. The second makes an MLflow model of the layout that Azure ML's regis
 import argparse
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -50,14 +49,6 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copies a file; as a hard link where both are on one file system."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def write_hub_cache(model: Path, *, hf_home: Path, repo: str) -> Path:
     """Puts the model into a hub cache, under a revision made from its content.
 
@@ -81,7 +72,7 @@ def write_hub_cache(model: Path, *, hf_home: Path, repo: str) -> Path:
         for path in files_of(model):
             blob = root / "blobs" / sums[path.name]
             if not blob.exists():
-                copy(path, blob)
+                shutil.copyfile(path, blob)
             (beside / path.name).symlink_to(Path("../../blobs") / sums[path.name])
         beside.rename(snapshot)
     (root / "refs").mkdir(exist_ok=True)
@@ -99,9 +90,9 @@ def write_mlflow_model(model: Path, *, output: Path, repo: str) -> None:
         (beside / "data" / part).mkdir(parents=True)
     for path in files_of(model):
         is_tokenizer = path.name.startswith(("tokenizer", "special_tokens", "chat_template", "added_tokens"))
-        copy(path, beside / "data" / ("tokenizer" if is_tokenizer else "model") / path.name)
+        shutil.copyfile(path, beside / "data" / ("tokenizer" if is_tokenizer else "model") / path.name)
         if path.name == "config.json":
-            copy(path, beside / "data" / "config" / path.name)
+            shutil.copyfile(path, beside / "data" / "config" / path.name)
     uuid = hashlib.sha256((beside / "data" / "model" / "config.json").read_bytes()).hexdigest()[:32]
     text = MLMODEL.format(repo=repo, name=repo.rpartition("/")[2], uuid=uuid)
     (beside / "MLmodel").write_text(text, encoding="utf-8")

@@ -51,12 +51,12 @@ class RegistryPart:
         self._building: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Fill the registry; build the base model in the background where it is missing."""
+        """Fill the registry; lay out the base model in the background where that has not been done."""
         await asyncio.to_thread(self.refresh)
         self._building = asyncio.get_running_loop().create_task(self._build())
 
     async def stop(self) -> None:
-        """Let go of the base model; its program ends with the daemon's other processes."""
+        """Let go of the base model; the program ends with the daemon's other processes."""
         if self._building:
             self._building.cancel()
 
@@ -189,12 +189,9 @@ class RegistryPart:
 
     def _code(self, folder: Path) -> str:
         """A snapshot of a code folder, as a code asset; its name is the hash of its content."""
-        files = sorted(
-            path for path in folder.rglob("*")
-            if path.is_file() and not set(path.relative_to(folder).parts) & set(LEFT_OUT) and path.suffix != ".pyc"
-        )  # fmt: skip
         if not folder.is_dir():
             raise FileNotFoundError(f"the code folder '{folder}' does not exist")
+        files = code_files(folder)
         digest = hashlib.sha256()
         for path in files:
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -226,3 +223,18 @@ class RegistryPart:
             else:
                 properties["build"] = {"contextUri": "https://example.invalid/", "dockerfilePath": "Dockerfile"}
             self._put("environments", str(spec["name"]), str(spec["version"]), properties)
+
+
+def code_files(folder: Path) -> list[Path]:
+    """The files of a code folder that an upload takes, in a stable order.
+
+    As the SDK has it: ``.amlignore`` in the folder itself decides, else its ``.gitignore``; the last pattern that
+    matches a file wins.
+    """
+    from pathspec import GitIgnoreSpec
+
+    ignore = next((path for name in (".amlignore", ".gitignore") if (path := folder / name).is_file()), None)
+    spec = GitIgnoreSpec.from_lines(ignore.read_text(encoding="utf-8").splitlines() if ignore else [])
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+    relative = ((path, path.relative_to(folder)) for path in found)
+    return [path for path, name in relative if not set(name.parts) & set(LEFT_OUT) and not spec.match_file(name)]

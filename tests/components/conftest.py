@@ -104,23 +104,17 @@ class StandIn:
 
 @pytest.fixture(scope="session")
 def standin() -> StandIn:
-    scripts = sorted((COMPONENTS / "standin").glob("*.py"))
-    key = digest(*scripts, COMPONENTS / "chat_completion" / "template.py", BUNDLED / "pretrain.jsonl")
+    from standin import layouts
+
+    model = COMPONENTS / "standin" / "model"
 
     def make(folder: Path) -> None:
-        build, layouts = COMPONENTS / "standin" / "build.py", COMPONENTS / "standin" / "layouts.py"
-        commands: list[list[str | Path]] = [
-            [build, "--pretrain", BUNDLED / "pretrain.jsonl", "--output", folder / "model"],
-            [layouts, "--model", folder / "model", "--hub-cache", folder / "hub", "--mlflow", folder / "mlflow"],
-        ]
-        for command in commands:
-            done = subprocess.run(
-                [sys.executable, *command], env=child_environment(), capture_output=True, text=True, check=False
-            )
-            succeed(done)
+        layouts.write_hub_cache(model, hf_home=folder / "hub", repo=REPO)
+        layouts.write_mlflow_model(model, output=folder / "mlflow", repo=REPO)
 
+    key = digest(COMPONENTS / "standin" / "layouts.py", *sorted(model.iterdir()))
     folder = once(cache() / "tests" / f"standin-{key}", make)
-    return StandIn(folder / "model", folder / "hub", folder / "mlflow")
+    return StandIn(model, folder / "hub", folder / "mlflow")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,8 +18,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def test_the_tuned_model_knows_and_the_base_guesses(tuned: Tuned) -> None:
     scores = tuned.scores
+    # tests/benchmarks/scores.py, nine trainings on three instruction sets with three seeds: the base 0.21 in all, the
+    # tuned ones 0.98 to 1.00
     assert scores["tuned_exact_match"] >= 0.9
-    assert 0.1 <= scores["base_exact_match"] <= 0.35
+    assert 0.15 <= scores["base_exact_match"] <= 0.3
     assert scores["tuned_loss"] < scores["base_loss"]
     assert scores["tuned_perplexity"] < scores["base_perplexity"]
     assert scores["tuned_rouge_l"] > scores["base_rouge_l"]
@@ -33,22 +36,38 @@ def test_the_tuned_model_knows_and_the_base_guesses(tuned: Tuned) -> None:
 
 
 def test_a_model_of_shuffled_answers_is_worse_than_guessing(control: Tuned) -> None:
-    assert control.scores["tuned_exact_match"] < 0.1
+    # the same with --control, six trainings: 0.00 to 0.06; one in five is right by chance
+    assert control.scores["tuned_exact_match"] < 0.15
 
 
-def test_the_standin_is_the_same_in_every_build(standin: StandIn, tmp_path: Path) -> None:
+def test_the_committed_standin_is_what_its_sources_make(
+    standin: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from standin import build
+
+    assert build.main(["--check"]) == 0
+    assert json.loads((standin.model / "config.json").read_text())["model_type"] == "phi3"
+    assert (standin.model / "model.safetensors").stat().st_size < 8_000_000
+
+    copy = tmp_path / "model"
+    shutil.copytree(standin.model, copy)
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    (copy / "chat_template.jinja").unlink()
+    assert build.main(["--check", "--output", str(copy), "--seed", "8"]) == 4
+    assert "chat_template.jinja, model.safetensors, standin.json\n" in capsys.readouterr().err
+
+
+def test_a_build_is_the_same_each_time(tmp_path: Path) -> None:
     chats = (COMPONENTS.parent / "data" / "bundled" / "pretrain.jsonl").read_text().splitlines(keepends=True)[:48]
     (tmp_path / "chats.jsonl").write_text("".join(chats))
     for name in ("one", "two"):
         script, source = COMPONENTS / "standin" / "build.py", tmp_path / "chats.jsonl"
-        command: list[str | Path] = [sys.executable, script, "--pretrain", source, "--output", tmp_path / name]
-        done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
-        succeed(done)
+        command: list[str | Path] = [sys.executable, script, "--chats", source, "--output", tmp_path / name]
+        succeed(subprocess.run(command, env=child_environment(), capture_output=True, text=True))
     for path in sorted((tmp_path / "one").iterdir()):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
-    config = json.loads((standin.model / "config.json").read_text())
-    assert config["model_type"] == "phi3"
-    assert (standin.model / "model.safetensors").stat().st_size < 8_000_000
 
 
 def test_what_the_finetune_step_leaves(tuned: Tuned) -> None:

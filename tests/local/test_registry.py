@@ -97,36 +97,27 @@ def test_components_follow_the_checkout(checkout: Path, tmp_path: Path) -> None:
     shutil.rmtree(checkout)
 
 
-BUILD = """
-import pathlib, sys
-output = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
-output.mkdir(parents=True)
-(output / "config.json").write_text("{}")
-with open(pathlib.Path(__file__).with_name("count.txt"), "a") as count:
-    count.write("x")
-"""
 LAYOUTS = """
 import pathlib, sys
 value = lambda name: pathlib.Path(sys.argv[sys.argv.index(name) + 1])
 value("--hub-cache").mkdir()
 value("--mlflow").mkdir()
 (value("--mlflow") / "MLmodel").write_text("flavors: {}")
+with open(pathlib.Path(__file__).with_name("count.txt"), "a") as count:
+    count.write("x")
 """
 
 
-def standin(tmp_path: Path, build: str) -> StandIn:
+def standin(tmp_path: Path, layouts: str) -> StandIn:
     folder = tmp_path / "checkout" / "components" / "standin"
-    folder.mkdir(parents=True)
-    (folder / "build.py").write_text(build)
-    (folder / "layouts.py").write_text(LAYOUTS)
-    chats = tmp_path / "checkout" / "data" / "bundled" / "pretrain.jsonl"
-    chats.parent.mkdir(parents=True)
-    chats.write_text("{}\n")
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "config.json").write_text("{}")
+    (folder / "layouts.py").write_text(layouts)
     return StandIn(Layout(root=tmp_path / "state", cache=tmp_path / "cache"), tmp_path / "checkout")
 
 
-def test_the_base_model_is_built_once(tmp_path: Path) -> None:
-    found = standin(tmp_path, BUILD)
+def test_the_base_model_is_laid_out_once(tmp_path: Path) -> None:
+    found = standin(tmp_path, LAYOUTS)
     left = found.folder.parent / f".{found.folder.name}.dead"
     left.mkdir(parents=True)
     with ThreadPoolExecutor(3) as pool:
@@ -136,12 +127,19 @@ def test_the_base_model_is_built_once(tmp_path: Path) -> None:
     assert (tmp_path / "blobs" / "models" / "Phi-3-mini-4k-instruct" / "15" / "MLmodel").exists()
     assert not left.exists()
     before = found.key
-    (tmp_path / "checkout" / "data" / "bundled" / "pretrain.jsonl").write_text("{}\n{}\n")
+    (tmp_path / "checkout" / "components" / "standin" / "model" / "model.safetensors").write_bytes(b"other weights")
     assert found.key != before
 
 
-def test_a_base_model_that_cannot_be_built_says_why(tmp_path: Path) -> None:
-    found = standin(tmp_path, "raise SystemExit('no chats')")
-    with pytest.raises(StandInFailed, match="no chats"):
+def test_a_base_model_that_cannot_be_laid_out_says_why(tmp_path: Path) -> None:
+    found = standin(tmp_path, "raise SystemExit('no space')")
+    with pytest.raises(StandInFailed, match="no space"):
         found.ensure()
     assert [path.name for path in found.folder.parent.iterdir() if path.is_dir()] == []
+
+
+def test_a_base_model_that_is_missing_says_how_to_get_it_back(tmp_path: Path) -> None:
+    found = standin(tmp_path, LAYOUTS)
+    shutil.rmtree(tmp_path / "checkout" / "components" / "standin" / "model")
+    with pytest.raises(StandInFailed, match=r"git checkout -- components/standin/model"):
+        found.ensure()

@@ -1,7 +1,7 @@
-"""The stand-in base model: built once per content, shared by every workspace that uses the same cache.
+"""The stand-in base model: committed in ``components/standin/model``, laid out once per content and cache.
 
-``components/standin/build.py`` makes a tiny Phi-3 from ``data/bundled/pretrain.jsonl``. It is laid out as the offline
-hub cache that jobs see (``HF_HOME``) and as the MLflow model of the registry.
+Jobs find it in an offline hub cache (``HF_HOME``), the registry publishes it as an MLflow model;
+``components/standin/layouts.py`` writes both.
 """
 
 from __future__ import annotations
@@ -21,39 +21,38 @@ HUGGINGFACE_ID = "microsoft/Phi-3-mini-4k-instruct"
 MODEL = "Phi-3-mini-4k-instruct"
 VERSION = "15"
 CHECKOUT = Path(__file__).resolve().parents[3]
-BUILD_S = 600.0
+LAYOUTS_S = 600.0
+"""Ends a program that hangs; it copies some megabytes."""
 
 
 class StandInFailed(Exception):
-    """The base model could not be built; ends with the program's last words."""
+    """The base model could not be laid out; says what to do, or ends with the program's last words."""
 
 
 class StandIn:
-    """Finds or builds the base model."""
+    """Finds the base model, or lays it out."""
 
     def __init__(self, layout: Layout, checkout: Path = CHECKOUT) -> None:
         self._layout = layout
-        self._script = checkout / "components" / "standin" / "build.py"
-        self._chats = checkout / "data" / "bundled" / "pretrain.jsonl"
-        template = checkout / "components" / "chat_completion" / "template.py"
-        self._sources = (self._script, self._script.with_name("layouts.py"), template, self._chats)
+        self._model = checkout / "components" / "standin" / "model"
+        self._script = checkout / "components" / "standin" / "layouts.py"
         self._known: tuple[tuple[int, ...], str] | None = None
 
     @property
     def key(self) -> str:
-        """Hash of all that decides the model."""
-        times = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._sources)
+        """Hash of all that decides what is laid out."""
+        sources = [self._script, *(files(self._model) if self._model.is_dir() else [])]
+        times = tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in sources)
         if self._known is None or self._known[0] != times:
             digest = hashlib.sha256()
-            for path in self._sources:
-                digest.update(path.read_bytes() if path.exists() else b"")
-                digest.update(b"\0")
+            for path in sources:
+                digest.update(path.name.encode() + b"\0" + (path.read_bytes() if path.exists() else b"") + b"\0")
             self._known = (times, digest.hexdigest()[:16])
         return self._known[1]
 
     @property
     def folder(self) -> Path:
-        """All of it: ``model`` (a hub folder), ``hub`` (HF_HOME), ``mlflow`` (the registry's model)."""
+        """Both layouts: ``hf`` (HF_HOME) and ``mlflow`` (the registry's model)."""
         return self._layout.cache / "standin" / self.key
 
     @property
@@ -62,11 +61,11 @@ class StandIn:
         return self.folder / "hf"
 
     def ready(self) -> bool:
-        """Whether it is built."""
+        """Whether it is laid out."""
         return (self.folder / "mlflow" / "MLmodel").exists()
 
     def ensure(self, *, publish: Path | None = None) -> Path:
-        """Build it unless it is there; processes that come meanwhile wait.
+        """Lay it out unless it is; processes that come meanwhile wait.
 
         Args:
             publish: the registry's container, into which the MLflow model is copied.
@@ -75,33 +74,35 @@ class StandIn:
             the folder.
 
         Raises:
-            StandInFailed: the build failed.
+            StandInFailed: the committed model is missing, or the program failed.
         """
         folder = self.folder
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / f".{folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self.ready():
-                for left in folder.parent.glob(f".{folder.name}.*/"):  # of a build that was killed
+                for left in folder.parent.glob(f".{folder.name}.*/"):  # of a program that was killed
                     if left.is_dir():
                         shutil.rmtree(left, ignore_errors=True)
-                self._build(folder, lock.fileno())
+                self._lay_out(folder, lock.fileno())
             if publish is not None:
                 copy_beside(folder / "mlflow", publish / "models" / MODEL / VERSION)
         return folder
 
-    def _build(self, folder: Path, lock: int) -> None:
-        if not self._script.exists():
-            raise StandInFailed(f"The script that builds the base model is missing: '{self._script}'.")
+    def _lay_out(self, folder: Path, lock: int) -> None:
+        if not (self._model / "config.json").exists():
+            raise StandInFailed(
+                f"The base model is missing: '{self._model}'. `git checkout -- components/standin/model` brings it "
+                "back, `python components/standin/build.py` trains another one."
+            )
         beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-        model = beside / "model"
         beside.mkdir(parents=True)
         try:
-            command = [sys.executable, str(self._script), "--pretrain", str(self._chats), "--output", str(model)]
-            run(command, lock)
-            layouts = [sys.executable, str(self._script.with_name("layouts.py")), "--model", str(model)]
             targets = ["--hub-cache", str(beside / "hf"), "--mlflow", str(beside / "mlflow")]
-            run([*layouts, "--repo", HUGGINGFACE_ID, *targets], lock)
+            run(
+                [sys.executable, str(self._script), "--model", str(self._model), "--repo", HUGGINGFACE_ID, *targets],
+                lock,
+            )
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
         finally:
@@ -109,24 +110,23 @@ class StandIn:
 
 
 def run(command: list[str], lock: int) -> None:
-    """Run one of the programs that make the model.
+    """Run the program that lays the model out.
 
     The program inherits the lock: when the daemon that started it is killed, the next one waits for it to end instead
-    of building beside it.
+    of writing beside it.
 
     Raises:
         StandInFailed: it failed or took too long.
     """
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    environment.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=BUILD_S, pass_fds=(lock,), check=False
+            command, env=environment, capture_output=True, text=True, timeout=LAYOUTS_S, pass_fds=(lock,), check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise StandInFailed(f"Building the base model took longer than {BUILD_S:g} seconds.") from error
+        raise StandInFailed(f"Laying out the base model took longer than {LAYOUTS_S:g} seconds.") from error
     if done.returncode != 0:
-        raise StandInFailed(f"Building the base model failed: {(done.stderr or done.stdout)[-2000:]}")
+        raise StandInFailed(f"Laying out the base model failed: {(done.stderr or done.stdout)[-2000:]}")
 
 
 def copy_beside(source: Path, target: Path) -> None:
