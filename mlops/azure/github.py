@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 AUDIENCE = "api://AzureADTokenExchange"
 ADDRESS, REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 ACTION = "ask GitHub for a statement of who this job is"
-PATIENCE_S = 20.0
-"""For so long it is asked again. A rollout's lease, which waits for a token too, must outlast that."""
+PATIENCE_S, LEAST_TRIES = 20.0, 4
+"""For so long it is asked again, and at least so often: on a busy runner one try may take all of that time. A rollout's
+lease, which waits for a token too, must outlast that."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
-LONGEST_READ_S = 6.0
+LONGEST_WAIT_S = 6.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,9 @@ class Statements:
         """
         import httpx
 
-        begin, pause_s = time.monotonic(), FIRST_PAUSE_S
+        begin, pause_s, tries = time.monotonic(), FIRST_PAUSE_S, 0
         while True:
+            tries += 1
             try:
                 response = self._ask()
             except httpx.TransportError as error:
@@ -70,7 +72,7 @@ class Statements:
                 if response.status_code not in PASSING:
                     return self._read(response)
                 trouble = f"it answered {response.status_code}"
-            if time.monotonic() + pause_s > begin + PATIENCE_S:
+            if tries >= LEAST_TRIES and time.monotonic() + pause_s > begin + PATIENCE_S:
                 hint = "try again; www.githubstatus.com says whether Actions has trouble"
                 raise UnavailableError(f"{ACTION}: {trouble}", hint=hint)
             time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads requests, protects nothing
@@ -79,11 +81,13 @@ class Statements:
     def _ask(self) -> httpx.Response:
         import httpx
 
-        wait = min(self.http.read_timeout_s, LONGEST_READ_S)
+        connect, read = (
+            min(limit, LONGEST_WAIT_S) for limit in (self.http.connect_timeout_s, self.http.read_timeout_s)
+        )
         return httpx.get(
             httpx.URL(self.address).copy_merge_params({"audience": AUDIENCE}),
             headers={"Authorization": f"bearer {self.request_token}", "Accept": "application/json"},
-            timeout=httpx.Timeout(wait, connect=self.http.connect_timeout_s),
+            timeout=httpx.Timeout(read, connect=connect),
         )
 
     def _read(self, response: httpx.Response) -> str:
