@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,12 +15,11 @@ from mlops.endpoint import SLOT_HEADER, Scorer
 
 @dataclass
 class Reply:
-    """What is answered: a body (JSON unless it is text), its status and headers, after so many seconds."""
+    """What is answered: a body (JSON unless it is text), its status and headers."""
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
-    after_s: float = 0.0
 
 
 @dataclass
@@ -67,7 +65,6 @@ def answering(reply: Answering, **scorer: Any) -> Iterator[Endpoint]:
                 endpoint.asked.append(asked)
             try:
                 found = reply(asked)
-                time.sleep(found.after_s)
             finally:
                 with lock:
                     under_way -= 1

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from mlops import endpoint
 from mlops.endpoint import Scorer, completion_tokens, pause_s, read, texts_of
 from tests.answering import Asked, Reply, answering
+from tests.waiting import HANG_S, until
 
 PAYLOAD = {"input_data": {"input_string": [{"role": "user", "content": "hi"}]}}
 FINE = Reply({"output": "a"})
@@ -158,8 +159,14 @@ def test_an_answer_of_another_slot_says_nothing_of_the_one_asked() -> None:
 
 
 def test_answers_come_in_the_order_of_the_payloads() -> None:
-    def reply(asked: Asked) -> Reply:
-        return Reply({"output": asked.question}, after_s=0.02 * (5 - int(asked.question)))
+    answered = [threading.Event() for _ in range(7)]
+    answered[6].set()
+
+    def reply(asked: Asked) -> Reply:  # the last one first
+        number = int(asked.question)
+        assert answered[number + 1].wait(HANG_S)
+        answered[number].set()
+        return Reply({"output": asked.question})
 
     payloads = [{"input_data": {"input_string": [{"content": str(number)}]}} for number in range(6)]
     ticks: list[int] = []
@@ -171,10 +178,18 @@ def test_answers_come_in_the_order_of_the_payloads() -> None:
 
 
 def test_who_does_not_answer_in_time_is_left() -> None:
-    with answering(lambda _: Reply({"output": "late"}, after_s=0.4), timeout_s=0.1) as found:
-        answer = found.scorer.ask(PAYLOAD)
+    go = threading.Event()
 
-    assert (answer.status, answer.error) == (408, "no answer within 0.1 s")
+    def late(_: Asked) -> Reply:
+        go.wait(HANG_S)
+        return Reply({"output": "late"})
+
+    with answering(late, timeout_s=0.3) as found:
+        answer = found.scorer.ask(PAYLOAD)
+        until(lambda: found.asked, what="the request")
+        go.set()
+
+    assert (answer.status, answer.error) == (408, "no answer within 0.3 s")
     assert len(found.asked) == 1
 
 
@@ -187,7 +202,7 @@ def dribbling() -> Iterator[str]:
         def serve() -> None:
             connection, _ = listener.accept()
             with connection, contextlib.suppress(OSError):
-                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
                 while not stop.wait(0.02):
                     connection.sendall(b" ")
 
@@ -205,7 +220,6 @@ def test_a_server_that_dribbles_is_left_too() -> None:
         answer = Scorer(url=url, key="k", timeout_s=0.2).ask(PAYLOAD)
 
     assert answer.status == 408
-    assert answer.latency_ms < 2000
 
 
 def test_nobody_there_is_status_0() -> None:

@@ -289,10 +289,9 @@ def test_a_slot_with_traffic_is_never_idle(maps: list[dict[str, int]]) -> None:
 
 
 def test_a_process_lives_until_it_is_dead() -> None:
-    code = (
-        "import json, time; from mlops.ledger import machine; print(json.dumps(machine.this_process()), flush=True); "
-    )
-    with subprocess.Popen([sys.executable, "-c", f"{code}time.sleep(60)"], stdout=subprocess.PIPE) as child:
+    code = "import json, sys; from mlops.ledger import machine; print(json.dumps(machine.this_process()), flush=True); "
+    command = [sys.executable, "-c", f"{code}sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         described = json.loads(child.stdout.readline())
         assert machine.is_alive(described) is True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-import time
 from pathlib import Path
 
 VENV = Path(sys.executable).parents[1]
@@ -14,7 +13,7 @@ READY = ("ready", "ready-cli", "flow/ready")
 def virtual_environment(folder: Path) -> None:
     """What `make install` would make of the checkout beside it, from the packages that the tests run with.
 
-    `mlops` is the checkout's own. The marks come last, newer than the files that `make` compares them with.
+    `mlops` is the checkout's own. The marks come last: none of the files that `make` compares them with is newer.
     """
     if folder.exists() or not (folder.parent / "Makefile").exists():
         return
@@ -44,6 +43,5 @@ def virtual_environment(folder: Path) -> None:
         (folder / "flow").symlink_to(VENV / "flow")
     else:
         (folder / "flow").mkdir()
-    time.sleep(0.01)
     for name in READY:
         (folder / name).touch()

@@ -13,23 +13,27 @@ import pytest
 
 from tests.chat.pseudo_terminal import PseudoTerminal
 from tests.steps.conftest import ROOT, home  # noqa: F401 - a fixture
+from tests.waiting import HANG_S
 
 NAME = "chat-in-a-terminal"
 SCORE = """
-import json, os, time
+import json, os, pathlib, time
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
 CONTEXT = 300
 SLOT = os.environ["SLOT"]
+SIGNS = pathlib.Path(os.environ["SIGNS"])
 
 def init():
     pass
 
-def events(words, pause):
+def events(words, held):
     for word in words:
         yield "data: " + json.dumps({"choices": [{"delta": {"content": word}}]}) + "\\n\\n"
-        time.sleep(pause)
+        time.sleep(0.05)
+        while held and not (SIGNS / "go").exists():
+            time.sleep(0.01)
     yield "data: " + json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}) + "\\n\\n"
     usage = {"prompt_tokens": 9, "completion_tokens": len(words)}
     yield "data: " + json.dumps({"choices": [], "usage": usage}) + "\\n\\n"
@@ -52,13 +56,14 @@ def run(request):
     if question == "fail":
         raise ValueError("as you wish")
     if question == "slow":
-        time.sleep(30)
+        (SIGNS / "asked").touch()
+        time.sleep(1e6)
     if question.startswith("tell") and streams:
         kind = {"Content-Type": "text/event-stream"}
         if question == "tell half":
             return AMLResponse(broken(), 200, kind)
-        words = [f"word{number} " for number in range(200 if question == "tell long" else 4)]
-        return AMLResponse(events(words, 0.5 if question == "tell slowly" else 0.1), 200, kind)
+        words = [f"word{number} " for number in range(10**6 if question == "tell long" else 4)]
+        return AMLResponse(events(words, question == "tell held"), 200, kind)
     said = {
         "escape": "\\x1b]0;renamed\\x07 and [red]brackets[/red]",
         "who": SLOT,
@@ -88,7 +93,7 @@ class Chatting:
     def piped(self, question: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments), input=question, cwd=ROOT, env=self.environment, capture_output=True, text=True,
-            timeout=60, check=False,
+            timeout=HANG_S, check=False,
         )  # fmt: skip
 
     def open(self, *arguments: str, command: list[str] | None = None) -> PseudoTerminal:
@@ -148,8 +153,8 @@ def standing(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # n
             DeploymentSpec(
                 name=slot, endpoint=NAME, model_id=model.id, instance_type="Standard_NC24ads_A100_v4", instance_count=1,
                 environment=settings.root / settings.deployment.server.environment, code=folder / "code",
-                scoring_script="score.py", max_concurrent_requests=8, request_timeout_ms=60_000, probes=probes(1000),
-                variables={"SLOT": slot, "GUNICORN_CMD_ARGS": "--worker-class gthread --threads 8"},
+                scoring_script="score.py", max_concurrent_requests=8, request_timeout_ms=180_000, probes=probes(1000),
+                variables={"SLOT": slot, "SIGNS": str(home), "GUNICORN_CMD_ARGS": "--worker-class gthread --threads 8"},
             ),
         )  # fmt: skip
     endpoints.set_traffic(session, NAME, {"blue": 100})

@@ -15,6 +15,8 @@ import termios
 import time
 from pathlib import Path
 
+from tests.waiting import HANG_S
+
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07]*\x07|\x1b[=>()][0B]?|\r")
 CTRL_C, CTRL_D, ALT_ENTER = "\x03", "\x04", "\x1b\r"
 
@@ -49,9 +51,9 @@ class PseudoTerminal:
         """Type a line and send it off."""
         self.type(line + "\r")
 
-    def expect(self, pattern: str, timeout_s: float = 30) -> re.Match[str]:
+    def expect(self, pattern: str) -> re.Match[str]:
         """Wait for what comes after what was last waited for."""
-        limit = time.monotonic() + timeout_s
+        limit = time.monotonic() + HANG_S
         while True:
             match = re.compile(pattern).search(self.text, self._from)
             if match:
@@ -60,12 +62,12 @@ class PseudoTerminal:
             if time.monotonic() > limit or not self._read(0.1):
                 raise AssertionError(f"{pattern!r} does not come; since the last: {self.text[self._from :]!r}")
 
-    def ended(self, timeout_s: float = 20) -> int:
+    def ended(self) -> int:
         """Wait for the program's end; its exit code."""
-        limit = time.monotonic() + timeout_s
+        limit = time.monotonic() + HANG_S
         while self._read(0.1):
             assert time.monotonic() < limit, self.text[-500:]
-        return self.process.wait(timeout=timeout_s)
+        return self.process.wait(HANG_S)
 
     def _read(self, wait_s: float) -> bool:
         """Take in what is there; False once nothing comes any more."""
@@ -82,5 +84,5 @@ class PseudoTerminal:
         if self.process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(timeout=10)
+            self.process.wait(HANG_S)
         os.close(self._ours)

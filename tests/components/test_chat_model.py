@@ -259,7 +259,6 @@ def test_a_long_one_beside_it_turns_no_positions(standin: StandIn, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_packed_model(tuned: Tuned, tmp_path: Path) -> None:
     weights = [path for path in tuned.mlflow.rglob("*") if path.suffix in {".safetensors", ".bin", ".pkl", ".pt"}]
     assert [path.name for path in weights] == ["model.safetensors"]

@@ -73,7 +73,6 @@ def test_the_adapter_is_merged_into_the_weights_as_they_were_stored(tmp_path: Pa
 
 
 @installed
-@pytest.mark.timeout(300)
 def test_it_learns_as_adapters_on_whole_weights_do(standin: StandIn, tmp_path: Path) -> None:
     chats, tokens = tmp_path / "chats.jsonl", tmp_path / "tokens"
     chats.write_text("".join(split("train_sft").read_text(encoding="utf-8").splitlines(keepends=True)[:160]))

@@ -19,6 +19,7 @@ import pytest
 
 from chat_completion import checkpoints
 from chat_completion.refusal import Refusal
+from tests.waiting import until
 
 from .tiny import curve, finish, start, start_ranks, train, write_inputs
 
@@ -49,12 +50,12 @@ def whole(inputs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> P
 
 def kill_after(process: BaseProcess, out: Path, step: int, *, wait_s: float) -> None:
     """Kills a training when its checkpoint of a step, or a later one, has begun to appear."""
-    until = time.monotonic() + 120
-    while time.monotonic() < until:
+
+    def begun() -> bool:
         found = checkpoints.numbered(out / "checkpoints")
-        if (found and found[0][0] >= step) or not process.is_alive():
-            break
-        time.sleep(0.002)
+        return bool(found and found[0][0] >= step) or not process.is_alive()
+
+    until(begun, what=f"the checkpoint of step {step}", every_s=0.002)
     time.sleep(wait_s)
     assert process.pid
     os.kill(process.pid, signal.SIGKILL)

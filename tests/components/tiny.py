@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from chat_completion.tokens import IGNORED, Example, TokenWriter, batch_of
+from tests.waiting import HANG_S
 
 VOCABULARY = 61
 
@@ -141,7 +142,7 @@ def start_ranks(out: Path, *, processes: int, env: Mapping[str, str] | None = No
 
 def finish(process: BaseProcess, out: Path, *, code: int = 0) -> str:
     """Waits for a training step; its log."""
-    process.join(240)
+    process.join(HANG_S)
     log = out.with_suffix(".log").read_text()
     assert process.exitcode == code, log
     return log

@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.waiting import HANG_S
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAME = "someone/chats"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -98,7 +100,7 @@ def run(hub: str, tmp_path: Path, *arguments: str) -> subprocess.CompletedProces
     environment |= {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hf"), "MLOPS_HOME": str(tmp_path / "home")}
     environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     command = [sys.executable, "-m", "mlops", "data", "prepare", "--json", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=HANG_S)
 
 
 def test_both_ways_from_the_hub(hub: str, tmp_path: Path) -> None:

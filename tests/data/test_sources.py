@@ -12,6 +12,7 @@ import pytest
 from mlops.data import preview
 from mlops.data.sources import locate, split_name
 from mlops.errors import DataInvalid, UsageError
+from tests.waiting import HANG_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -94,7 +95,7 @@ def test_the_hub_cannot_be_reached(tmp_path: Path, extra: dict[str, str]) -> Non
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     command = [sys.executable, "-m", "mlops", "data", "prepare", "--dataset", "HuggingFaceH4/ultrachat_200k", "--json"]
     environment |= {"HF_HOME": str(tmp_path / "hf"), "MLOPS_HOME": str(tmp_path), **extra}
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert "HuggingFaceH4/ultrachat_200k" in json.loads(done.stdout)["error"]["message"]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from tests.waiting import HANG_S
+
 
 @dataclass(frozen=True)
 class Typed:
@@ -48,7 +50,7 @@ class Terminal:
             self._lines.put(line)
         self._lines.put(None)
 
-    def type(self, command: str, *, timeout_s: float) -> Typed:
+    def type(self, command: str, *, timeout_s: float = HANG_S) -> Typed:
         """Run one command; what it left running in the background goes on.
 
         Raises:
@@ -82,8 +84,8 @@ class Terminal:
             except ProcessLookupError:
                 break
             time.sleep(0.3)
-        self._process.wait(10)
-        self._reader.join(5)
+        self._process.wait(HANG_S)
+        self._reader.join(HANG_S)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

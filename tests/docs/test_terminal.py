@@ -19,19 +19,19 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 def test_what_a_command_sets_stays_for_the_next(terminal: Terminal, tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
-    assert terminal.type("cd inner   # here", timeout_s=10).code == 0
-    assert terminal.type("export WORD='a b'", timeout_s=10).code == 0
-    assert terminal.type('pwd; echo "$WORD"', timeout_s=10).output == f"{tmp_path}/inner\na b\n"
+    assert terminal.type("cd inner   # here").code == 0
+    assert terminal.type("export WORD='a b'").code == 0
+    assert terminal.type('pwd; echo "$WORD"').output == f"{tmp_path}/inner\na b\n"
 
 
 def test_exit_codes_and_both_streams(terminal: Terminal) -> None:
-    found = terminal.type("echo out; echo err >&2; (exit 6)", timeout_s=10)
+    found = terminal.type("echo out; echo err >&2; (exit 6)")
     assert (found.output, found.code) == ("out\nerr\n", 6)
 
 
 def test_a_command_does_not_read_the_next_one(terminal: Terminal) -> None:
-    assert terminal.type("cat", timeout_s=10).output == ""
-    assert terminal.type("echo still here", timeout_s=10).output == "still here\n"
+    assert terminal.type("cat").output == ""
+    assert terminal.type("echo still here").output == "still here\n"
 
 
 def test_one_that_does_not_end_is_told(terminal: Terminal) -> None:

@@ -16,6 +16,7 @@ from mlops.doctor.findings import good
 from mlops.doctor.runner import Check
 from mlops.settings import Settings, load
 from tests.steps.conftest import ROOT, home
+from tests.waiting import HANG_S
 
 __all__ = ["ROOT", "home"]
 
@@ -40,7 +41,7 @@ def look() -> Look:
 
         checks: list[Check] = [
             replace(check, look=given) if check.name == "settings"
-            else replace(check, limit_s=(limits or {}).get(check.name, check.limit_s))
+            else replace(check, limit_s=(limits or {}).get(check.name, HANG_S))
             for check in CHECKS
         ]  # fmt: skip
         report = examine(settings.target, Console(quiet=True), only=only, checks=checks)

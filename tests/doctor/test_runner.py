@@ -13,6 +13,7 @@ import pytest
 from mlops.doctor.findings import Finding, Mark, bad, doubtful, good, skipped
 from mlops.doctor.runner import Check, needed, run
 from mlops.errors import PreconditionError
+from tests.waiting import HANG_S
 
 
 def says(found: Finding) -> Any:
@@ -24,17 +25,22 @@ def marks(found: list[Finding]) -> list[tuple[str, Mark]]:
 
 
 def test_findings_come_in_the_order_of_the_checks_whichever_ends_first() -> None:
-    def slow(_facts: Any) -> Finding:
-        time.sleep(0.05)
-        return good("slow")
+    ended = threading.Event()
 
-    found = run([Check(name="slow", look=slow), Check(name="quick", look=says(good("quick")))], None)
+    def slow(_facts: Any) -> Finding:
+        return good("slow") if ended.wait(HANG_S) else bad("too slow")
+
+    def quick(_facts: Any) -> Finding:
+        ended.set()
+        return good("quick")
+
+    found = run([Check(name="slow", look=slow), Check(name="quick", look=quick)], None)
 
     assert [each.what for each in found] == ["slow", "quick"]
 
 
 def test_checks_that_need_nothing_of_each_other_run_at_the_same_time() -> None:
-    meeting = threading.Barrier(5, timeout=20)
+    meeting = threading.Barrier(5, timeout=HANG_S)
 
     def meet(_facts: Any) -> Finding:
         meeting.wait()  # breaks, and makes a finding, unless all five are here
@@ -93,10 +99,11 @@ def test_a_doubt_stops_nothing_and_who_only_follows_looks_whatever_happened() ->
 
 
 def test_a_check_that_hangs_is_a_finding_and_holds_up_only_what_needs_it() -> None:
-    release = threading.Event()
+    release, ended = threading.Event(), threading.Event()
 
     def hang(_facts: Any) -> Finding:
-        release.wait(60)
+        release.wait(HANG_S)
+        ended.set()
         return good("too late")
 
     checks = [
@@ -104,25 +111,26 @@ def test_a_check_that_hangs_is_a_finding_and_holds_up_only_what_needs_it() -> No
         Check(name="needs-it", look=says(good("")), after=("hangs",)),
         Check(name="other", look=says(good("fine"))),
     ]
-    begin = time.monotonic()
     found = run(checks, None)
+    assert not ended.is_set()
     release.set()
 
     assert marks(found) == [("hangs", Mark.BAD), ("needs-it", Mark.SKIPPED), ("other", Mark.GOOD)]
     assert found[0].what == "no answer within 0.1 s"
-    assert time.monotonic() - begin < 30
 
 
 def test_an_answer_that_comes_too_late_changes_nothing() -> None:
     release = threading.Event()
+    threads: list[threading.Thread] = []
 
     def late(_facts: Any) -> Finding:
-        release.wait(60)
+        threads.append(threading.current_thread())
+        release.wait(HANG_S)
         return good("too late")
 
     def wait_for_it(_facts: Any) -> Finding:
         release.set()
-        time.sleep(0.1)
+        threads[0].join(HANG_S)
         return good("waited")
 
     checks = [
@@ -140,7 +148,7 @@ from mlops.doctor.runner import Check, run
 (found,) = run([Check(name="hangs", look=lambda _: threading.Event().wait(), limit_s=0.1)], None)
 print(found.what)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG_S, check=False)
 
     assert (done.returncode, done.stdout.strip()) == (0, "no answer within 0.1 s"), done.stderr
 

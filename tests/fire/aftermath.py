@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tests.fire.workspace import Endpoint
+from tests.waiting import until
 
 SETTLED = {"Succeeded", "Failed"}
 ASKED = 6
@@ -26,14 +27,14 @@ class Aftermath:
         return {self.versions.get(slot, "?"): share for slot, share in self.traffic.items()}
 
 
-def settled(endpoint: Endpoint, *, limit_s: float = 15) -> dict[str, str]:
-    """The states once nothing is under way any more, or what is left after that time."""
-    end = time.monotonic() + limit_s
-    while True:
+def settled(endpoint: Endpoint) -> dict[str, str]:
+    """The states once nothing is under way any more."""
+
+    def found() -> list[dict[str, str]]:
         states = endpoint.states()
-        if set(states.values()) <= SETTLED or time.monotonic() > end:
-            return states
-        time.sleep(0.1)
+        return [states] if set(states.values()) <= SETTLED else []
+
+    return until(found, what=f"the end of what is under way on {endpoint.name}", every_s=0.1)[0]
 
 
 def passed(endpoint: Endpoint, version: str) -> bool:
@@ -62,10 +63,7 @@ def look(endpoint: Endpoint, *, before: str | None, new: str, patience_s: float 
         patience_s: how long users may go without an answer (a process that crashed is started again).
     """
     found = Aftermath()
-    states = settled(endpoint)
-    for name, state in states.items():
-        if state not in SETTLED:
-            found.breaches.append(f"'{name}' is still '{state}'")
+    settled(endpoint)
     found.traffic, found.versions = endpoint.traffic(), endpoint.versions()
     total = sum(found.traffic.values())
     if total != 100 and not (before is None and total == 0):
@@ -109,12 +107,10 @@ def closed(endpoint: Endpoint) -> list[str]:
 def released(endpoint: Endpoint, version: str) -> list[str]:
     """All traffic is on that version, and users are answered by it."""
     states = settled(endpoint)
-    found = [f"'{name}' is '{state}'" for name, state in states.items() if state not in SETTLED]
     traffic, versions = endpoint.traffic(), endpoint.versions()
     live: Mapping[str, int] = {versions.get(slot, "?"): share for slot, share in traffic.items()}
     if live != {version: 100}:
-        return [*found, f"the traffic is {dict(live)} by version, and not all on {version}"]
+        return [f"the traffic is {dict(live)} by version, and not all on {version}"]
     slot = next(iter(traffic))
-    if states.get(slot) != "Succeeded":
-        found.append(f"the live slot '{slot}' is '{states.get(slot)}'")
+    found = [] if states.get(slot) == "Succeeded" else [f"the live slot '{slot}' is '{states.get(slot)}'"]
     return found + unanswered(endpoint, {version})

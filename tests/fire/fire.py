@@ -16,9 +16,7 @@ from tests.fire import aftermath
 from tests.fire.calls import Place, places
 from tests.fire.cases import CRASH_LIVE, CRASH_NEW, DOWN, FIRST, KILLS, REFUSED, ROLLBACK, Case, Recorded
 from tests.fire.workspace import Command, Done, Endpoint, Workspace
-
-RESTART_S = 20.0
-"""How long a crashed scoring process may take to be there again."""
+from tests.waiting import HANG_S
 
 
 @dataclass
@@ -103,7 +101,7 @@ class Lane:
         command = endpoint.rollback(agent=agent) if back else endpoint.deploy(version, agent=agent)
         goal = before or "" if back else version
         done = self._strike(case, result, endpoint, command, agent)
-        patience_s = RESTART_S if case.fault in (CRASH_NEW, CRASH_LIVE) else 0
+        patience_s = HANG_S if case.fault in (CRASH_NEW, CRASH_LIVE) else 0
         after = aftermath.look(endpoint, before=live, new=goal, patience_s=patience_s)
         result.code, result.log = done.code, done.log
         result.traffic = named(after.shown, live, goal)

@@ -18,6 +18,7 @@ from datetime import datetime
 import httpx
 
 from tests.fire.workspace import Endpoint, Seen, asked
+from tests.waiting import HANG_S
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Request:
     """One request of a user; times are seconds since the load began."""
 
     due_s: float
+    asked_s: float
+    """Later than it was due where the machine is busy."""
     latency_ms: float
     status: int
     version: str
@@ -60,7 +63,7 @@ class Load:
 
 
 @contextmanager
-def load(endpoint: Endpoint, *, rate: float, timeout_s: float = 20) -> Iterator[Load]:
+def load(endpoint: Endpoint, *, rate: float) -> Iterator[Load]:
     """Users of an endpoint's live traffic, for as long as the block runs; all are answered when it is left."""
     key = endpoint.key()
     made = Load(time.time())
@@ -68,7 +71,7 @@ def load(endpoint: Endpoint, *, rate: float, timeout_s: float = 20) -> Iterator[
 
     async def one(client: httpx.AsyncClient, number: int, due: float) -> None:
         headers = {"Authorization": f"Bearer {key}"}
-        seen, error = Seen(0, "", "", False), ""
+        seen, error, asked_s = Seen(0, "", "", False), "", made.now_s()
         try:
             answer = await client.post(f"https://{endpoint.host}/score", json=asked(number), headers=headers)
             seen = Seen.of(answer, number)
@@ -77,7 +80,7 @@ def load(endpoint: Endpoint, *, rate: float, timeout_s: float = 20) -> Iterator[
             error = f"{type(problem).__name__}: {problem}"
         latency_ms = (time.perf_counter() - due) * 1000
         made.requests.append(
-            Request(due - begin, latency_ms, seen.status, seen.version, seen.right, error)
+            Request(due - begin, asked_s, latency_ms, seen.status, seen.version, seen.right, error)
         )  # fmt: skip
 
     async def users() -> None:
@@ -85,7 +88,7 @@ def load(endpoint: Endpoint, *, rate: float, timeout_s: float = 20) -> Iterator[
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
         async with httpx.AsyncClient(
             proxy=endpoint.workspace.env["HTTPS_PROXY"], verify=endpoint.workspace.trust, trust_env=False,
-            timeout=httpx.Timeout(timeout_s, pool=None), limits=limits,
+            timeout=httpx.Timeout(HANG_S, pool=None), limits=limits,
         ) as client:  # fmt: skip
             number = 0
             async with asyncio.TaskGroup() as group:

@@ -21,6 +21,8 @@ from typing import Any
 import httpx
 import yaml
 
+from tests.waiting import HANG_S, until
+
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = {
     "RETRY_AFTER_S": "0.1", "ENDPOINT_S": "0.05", "DEPLOYMENT_S": "0.05", "COMPUTE_S": "0.05", "DELETE_S": "0.05",
@@ -61,7 +63,7 @@ SETTINGS: dict[str, Any] = {
         "timeout_s": 5, "max_p95_ms": None, "max_latency_ratio": None, "max_transport_error_rate": 0.1,
     },
     "rollout": {
-        "steps": [50, 100], "soak_s": 0.3, "probes": 3, "probes_per_s": 30, "max_soak_s": 20, "lease_s": 15,
+        "steps": [50, 100], "soak_s": 0.3, "probes": 3, "probes_per_s": 30, "max_soak_s": 300, "lease_s": 15,
     },
     "http": {"connect_timeout_s": 2, "read_timeout_s": 2},
 }  # fmt: skip
@@ -88,19 +90,19 @@ class Command:
         self._socket.sendall(json.dumps(request).encode() + b"\n")
         self.pid = int(self._stream.readline())
 
-    def finish(self, *, timeout_s: float = 600) -> Done:
+    def finish(self) -> Done:
         """Start it and wait for its end."""
         begin = time.monotonic()
         self.start()
-        return self.wait(begin, timeout_s=timeout_s)
+        return self.wait(begin)
 
     def start(self) -> None:
         """Let it work."""
         self._socket.sendall(b"go\n")
 
-    def wait(self, begin: float, *, timeout_s: float = 600) -> Done:
+    def wait(self, begin: float) -> Done:
         """Wait for its end."""
-        self._socket.settimeout(timeout_s)
+        self._socket.settimeout(HANG_S)
         try:
             said = self._stream.readline()
         except ConnectionResetError:
@@ -149,15 +151,12 @@ class Workspace:
         self.trust = ssl.create_default_context(cafile=self.env["SSL_CERT_FILE"])
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
         self.http = httpx.Client(
-            proxy=self.env["HTTPS_PROXY"], verify=self.trust, timeout=20, trust_env=False, limits=limits
+            proxy=self.env["HTTPS_PROXY"], verify=self.trust, timeout=HANG_S, trust_env=False, limits=limits
         )
         self._token = self._login()
         self._admin = json.loads((self.folder / "home" / "local" / "credentials.json").read_text())["admin_token"]
         self._lay_out()
-        while not self._socket.exists():
-            if self._zygote.poll() is not None:
-                raise RuntimeError("the process that starts commands did not come up")
-            time.sleep(0.05)
+        until(lambda: can_start(self._zygote, self._socket), what="the process that starts commands")
 
     def close(self) -> None:
         """Leave nothing behind that runs."""
@@ -296,6 +295,12 @@ class Workspace:
         if answer.status_code >= 400:
             raise RuntimeError(f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text}")
         return answer
+
+
+def can_start(zygote: subprocess.Popen[bytes], place: Path) -> bool:
+    """Whether the process that starts commands listens."""
+    assert zygote.poll() is None
+    return place.exists()
 
 
 def asked(number: int) -> dict[str, Any]:

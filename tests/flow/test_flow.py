@@ -12,11 +12,11 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from mlops.azure import endpoints, management
@@ -30,6 +30,7 @@ from mlops.flow.environment import FlowFailed
 from mlops.settings import load
 from tests.chat.conftest import NAME
 from tests.steps.conftest import ROOT
+from tests.waiting import HANG_S, until
 
 pytestmark = [pytest.mark.slow]
 
@@ -50,13 +51,13 @@ def pf(environment: Environment, *arguments: str, **more: str) -> subprocess.Com
     variables = {**os.environ, **environment.variables(), **more}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     return subprocess.run(
-        [environment.pf, *arguments], env=variables, capture_output=True, text=True, timeout=120, check=False
+        [environment.pf, *arguments], env=variables, capture_output=True, text=True, timeout=HANG_S, check=False
     )
 
 
 def asked(environment: Environment, question: str, history: list[dict[str, object]] | None = None) -> str:
     answer = environment.run(
-        "ask.py", {"flow": str(environment.copy()), "question": question, "history": history or []}, timeout_s=120
+        "ask.py", {"flow": str(environment.copy()), "question": question, "history": history or []}, timeout_s=HANG_S
     )
     return str(answer["answer"])
 
@@ -97,7 +98,7 @@ def test_a_changed_key_an_endpoint_that_is_gone_and_one_that_dawdles(
         flow = environment.copy() / "flow.dag.yaml"
         flow.write_text(flow.read_text().replace("timeout_s: 90", "timeout_s: 0.5"))
         with pytest.raises(FlowFailed, match=r"no answer from .* within 0\.5 s"):
-            environment.run("ask.py", {"flow": str(flow.parent), "question": "x", "history": []}, timeout_s=60)
+            environment.run("ask.py", {"flow": str(flow.parent), "question": "x", "history": []}, timeout_s=HANG_S)
     with pytest.raises(FlowFailed, match="was not reached: ConnectionError"):
         asked(environment, "hello")
 
@@ -116,8 +117,8 @@ def test_the_key_is_in_no_file_as_it_is_and_the_store_is_the_users_alone(
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[tuple[str, list[str]]]:
-    """A proxy that refuses everything and remembers what it was asked for."""
+def watching() -> Iterator[tuple[tuple[str, int], list[str]]]:
+    """A proxy that refuses everything and remembers what it was asked for; its address."""
     seen: list[str] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -131,17 +132,34 @@ def watching() -> Iterator[tuple[str, list[str]]]:
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
+        yield listener.getsockname(), seen
     finally:
         listener.close()
 
 
+def marked(mark: dict[str, str]) -> list[psutil.Process]:
+    """Processes that run with these variables."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if mark.items() <= process.environ().items():
+                found.append(process)
+    return found
+
+
 def test_nothing_is_asked_of_anybody_but_the_endpoint(connected: Environment, session: Session) -> None:
-    with watching() as (proxy, seen):
+    with watching() as (listening, seen):
+        proxy = f"http://127.0.0.1:{listening[1]}"
         proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"), proxy)
-        done = pf(connected, "flow", "test", "--flow", str(connected.copy()), "--inputs", "input_data=hello", **proxies)
+        mark = {"MLOPS_TEST_MARK": proxy}
+        arguments = ("flow", "test", "--flow", str(connected.copy()), "--inputs", "input_data=hello")
+        done = pf(connected, *arguments, **proxies, **mark)
         assert "was not reached" in done.stdout
-        time.sleep(1)
+        until(lambda: not marked(mark), what="the end of what the command has started")
+        with socket.create_connection(listening) as last:
+            last.sendall(b"nothing more\r\n")
+            until(lambda: "nothing more" in seen)
+        seen.remove("nothing more")
     host = connection_of(session, endpoint=NAME).endpoint.split("/")[2]
     assert set(seen) == {f"CONNECT {host}:443 HTTP/1.1"} or set(seen) == {f"CONNECT {host}:443 HTTP/1.0"}
 
@@ -157,36 +175,35 @@ def test_the_command_serves_the_flow_over_http(installed: None, standing: Path) 
             cwd=ROOT, stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
     try:
-        first = until_served(port, process, log)
+        first = until(lambda: served(port, process, log), what="an answer of the flow", every_s=0.3)
         assert first == {"answer": "you said 'hello'"}
         history = [{"inputs": {"input_data": "hello"}, "outputs": first}]
         url = f"http://127.0.0.1:{port}/score"
-        second = httpx.post(url, json={"input_data": "messages", "chat_history": history}, timeout=30)
+        second = httpx.post(url, json={"input_data": "messages", "chat_history": history}, timeout=HANG_S)
         assert json.loads(second.json()["answer"]) == [["user", "hello"], ["assistant", "you said 'hello'"]]
-        failed = httpx.post(url, json={"input_data": "fail", "chat_history": []}, timeout=30)
+        failed = httpx.post(url, json={"input_data": "fail", "chat_history": []}, timeout=HANG_S)
         assert failed.status_code >= 400
         assert "answered HTTP 424" in failed.json()["error"]["message"]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT)
         try:
-            process.wait(timeout=20)
+            process.wait(HANG_S)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     assert not (ROOT / "components" / "chat_flow" / ".promptflow").exists()
 
 
-def until_served(port: int, process: subprocess.Popen[bytes], log: Path) -> object:
-    limit = time.monotonic() + 120
-    while time.monotonic() < limit and process.poll() is None:
-        with contextlib.suppress(httpx.TransportError):
-            payload = {"input_data": "hello", "chat_history": []}
-            answer = httpx.post(f"http://127.0.0.1:{port}/score", json=payload, timeout=30)
-            assert answer.status_code == 200, answer.text
-            return answer.json()
-        time.sleep(0.3)
-    raise AssertionError(log.read_text())
+def served(port: int, process: subprocess.Popen[bytes], log: Path) -> object:
+    """The first answer; None while nobody listens."""
+    assert process.poll() is None, log.read_text()
+    with contextlib.suppress(httpx.TransportError):
+        payload = {"input_data": "hello", "chat_history": []}
+        answer = httpx.post(f"http://127.0.0.1:{port}/score", json=payload, timeout=HANG_S)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+    return None
 
 
 def test_the_commands_connect_and_test(
@@ -227,7 +244,7 @@ def test_the_connection_in_a_project_on_azure(environment: Environment, session:
     reader = Path(__file__).with_name("read_connection.py")
     done = subprocess.run(
         [environment.python, reader, "chats", made.name], env={**os.environ, **environment.variables()},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=HANG_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-800:]
     assert json.loads(done.stdout.splitlines()[-1]) == {

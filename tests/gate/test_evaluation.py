@@ -11,6 +11,7 @@ from mlops import gate
 from mlops.errors import GateUndecided, UsageError
 from mlops.settings import Gate, Quality
 from tests.answering import Answering, Asked, Endpoint, Reply, answering
+from tests.waiting import HANG_S
 
 NAMES: dict[str, Any] = {"endpoint": "chat", "model": "m:1", "candidate": "green", "live": "blue"}
 
@@ -73,7 +74,7 @@ def test_as_many_requests_are_under_way_as_are_allowed_at_any_time() -> None:
             begun += 1
             first = begun <= 4
         if first:
-            barrier.wait(timeout=10)  # breaks unless four come at once
+            barrier.wait(HANG_S)  # breaks unless four come at once
         return right(asked)
 
     with answering(reply) as endpoint:
@@ -149,9 +150,15 @@ def test_where_nothing_reached_the_candidate_nobody_can_decide(status: int) -> N
 
 
 def test_a_candidate_that_hangs_fails_by_its_transport_errors() -> None:
-    hangs = only("green", lambda asked: Reply({"output": "late"}, after_s=0.5))
-    with answering(hangs, timeout_s=0.1) as endpoint:
+    go = threading.Event()
+
+    def late(_: Asked) -> Reply:
+        go.wait(HANG_S)
+        return Reply({"output": "late"})
+
+    with answering(only("green", late), timeout_s=0.1) as endpoint:
         report = gate.evaluate(endpoint.scorer, settings(warmup=0, conversations=4), samples(4), **NAMES)
+        go.set()
 
     assert report.verdict == "fail"
     assert report.candidate.transport_error_rate == 1

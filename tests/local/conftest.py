@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import HANG_S
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 SHORT = {
     "MLOPS_LOCAL_RETRY_AFTER_S": "0.05",
@@ -40,12 +42,12 @@ class Local:
     def daemon(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """``python -m mlops.local.daemon …``."""
         command = [sys.executable, "-m", "mlops.local.daemon", *arguments]
-        return subprocess.run(command, cwd=CHECKOUT, env=self.base, capture_output=True, text=True, timeout=90)
+        return subprocess.run(command, cwd=CHECKOUT, env=self.base, capture_output=True, text=True, timeout=HANG_S)
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """``python -m mlops local …``."""
         command = [sys.executable, "-m", "mlops", "local", *arguments]
-        done = subprocess.run(command, cwd=CHECKOUT, env=self.base, capture_output=True, text=True, timeout=90)
+        done = subprocess.run(command, cwd=CHECKOUT, env=self.base, capture_output=True, text=True, timeout=HANG_S)
         if check and done.returncode:
             raise AssertionError(f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
@@ -75,13 +77,13 @@ class Local:
 
     def stop(self) -> None:
         code = "from mlops.local import client; client.stop()"
-        subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, env=self.base, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, env=self.base, check=True, timeout=HANG_S)
 
-    def run_python(self, code: str, *, timeout_s: float = 120, extra: dict[str, str] | None = None) -> str:
+    def run_python(self, code: str, *, extra: dict[str, str] | None = None) -> str:
         """Run a program under the workspace's environment; its stdout. Warnings do not fail it: it is a stranger."""
         command = [sys.executable, "-c", textwrap.dedent(code)]
         env = {**self.env, **(extra or {})}
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANG_S)
         if done.returncode:
             raise AssertionError(f"the program ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done.stdout

@@ -12,6 +12,7 @@ import pytest
 
 from mlops.local.config import Config
 from tests.local.conftest import Local
+from tests.waiting import HANG_S
 
 
 class Door:
@@ -23,7 +24,7 @@ class Door:
 
     def connect(self, host: str) -> http.client.HTTPSConnection:
         port = self.local.record()["proxy_port"]
-        connection = http.client.HTTPSConnection("127.0.0.1", port, context=self.context, timeout=20)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, context=self.context, timeout=HANG_S)
         connection.set_tunnel(host, 443)
         return connection
 
@@ -129,7 +130,7 @@ def test_requests_are_written_down_without_their_secrets(door: Door) -> None:
 
 
 def test_no_call_waits_for_a_delayed_acknowledgement(door: Door) -> None:
-    """That would be 40 ms a call; the best of some tries, as a test machine may be busy with other things."""
+    """That would be 40 ms a call. Without, the quicker ones take 2 ms; the best of some tries counts."""
     out = door.local.run_python("""
         import os, statistics, time
         import requests
@@ -146,15 +147,17 @@ def test_no_call_waits_for_a_delayed_acknowledgement(door: Door) -> None:
         def post():  # with a body: urllib3 sends it apart from the head
             answer = session.post(f"{url}/datastores/workspaceblobstore/listSecrets?api-version=2024-10-01", json={})
             assert answer.status_code == 200
-        def median_ms(call):
+        def quick_ms(call):
+            # what a quarter of the calls do not exceed
             times = []
             for _ in range(40):
                 begin = time.perf_counter()
                 call()
                 times.append((time.perf_counter() - begin) * 1000)
-            return statistics.median(times)
+            return statistics.quantiles(times, n=4)[0]
         for call in (get, post):
-            print(min(median_ms(call) for _ in range(5)))
+            quick_ms(call)  # a new connection's first segments are acknowledged at once
+            print(min(quick_ms(call) for _ in range(5)))
     """)
     assert all(float(line) < 30 for line in out.split()), out
 

@@ -25,6 +25,7 @@ from mlops.local.config import Config
 from mlops.local.layout import Layout
 from mlops.local.store import Store
 from tests.local.conftest import Local, make_local
+from tests.waiting import HANG_S
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient, ContainerClient
@@ -363,7 +364,9 @@ def test_tokens_and_delegated_signatures(storage: Local) -> None:
 def raw(storage: Local, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
     """A request that no client library would send, signed for the container ``azureml``."""
     context = ssl.create_default_context(cafile=str(storage.state / "tls" / "ca.pem"))
-    connection = http.client.HTTPSConnection("127.0.0.1", storage.record()["proxy_port"], context=context, timeout=20)
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", storage.record()["proxy_port"], context=context, timeout=HANG_S
+    )
     connection.set_tunnel("mlopslocal.blob.core.windows.net", 443)
     key = json.loads((storage.state / "credentials.json").read_text())["account_key"]
     from mlops.local import sas

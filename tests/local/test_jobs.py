@@ -5,11 +5,14 @@
 import json
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from tests.waiting import HANG_S, until
 
 with warnings.catch_warnings():  # the SDK's own, on import
     warnings.simplefilter("ignore")
@@ -79,16 +82,15 @@ def submit(client: Any, job: PipelineJob, **fields: Any) -> str:
     return str(client.jobs.create_or_update(job, experiment_name="tests", **fields).name)
 
 
-def wait(
-    client: Any, name: str, *, limit_s: float = 60, until: tuple[str, ...] = ("Completed", "Failed", "Canceled")
-) -> Any:
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
+def wait(client: Any, name: str, *states: str) -> Any:
+    """A job once it is in one of the states, or has ended."""
+    wanted = states or ("Completed", "Failed", "Canceled")
+
+    def found() -> Any:
         job = client.jobs.get(name)
-        if job.status in until:
-            return job
-        time.sleep(0.1)
-    raise AssertionError(f"{name} is still {job.status}")
+        return job if job.status in wanted else None
+
+    return until(found, what=f"{name}: {' or '.join(wanted)}", every_s=0.1)
 
 
 def tree(client: Any, name: str) -> dict[str, str]:
@@ -188,7 +190,8 @@ def test_a_failing_step_fails_the_pipeline(ml_client: Any, local: Any) -> None:
 def test_the_rest_goes_on_where_the_job_says_so(ml_client: Any, tmp_path: Path) -> None:
     broken = shell("exit 1", outputs={"out": {"type": "uri_folder"}})
     needs = shell("ls ${{inputs.x}}", inputs={"x": Input(type="uri_folder")})
-    steady = shell("sleep 0.3")
+    go = tmp_path / "go"
+    steady = shell(f"while [ ! -e {go} ]; do sleep 0.05; done")
 
     @dsl.pipeline()
     def pipeline() -> None:
@@ -199,12 +202,14 @@ def test_the_rest_goes_on_where_the_job_says_so(ml_client: Any, tmp_path: Path) 
     job = pipeline()
     job.settings.continue_on_step_failure = True
     name = submit(ml_client, job)
+    until(lambda: tree(ml_client, name).get("first") == "Failed", what="the end of the first step")
+    go.touch()
     assert wait(ml_client, name).status == "Failed"
     assert tree(ml_client, name) == {"first": "Failed", "second": "Canceled", "third": "Completed"}
 
 
 def test_cancel_ends_every_process(ml_client: Any, local: Any, tmp_path: Path) -> None:
-    mark = f"sleep {400 + int(time.time()) % 1000}.25"
+    mark = f"sleep {4000 + int(time.time()) % 1000}.25"
     slow = shell(f"{mark} & {mark}; wait")
 
     @dsl.pipeline()
@@ -212,11 +217,8 @@ def test_cancel_ends_every_process(ml_client: Any, local: Any, tmp_path: Path) -
         long = slow()  # noqa: F841
 
     name = submit(ml_client, pipeline())
-    wait(ml_client, name, until=("Running",))
-    end = time.monotonic() + 30
-    while len(sleeping(mark)) < 2 and time.monotonic() < end:
-        time.sleep(0.05)
-    assert len(sleeping(mark)) == 2
+    wait(ml_client, name, "Running")
+    until(lambda: len(sleeping(mark)) == 2, what="both programs' start")
     ml_client.jobs.begin_cancel(name).result()
     assert ml_client.jobs.get(name).status == "Canceled"
     assert tree(ml_client, name) == {"long": "Canceled"}
@@ -231,9 +233,10 @@ def sleeping(mark: str) -> list[psutil.Process]:
 
 def test_a_command_job(ml_client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "src").mkdir()
+    go = tmp_path / "go"
     (tmp_path / "src" / "work.py").write_text(
         "import os, pathlib, sys, time\n"
-        "time.sleep(1.5)\n"  # a stream of a job that has ended shows nothing, here as on Azure
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
         "print('word', sys.argv[1], os.environ['COLOUR'], os.environ['RANK'], os.environ['WORLD_SIZE'])\n"
         "pathlib.Path(sys.argv[2], 'x.txt').write_text('made')\n"
     )
@@ -249,8 +252,19 @@ def test_a_command_job(ml_client: Any, tmp_path: Path, capsys: pytest.CaptureFix
         experiment_name="commands",
     )
     name = ml_client.jobs.create_or_update(job).name
-    ml_client.jobs.stream(name)
-    assert "word hi green 0 1" in capsys.readouterr().out
+    said = ""
+
+    def begun() -> bool:
+        nonlocal said
+        said += capsys.readouterr().out
+        return f"RunId: {name}" in said
+
+    with ThreadPoolExecutor(1) as pool:
+        streamed = pool.submit(ml_client.jobs.stream, name)
+        until(begun, what="the stream's begin")  # of a job that has ended it shows nothing, here as on Azure
+        go.touch()
+        streamed.result(HANG_S)
+    assert "word hi green 0 1" in said + capsys.readouterr().out
     assert ml_client.jobs.get(name).status == "Completed"
     ml_client.jobs.download(name, download_path=tmp_path / "down", all=True)
     assert (tmp_path / "down" / "named-outputs" / "out" / "x.txt").read_text() == "made"
@@ -258,7 +272,7 @@ def test_a_command_job(ml_client: Any, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_command_that_takes_too_long_is_canceled(ml_client: Any) -> None:
-    job = command(command="sleep 60", environment=ENVIRONMENT, compute="serverless")
+    job = command(command=f"sleep {HANG_S:.0f}", environment=ENVIRONMENT, compute="serverless")
     job.set_limits(timeout=1)
     name = ml_client.jobs.create_or_update(job).name
     assert wait(ml_client, name).status == "Canceled"
@@ -388,7 +402,7 @@ def test_the_rest_of_the_wire(ml_client: Any, local_env: dict[str, str]) -> None
         from azure.identity import DefaultAzureCredential
 
     name = ml_client.jobs.create_or_update(
-        command(command="sleep 30", environment=ENVIRONMENT, compute="serverless")
+        command(command=f"sleep {HANG_S:.0f}", environment=ENVIRONMENT, compute="serverless")
     ).name
     group = f"/subscriptions/{local_env['AZURE_SUBSCRIPTION_ID']}/resourceGroups/local"
     base = f"https://management.azure.com{group}/providers/Microsoft.MachineLearningServices/workspaces"
@@ -405,10 +419,7 @@ def test_the_rest_of_the_wire(ml_client: Any, local_env: dict[str, str]) -> None
         gone = session.delete(url)
         assert gone.status_code == 202
         assert gone.headers["Location"].startswith("https://management.azure.com/")
-        end = time.monotonic() + 20
-        while session.get(url).status_code != 404 and time.monotonic() < end:
-            time.sleep(0.05)
-        assert session.get(url).status_code == 404
+        until(lambda: session.get(url).status_code == 404, what="the deletion")
         assert session.delete(url).status_code == 204
         elsewhere = session.get(url.replace("/workspaces/local/", "/workspaces/other/"))
         assert (elsewhere.status_code, elsewhere.json()["error"]["code"]) == (404, "ResourceNotFound")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from tests.waiting import HANG_S, until
 
 SUBMIT = """
 import os, sys
@@ -46,19 +48,12 @@ def status(local: Any, name: str) -> str:
     """Straight from the database, which the job's process writes."""
     import sqlite3
 
-    connection = sqlite3.connect(local.state / "workspace.sqlite", timeout=10)
+    connection = sqlite3.connect(local.state / "workspace.sqlite", timeout=HANG_S)
     try:
         row = connection.execute("SELECT status FROM run WHERE name = ?", (name,)).fetchone()
     finally:
         connection.close()
     return str(row[0])
-
-
-def until(found: Any, *, limit_s: float = 120) -> None:
-    end = time.monotonic() + limit_s
-    while not found():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def sleepers(mark: str) -> list[psutil.Process]:
@@ -70,14 +65,16 @@ def runner(local: Any, name: str) -> int:
 
 
 @pytest.mark.slow
-def test_a_job_outlives_its_daemon_and_is_failed_when_it_dies_itself(own_local: Any) -> None:
-    mark = f"sleep {300 + os.getpid() % 97}.5"
+def test_a_job_outlives_its_daemon_and_is_failed_when_it_dies_itself(own_local: Any, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    mark = f"sleep {3000 + os.getpid() % 97}.5"
     local = own_local
     doomed = submit(local, mark)
     until(lambda: sleepers(mark))
-    name = submit(local, "sleep 6; echo made > ${{outputs.out}}/made.txt")
+    name = submit(local, f"while [ ! -e {go} ]; do sleep 0.1; done; echo made > ${{{{outputs.out}}}}/made.txt")
     until(lambda: status(local, name) == "Running")
     os.kill(local.record()["pid"], signal.SIGKILL)
+    go.touch()
     until(lambda: status(local, name) == "Completed")
     assert status(local, doomed) == "Running"
 
@@ -95,7 +92,7 @@ def test_a_job_outlives_its_daemon_and_is_failed_when_it_dies_itself(own_local: 
 
 @pytest.mark.slow
 def test_a_job_that_dies_with_its_daemon_is_failed_by_the_next(own_local: Any) -> None:
-    mark = f"sleep {300 + os.getpid() % 97}.75"
+    mark = f"sleep {3000 + os.getpid() % 97}.75"
     local = own_local
     name = submit(local, mark)
     until(lambda: sleepers(mark))
@@ -108,7 +105,7 @@ def test_a_job_that_dies_with_its_daemon_is_failed_by_the_next(own_local: Any) -
 
 @pytest.mark.slow
 def test_stopping_ends_jobs_and_leaves_nothing(own_local: Any) -> None:
-    mark = f"sleep {300 + os.getpid() % 97}.125"
+    mark = f"sleep {3000 + os.getpid() % 97}.125"
     local = own_local
     name = submit(local, mark)
     until(lambda: sleepers(mark))
@@ -127,12 +124,14 @@ client = MLClient(DefaultAzureCredential(), os.environ["AZURE_SUBSCRIPTION_ID"],
 folder = pathlib.Path(tempfile.mkdtemp())
 (folder / "log.py").write_text('''
 import time
+from pathlib import Path
 import mlflow
 with mlflow.start_run():
     for step in range(20):
         mlflow.log_metric("m", step, step=step)
         print("logged", step, flush=True)
-        time.sleep(0.1)
+        while step == 3 and not Path("GO").exists():
+            time.sleep(0.05)
 ''')
 job = command(command="python log.py", code=str(folder), environment="azureml:none:1", compute="serverless")
 print("JOB", client.jobs.create_or_update(job).name)
@@ -140,12 +139,13 @@ print("JOB", client.jobs.create_or_update(job).name)
 
 
 @pytest.mark.slow
-def test_a_job_outlasts_the_tracking_server(own_local: Any) -> None:
+def test_a_job_outlasts_the_tracking_server(own_local: Any, tmp_path: Path) -> None:
     import json
     import sqlite3
 
     local = own_local
-    out = local.run_python(LOGGING)
+    go = tmp_path / "go"
+    out = local.run_python(LOGGING.replace("GO", str(go)))
     name = next(row.split()[1] for row in out.splitlines() if row.startswith("JOB "))
     record = local.state / "mlflow" / "server.json"
     before = json.loads(record.read_text())
@@ -153,11 +153,12 @@ def test_a_job_outlasts_the_tracking_server(own_local: Any) -> None:
     std_log = log / "user_logs" / "std_log.txt"
     until(lambda: std_log.exists() and "logged 3" in std_log.read_text())
     os.kill(before["pid"], signal.SIGKILL)
-    until(lambda: status(local, name) in ("Completed", "Failed"), limit_s=90)
+    go.touch()
+    until(lambda: status(local, name) in ("Completed", "Failed"))
     assert status(local, name) == "Completed"
     after = json.loads(record.read_text())
     assert (after["port"], after["pid"] != before["pid"]) == (before["port"], True)
-    connection = sqlite3.connect(local.state / "mlflow" / "mlflow.db", timeout=10)
+    connection = sqlite3.connect(local.state / "mlflow" / "mlflow.db", timeout=HANG_S)
     try:
         (count,) = connection.execute("SELECT COUNT(DISTINCT step) FROM metrics WHERE key = 'm'").fetchone()
     finally:

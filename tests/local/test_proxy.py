@@ -23,6 +23,7 @@ from mlops.local.environment import Outer
 from mlops.local.hosts import is_azure
 from mlops.local.proxy import Upstream
 from tests.local.conftest import Local, make_local
+from tests.waiting import HANG_S
 
 HOST = "service.example"
 
@@ -115,7 +116,7 @@ class World:
             back.start()
             if method == b"CONNECT":
                 pump(connection, other)
-            back.join(10)
+            back.join(HANG_S)
 
 
 def pump(source: socket.socket, target: socket.socket) -> None:
@@ -161,7 +162,7 @@ def behind(world: World, tmp_path_factory: pytest.TempPathFactory, shared_cache:
 
 
 def ask(local: Local, host: str, port: int = 443, *, context: ssl.SSLContext | None = None) -> http.client.HTTPResponse:
-    connection = http.client.HTTPSConnection("127.0.0.1", local.record()["proxy_port"], context=context, timeout=20)
+    connection = http.client.HTTPSConnection("127.0.0.1", local.record()["proxy_port"], context=context, timeout=HANG_S)
     connection.set_tunnel(host, port)
     connection.request("GET", "/page?x=1")
     return connection.getresponse()
@@ -187,7 +188,7 @@ def test_what_went_round_the_proxy_before_still_does(behind: Local, world: World
 
 def test_plain_http_passes_too(behind: Local, world: World) -> None:
     world.seen.clear()
-    connection = http.client.HTTPConnection("127.0.0.1", behind.record()["proxy_port"], timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", behind.record()["proxy_port"], timeout=HANG_S)
     connection.request("GET", f"http://{HOST}/page?x=1", headers={"X-Mine": "kept", "Proxy-Connection": "keep-alive"})
     assert connection.getresponse().read() == b"origin"
     connection.request("GET", f"http://localhost:{world.plain_port}/page?x=1")
@@ -209,7 +210,7 @@ def test_azure_hosts_that_are_not_served_are_refused(behind: Local, world: World
     world.seen.clear()
     with pytest.raises(OSError, match="403"):
         ask(behind, host)
-    connection = http.client.HTTPConnection("127.0.0.1", behind.record()["proxy_port"], timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", behind.record()["proxy_port"], timeout=HANG_S)
     connection.request("GET", f"http://{host}/metadata")
     response = connection.getresponse()
     assert response.status == 403
@@ -276,7 +277,9 @@ def test_a_workspace_within_a_workspace_sees_the_way_out_of_the_first(behind: Lo
 
 def test_a_foreign_host_header_is_refused(behind: Local) -> None:
     context = ssl.create_default_context(cafile=str(behind.state / "tls" / "ca.pem"))
-    connection = http.client.HTTPSConnection("127.0.0.1", behind.record()["proxy_port"], context=context, timeout=20)
+    connection = http.client.HTTPSConnection(
+        "127.0.0.1", behind.record()["proxy_port"], context=context, timeout=HANG_S
+    )
     connection.set_tunnel("management.azure.com", 443)
     for host, status in (("evil.example", 421), ("127.0.0.1", 421), ("management.azure.com:8443", 421), ("", 421)):
         connection.request("GET", "/subscriptions", headers={"Host": host})

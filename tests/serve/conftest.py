@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,21 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import HANG_S, until
+
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = ROOT / "environments" / "serve"
 
-# A model that needs no weights: it answers what it was asked, and says how many it answered at once.
+# A model that needs no weights: it answers what it was asked, and says how many it answered at once. Asked to hold, it
+# leaves a file and waits until seven requests wait for it.
 ECHO = """
-import time
+import gc, os, pathlib, time
+
+def waiting():
+    from batching import MicroBatcher
+
+    batchers = [each for each in gc.get_objects() if isinstance(each, MicroBatcher)]
+    return sum(each._queue.qsize() for each in batchers)
 
 class BadRequest(ValueError):
     bad_request = True
@@ -34,6 +42,10 @@ from mlflow.pyfunc import PythonModel
 class Echo(PythonModel):
     def predict(self, context, model_input, params=None):
         asked = [conversation[-1]["content"] for conversation in model_input["input_string"]]
+        if asked == ["hold"]:
+            pathlib.Path(os.environ["HELD"]).touch()
+            while waiting() < 7:
+                time.sleep(0.01)
         time.sleep(0.1 if len(asked) > 1 or asked[0] != "Hello" else 0)
         if "break" in asked:
             raise RuntimeError("the model broke")
@@ -58,7 +70,7 @@ class Server:
     log: Path
 
     def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_S)
         with contextlib.closing(connection):
             connection.request(method, path, body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -107,6 +119,7 @@ def serve(model: Path, folder: Path, **environment: str) -> Iterator[Server]:
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "AML_APP_ROOT": str(SERVE),
+        "HELD": str(folder / "held"),
         **environment,
     }
     command: list[str | Path] = [
@@ -123,24 +136,19 @@ def serve(model: Path, folder: Path, **environment: str) -> Iterator[Server]:
         )  # fmt: skip
     server = Server(port, process, log)
     try:
-        wait_until_healthy(server)
+        until(lambda: is_healthy(server), what="the server's start", every_s=0.1)
         yield server
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(HANG_S)
 
 
-def wait_until_healthy(server: Server, *, timeout_s: float = 120) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if server.request("GET", "/")[0] == 200:
-                return
-        if server.process.poll() is not None:
-            break
-        time.sleep(0.1)
-    raise AssertionError(f"the server did not come up:\n{server.log.read_text()}")
+def is_healthy(server: Server) -> bool:
+    assert server.process.poll() is None, f"the server did not come up:\n{server.log.read_text()}"
+    with contextlib.suppress(OSError):
+        return server.request("GET", "/")[0] == 200
+    return False
 
 
 @pytest.fixture(scope="session")

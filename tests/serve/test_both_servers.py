@@ -17,13 +17,14 @@ from mlops.events import Telling
 from standin.layouts import write_mlflow_model
 from tests.benchmarks.engine import engine
 from tests.benchmarks.serving import ROOT, bodies, pack_standin, server
+from tests.waiting import HANG_S
 
 PYTHON = ROOT / ".venv" / "engine" / "bin" / "python"
 pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(not os.environ.get("MLOPS_FULL"), reason="MLOPS_FULL=1 runs it"),
     pytest.mark.skipif(not PYTHON.exists(), reason="vLLM is not here: make engine"),
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(3600),  # the engine alone is given 900 s to come up
 ]
 
 
@@ -37,7 +38,7 @@ class Both:
     def ask(self, port: int, body: bytes, **headers: str) -> tuple[int, bytes]:
         import httpx
 
-        answer = httpx.post(f"http://127.0.0.1:{port}/score", content=body, headers=headers, timeout=120)
+        answer = httpx.post(f"http://127.0.0.1:{port}/score", content=body, headers=headers, timeout=HANG_S)
         return answer.status_code, answer.content
 
     def alike(self, payload: Any) -> Any:
@@ -128,7 +129,7 @@ def test_openais_route_gives_the_same_answer(both: Both) -> None:
     import httpx
 
     asked = {"model": "chat", "messages": QUESTIONS[0], "temperature": 0, "max_tokens": 48}
-    found = httpx.post(f"http://127.0.0.1:{both.engine}/v1/chat/completions", json=asked, timeout=120).json()
+    found = httpx.post(f"http://127.0.0.1:{both.engine}/v1/chat/completions", json=asked, timeout=HANG_S).json()
     payload = {"input_data": {"input_string": QUESTIONS[0], "parameters": {"max_tokens": 48}}}
     assert found["choices"][0]["message"]["content"].strip() == both.alike(payload)["output"]
 
@@ -137,5 +138,5 @@ def test_the_routes_that_change_the_engine_are_closed(both: Both) -> None:
     import httpx
 
     for path in ("/v1/load_lora_adapter", "/sleep", "/reset_prefix_cache", "/scale_elastic_ep", "/collective_rpc"):
-        answer = httpx.post(f"http://127.0.0.1:{both.engine}{path}", json={}, timeout=30)
+        answer = httpx.post(f"http://127.0.0.1:{both.engine}{path}", json={}, timeout=HANG_S)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "NotFound")

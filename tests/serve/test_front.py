@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from starlette.routing import Route
 from chat_completion.chat_model import read_parameters
 from chat_completion.template import PHI3_TEMPLATE
 from standin.build import train_tokenizer
+from tests.waiting import HANG_S, until_async
 
 from .conftest import BAD_PAYLOADS, body
 
@@ -59,6 +60,10 @@ class Engine:
         self._tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         self.requests: list[dict[str, Any]] = []
         self.under_way = self.most = self.hung_up = 0
+        self.together = 1
+        """So many requests have to be under way before one is answered."""
+        self.begun = False
+        """Whether it generates what takes for ever."""
         self.healthy = True
         methods = {"/v1/completions": "POST", "/v1/chat/completions": "POST", "/v1/load_lora_adapter": "POST"}
         paths = ["/health", "/v1/models", "/docs", *methods]
@@ -98,11 +103,12 @@ class Engine:
         self.most = max(self.most, self.under_way)
         try:
             if text == "slow":
+                self.begun = True
                 while not await request.is_disconnected():
                     await asyncio.sleep(0.01)
                 self.hung_up += 1
                 return JSONResponse(None)
-            await asyncio.sleep(0.05)
+            await until_async(lambda: self.most >= self.together, what="the others")
         finally:
             self.under_way -= 1
         return JSONResponse({"choices": [{"text": "".join(words), "finish_reason": ending}], "usage": usage})
@@ -118,6 +124,7 @@ class Engine:
                     yield event({"error": {"message": "the engine broke"}})
                     return
                 while text == "slow":
+                    self.begun = True
                     await asyncio.sleep(0.01)
             yield event({"choices": [{"text": "", "finish_reason": ending}]})
             yield event({"choices": [], "usage": usage})
@@ -168,6 +175,7 @@ async def test_flat_and_nested(ask: Any, path: str) -> None:
 
 async def test_the_conversations_of_a_request_are_generated_together(ask: Any, engine: Engine) -> None:
     texts = [f"question {index}" for index in range(20)]
+    engine.together = 20
     found = (await ask("POST", "/score", body(*texts, nested=True))).json()
     assert found["output"] == [text.upper() for text in texts]
     assert engine.most == 20
@@ -230,21 +238,27 @@ async def test_no_route_takes_a_body_without_end(ask: Any, engine: Engine, path:
     assert (answer.status_code, engine.requests) == (413, [])
 
 
-async def test_a_long_request_lets_others_be_read(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_request_lets_others_be_read(ask: Any, front: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import prompts  # type: ignore[import-not-found]
 
     ids = prompts.Prompts.ids
+    read: list[str] = []
+    go = threading.Event()
 
-    def slowly(self: Any, conversation: Any, **given: Any) -> Any:
-        time.sleep(0.02)
+    def held(self: Any, conversation: Any, **given: Any) -> Any:
+        read.append(conversation[-1]["content"])
+        assert go.wait(HANG_S)
         return ids(self, conversation, **given)
 
-    monkeypatch.setattr(prompts.Prompts, "ids", slowly)
+    monkeypatch.setattr(prompts.Prompts, "ids", held)
     long = asyncio.ensure_future(ask("POST", "/score", body(*["many"] * 100, nested=True)))
-    await asyncio.sleep(0.2)
-    assert (await ask("POST", "/score", body("one"))).json()["output"] == "ONE"
-    assert not long.done()
+    await until_async(lambda: read, what="the first conversation")
+    other = asyncio.ensure_future(ask("POST", "/score", body("one")))
+    await until_async(front._prompts._thread._work_queue.qsize, what="the other request")
+    go.set()
+    assert (await other).json()["output"] == "ONE"
     assert (await long).status_code == 200
+    assert read == ["many", "one", *["many"] * 99]
 
 
 async def test_it_is_well_when_the_engine_is(ask: Any, engine: Engine) -> None:
@@ -292,9 +306,7 @@ async def test_who_hangs_up_is_not_generated_for(front: Any, engine: Engine, acc
     async def receive() -> Any:
         if messages:
             return messages.pop()
-        while not engine.requests:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        await until_async(lambda: engine.begun)
         asked.set()
         return {"type": "http.disconnect"}
 
@@ -304,10 +316,9 @@ async def test_who_hangs_up_is_not_generated_for(front: Any, engine: Engine, acc
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/score", "headers": [(b"accept", accept.encode())]}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         await front({**scope, "asgi": {"version": "3.0"}, "query_string": b"", "root_path": ""}, receive, send)
-        while not engine.hung_up:
-            await asyncio.sleep(0.01)
+        await until_async(lambda: engine.hung_up)
     assert asked.is_set()
     assert b"500" not in b"".join(message.get("body", b"") for message in sent)
 

@@ -123,7 +123,7 @@ class Fire:
         subscription.empty()
         command = subscription.command("--yes", "--subject", f"staging={SUBJECT}", env=self._env())
         subscription.local("POST", "faults", case.rule(command.pid))
-        done = command.finish(timeout_s=240)
+        done = command.finish()
         (shown,) = subscription.local("GET", "faults")
         subscription.local("DELETE", "faults")
         result = Result(case, done.code, shown["matched"] > shown["skip"], log=done.log)

@@ -9,15 +9,16 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.fire.workspace import Command, Done
+from tests.fire.workspace import Command, Done, can_start
+from tests.waiting import HANG_S, until
 
 ROOT = Path(__file__).resolve().parents[2]
 MANAGEMENT = "https://management.azure.com"
@@ -83,7 +84,7 @@ class Subscription:
             [sys.executable, "tests/fire/zygote.py", str(self._socket), str(os.getpid())], cwd=ROOT, env=self.env
         )
         trust = ssl.create_default_context(cafile=own)
-        self.http = httpx.Client(proxy=self.env["HTTPS_PROXY"], verify=trust, timeout=20, trust_env=False)
+        self.http = httpx.Client(proxy=self.env["HTTPS_PROXY"], verify=trust, timeout=HANG_S, trust_env=False)
         self._admin = json.loads((self.folder / "home" / "local" / "credentials.json").read_text())["admin_token"]
         tenant = f"https://login.microsoftonline.com/{self.env['AZURE_TENANT_ID']}/oauth2/v2.0/token"
         body = {
@@ -91,11 +92,7 @@ class Subscription:
             "client_secret": self.env["AZURE_CLIENT_SECRET"], "scope": f"{MANAGEMENT}/.default",
         }  # fmt: skip
         self._bearer = {"Authorization": f"Bearer {self.http.post(tenant, data=body).json()['access_token']}"}
-        end = time.monotonic() + 60
-        while not self._socket.exists():
-            if self._zygote.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("the process that starts commands did not come up")
-            time.sleep(0.05)
+        until(lambda: can_start(self._zygote, self._socket), what="the process that starts commands")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.connect(str(self._socket))
             connection.sendall(json.dumps({"import": NEEDED}).encode() + b"\n")
@@ -123,13 +120,13 @@ class Subscription:
 
     def setup(self, *arguments: str, target: str = "staging", env: Mapping[str, str] | None = None) -> Outcome:
         """`mlops setup` from beginning to end."""
-        done: Done = self.command(*arguments, target=target, env=env).finish(timeout_s=120)
+        done: Done = self.command(*arguments, target=target, env=env).finish()
         return Outcome(done.code, done.log)
 
     def setup_text(self, *arguments: str) -> str:
         """What it says to people."""
         command = self.command(*arguments, as_json=False)
-        done: Done = command.finish(timeout_s=120)
+        done: Done = command.finish()
         assert done.code == 0, done.log
         return done.log
 
@@ -146,6 +143,10 @@ class Subscription:
         joint = "&" if "?" in path else "?"
         url = f"{MANAGEMENT}{path}{joint}api-version={api}"
         return self.http.request(method, url, json=body, headers=self._bearer)
+
+    def is_gone(self, place: str) -> bool:
+        """Whether there is no such resource."""
+        return self.arm("GET", place).status_code == 404
 
     def local(self, method: str, path: str, body: Any = None) -> Any:
         """One of the local workspace's own routes."""
@@ -211,24 +212,16 @@ class Subscription:
                 self.arm("DELETE", item["id"], api="2022-04-01")
         if self.arm("GET", self.group).status_code == 200:
             self.arm("DELETE", self.group)
-            self.until(lambda: self.arm("GET", self.group).status_code == 404)
+            until(partial(self.is_gone, self.group))
         for vault in self.arm("GET", f"{self.root}/providers/Microsoft.KeyVault/deletedVaults").json()["value"]:
             self.arm("POST", f"{vault['id']}/purge")
-            self.until(lambda vault=vault: self.arm("GET", vault["id"]).status_code == 404)
+            until(partial(self.is_gone, vault["id"]))
         for provider in self.arm("GET", f"{self.root}/providers").json()["value"]:
             if (
                 provider["registrationState"] != "NotRegistered"
                 and provider["registrationPolicy"] != "RegistrationFree"
             ):
                 self.arm("POST", f"{provider['id']}/unregister")
-
-    @staticmethod
-    def until(holds: Any, limit_s: float = 10) -> None:
-        """Wait until something holds."""
-        end = time.monotonic() + limit_s
-        while not holds():
-            assert time.monotonic() < end
-            time.sleep(0.02)
 
 
 def _lasting(body: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.setup.gh import FakeGitHub
 from tests.setup.subscription import SUBJECT, Subscription
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 GIVEN = ("--subject", f"staging={SUBJECT}")
@@ -108,7 +109,7 @@ def test_a_login_of_the_group_alone_need_not_see_the_subscription_s_deleted_vaul
     group = {"AZURE_CLIENT_ID": client, "AZURE_CLIENT_SECRET": "", "GITHUB_ACTIONS": "true", **job}
     vault = next(item for item in fresh.resources() if item["type"] == "Microsoft.KeyVault/vaults")
     assert fresh.arm("DELETE", vault["id"]).status_code < 300
-    fresh.until(lambda: fresh.arm("GET", vault["id"]).status_code == 404)
+    until(lambda: fresh.arm("GET", vault["id"]).status_code == 404)
     planned = fresh.setup("--dry-run", *GIVEN, env=group)
     assert planned.code == 0, planned.log
     assert planned.line("key vault")["state"] == "make"
@@ -150,7 +151,7 @@ def test_delete_spares_what_is_not_ours(fresh: Subscription) -> None:
     body = {"location": "eastus", "kind": "Hub", "identity": {"type": "SystemAssigned"},
             "properties": {key: uses["properties"][key] for key in keys}}  # fmt: skip
     assert fresh.arm("PUT", hub, body).status_code < 300
-    fresh.until(lambda: fresh.arm("GET", hub).json()["properties"]["provisioningState"] == "Succeeded")
+    until(lambda: fresh.arm("GET", hub).json()["properties"]["provisioningState"] == "Succeeded")
     done = fresh.setup("--delete", "--yes")
     assert done.code == 0, done.log
     assert not done.document["group_deleted"]
@@ -227,13 +228,13 @@ def test_a_workspace_whose_account_is_in_another_group(fresh: Subscription) -> N
     account = f"{shared}/providers/Microsoft.Storage/storageAccounts/sharedaccount"
     body = {"location": "eastus", "kind": "StorageV2", "sku": {"name": "Standard_LRS"}, "properties": {}}
     assert fresh.arm("PUT", account, body).status_code < 300
-    fresh.until(lambda: fresh.arm("GET", account).json()["properties"]["provisioningState"] == "Succeeded")
+    until(lambda: fresh.arm("GET", account).json()["properties"]["provisioningState"] == "Succeeded")
     names = ("keyVault", "applicationInsights", "containerRegistry")
     other = {"location": "eastus", "kind": "Default", "identity": {"type": "SystemAssigned"},
              "properties": {"storageAccount": account, **{name: uses[name] for name in names}}}  # fmt: skip
     beside = f"{kind}/other"
     assert fresh.arm("PUT", beside, other).status_code < 300
-    fresh.until(lambda: fresh.arm("GET", beside).json()["properties"]["provisioningState"] == "Succeeded")
+    until(lambda: fresh.arm("GET", beside).json()["properties"]["provisioningState"] == "Succeeded")
     env = {"AZUREML_WORKSPACE_NAME": "other"}
     try:
         first = fresh.setup("--yes", *GIVEN, env=env)
@@ -261,7 +262,7 @@ def test_prompt_flow_gets_a_hub_a_project_and_once_there_is_an_endpoint_its_conn
     endpoint = f"{learning}/local/onlineEndpoints/ultrachat-completion-staging"
     body = {"location": "eastus", "identity": {"type": "SystemAssigned"}, "properties": {"authMode": "Key"}}
     assert fresh.arm("PUT", endpoint, body).status_code == 201
-    fresh.until(lambda: fresh.arm("GET", endpoint).json()["properties"]["provisioningState"] == "Succeeded")
+    until(lambda: fresh.arm("GET", endpoint).json()["properties"]["provisioningState"] == "Succeeded")
     key = fresh.arm("POST", f"{endpoint}/listKeys").json()["primaryKey"]
 
     done = fresh.made("--prompt-flow")

@@ -18,6 +18,7 @@ import pytest
 from mlops.console import Console
 from mlops.resources import ModelVersion
 from mlops.settings import Settings, load
+from tests.waiting import HANG_S
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -30,6 +31,7 @@ SHORT = {
     "DEPLOYMENT_S": "0.05",
     "COMPUTE_S": "0.05",
     "DELETE_S": "0.05",
+    "START_S": str(HANG_S),
 }
 SCORE = """
 import json, os, pathlib
@@ -116,7 +118,9 @@ def workbench(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     rows.write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings = load("local", ROOT / "mlops.yaml")
     deployment = settings.deployment.model_copy(update={"code": folder / "serve"})
-    gate = settings.gate.model_copy(update={"conversations": 12, "max_latency_ratio": None})
+    # nothing here judges how fast this machine is
+    unhurried = {"timeout_s": HANG_S, "max_p95_ms": None, "max_latency_ratio": None}
+    gate = settings.gate.model_copy(update={"conversations": 12, **unhurried})
     rollout = settings.rollout.model_copy(update={"soak_s": 0.2, "probes": 3, "probes_per_s": 40})
     training = settings.training.model_copy(update={"poll_s": 0.1})
     settings = settings.model_copy(

@@ -17,6 +17,7 @@ from mlops.probes import probes
 from mlops.resources import Deployment, ModelVersion, Probe, Probes
 from mlops.settings import Settings
 from mlops.slots import Plan
+from tests.waiting import HANG_S
 
 from .conftest import QUESTIONS, Bench
 
@@ -37,7 +38,7 @@ def load_weights():
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
     if mode == "sleep":
         print("loading checkpoint shards", flush=True)
-        time.sleep(60)
+        time.sleep(1e6)
     if mode == "worker":
         time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -52,7 +53,9 @@ def run(raw):
     return {"output": "x"}
 """
 FAMILY, SIZE = "standardNCADSA100v4Family", "Standard_NC24ads_A100_v4"
-IMPATIENT = Probe(initial_delay_s=1, period_s=1, timeout_s=2, failure_threshold=5)
+IMPATIENT = Probe(initial_delay_s=1, period_s=1, timeout_s=2, failure_threshold=20)
+"""For what ends by the probes alone. What is looked for in the log stands there after 2 s."""
+PATIENT = Probe(initial_delay_s=1, period_s=1, timeout_s=2, failure_threshold=600)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,6 +76,7 @@ def code(tmp_path: Path) -> Path:
 
 def spec_of(bench: Bench, code: Path, mode: str, *, size: str = "Standard_DS3_v2") -> DeploymentSpec:
     settings = bench.settings
+    probe = IMPATIENT if mode in ("worker", "sleep") else PATIENT
     return DeploymentSpec(
         name="blue",
         endpoint=settings.endpoint.name,
@@ -84,7 +88,7 @@ def spec_of(bench: Bench, code: Path, mode: str, *, size: str = "Standard_DS3_v2
         scoring_script="score.py",
         max_concurrent_requests=1,
         request_timeout_ms=5000,
-        probes=Probes(liveness=IMPATIENT, readiness=IMPATIENT),
+        probes=Probes(liveness=probe, readiness=probe),
         variables={"MODE": mode},
     )
 
@@ -250,7 +254,9 @@ def test_a_version_whose_job_did_not_complete_is_refused(bench: Bench) -> None:
 
     ml, version = bench.session.ml, bench.model("1", QUESTIONS)
     name = f"job-{bench.settings.model.name}"
-    job = command(command="sleep 60", environment="azureml://registries/azureml/environments/sklearn-1.5/versions/1")
+    job = command(
+        command=f"sleep {HANG_S:.0f}", environment="azureml://registries/azureml/environments/sklearn-1.5/versions/1"
+    )
     job.name = name
     ml.jobs.create_or_update(job)
     models.tag(bench.session, version, {"job": name})

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from mlops.console import Console
 from mlops.errors import AzureError, PreconditionError
 from mlops.settings import Settings, load
 from tests.github_job import github_job, trust
+from tests.waiting import HANG_S, until
 
 from .conftest import ROOT
 
@@ -28,7 +28,6 @@ pytestmark = [pytest.mark.slow]
 SUBJECT = "repo:acme@1001/chat@2002:environment:staging"
 LIVES = {"TOKEN_S": "4", "ASSERTION_S": "5"}
 """An Azure token is used for two seconds and good for four; what GitHub says is good for five at most."""
-PATIENCE_S = 120.0
 JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}")
 MASK = re.compile(r"^::add-mask::.*$", re.MULTILINE)
 
@@ -110,10 +109,11 @@ def test_a_session_outlives_its_tokens_where_one_statement_does_not(capfd: pytes
     control = MLClient(fixed, *workspace_of(settings))
     control.workspaces.get(control.workspace_name)
 
-    refused, deadline = "", time.monotonic() + PATIENCE_S
+    refused = ""
     with Ledger(session, f"chat-{uuid.uuid4().hex[:8]}").hold(action="deploy") as hold:
-        while not (refused and asked()[0] >= 8):
-            assert time.monotonic() < deadline
+
+        def worked_on() -> bool:
+            nonlocal refused
             assert session.ml.workspaces.get(session.ml.workspace_name).name
             hold.write("traffic", wanted={"blue": 100})
             if not refused:
@@ -121,7 +121,9 @@ def test_a_session_outlives_its_tokens_where_one_statement_does_not(capfd: pytes
                     control.workspaces.get(control.workspace_name)
                 except ClientAuthenticationError as error:
                     refused = str(error)
-            time.sleep(0.2)
+            return bool(refused) and asked()[0] >= 8
+
+        until(worked_on, what="the eighth statement", every_s=0.2)
 
     assert "AADSTS700024" in refused
     assert "not within its valid time range" in refused
@@ -148,7 +150,8 @@ def test_metrics_are_read_with_the_same_login() -> None:
     child = store.create_run(
         store.get_experiment_by_name(name).experiment_id, "me", 0, [RunTag("mlflow.rootRunId", run)], "step"
     ).info.run_id
-    time.sleep(2.2)  # its first token has ended
+    first = asked()[1]
+    until(lambda: store.get_run(run) and asked()[1] > first, what="the end of its first token", every_s=0.1)
     store.log_batch(child, [Metric("train_loss", 2.0 - step, step, step) for step in range(2)], [], [])
 
     found = metrics.read(session, run, experiment=name)
@@ -188,13 +191,14 @@ def test_wait_outlives_several_tokens_and_writes_none_of_them(
     process = subprocess.Popen(
         command, cwd=ROOT, env=given(environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + PATIENCE_S
-    while asked()[0] < before + 4:
+
+    def four_more() -> bool:
         assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+        return asked()[0] >= before + 4
+
+    until(four_more, what="the fourth statement", every_s=0.2)
     end.touch()
-    out, err = process.communicate(timeout=PATIENCE_S)
+    out, err = process.communicate(timeout=HANG_S)
 
     assert process.returncode == 0, err
     assert name in out
@@ -241,14 +245,24 @@ def test_trust_that_ends_while_a_command_runs_is_explained_too() -> None:
 
     session = connect()
     client.request("federated-credentials", method="DELETE")
+
+    def refused() -> AzureError | None:
+        """None while the first token is good."""
+        try:
+            with translated("read the workspace"):
+                session.ml.workspaces.get(session.ml.workspace_name)
+        except AzureError as error:
+            return error
+        return None
+
     try:
-        time.sleep(2.2)  # the token has ended
-        with pytest.raises(AzureError, match="AADSTS700213") as refused, translated("read the workspace"):
-            session.ml.workspaces.get(session.ml.workspace_name)
+        error = until(refused, what="the end of the token", every_s=0.1)
     finally:
         trust(SUBJECT)
 
-    assert f"  subject   {SUBJECT}" in refused.value.details
+    assert error is not None
+    assert "AADSTS700213" in error.message
+    assert f"  subject   {SUBJECT}" in error.details
 
 
 @pytest.mark.usefixtures("in_job")
@@ -334,10 +348,10 @@ def test_a_run_from_a_fork_is_told_so(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("path", "rule", "said"),
     [
-        ("/idtoken/", {"kind": "status", "status": 503, "times": 2}, None),
+        ("/idtoken/", {"kind": "status", "status": 503, "times": 3}, None),
         ("/idtoken/", {"kind": "status", "status": 429, "times": 1}, None),
-        ("/idtoken/", {"kind": "drop", "times": 2}, None),
-        ("/idtoken/", {"kind": "hang", "delay_s": 5, "times": 1}, None),
+        ("/idtoken/", {"kind": "drop", "times": 3}, None),
+        ("/idtoken/", {"kind": "hang", "delay_s": 600, "times": 1}, None),
         ("/idtoken/", {"kind": "status", "status": 500, "times": None}, "ask GitHub.*it answered 500"),
         ("/idtoken/", {"kind": "drop", "times": None}, "ask GitHub.*no answer: "),
         ("/oauth2/", {"kind": "status", "status": 503, "times": 2, "retry_after": 0}, None),
@@ -352,9 +366,10 @@ def test_who_is_busy_is_asked_again(
     from mlops.azure.errors import UnavailableError
     from mlops.local import client
 
-    monkeypatch.setattr(github, "PATIENCE_S", 3.0)
+    monkeypatch.setattr(github, "PATIENCE_S", 0.0)  # it is asked four times however long each takes
     monkeypatch.setattr(github, "FIRST_PAUSE_S", 0.02)
-    monkeypatch.setattr(github, "LONGEST_READ_S", 1.0)
+    if rule["kind"] == "hang":
+        monkeypatch.setattr(github, "LONGEST_WAIT_S", 1.0)
     client.request("faults", method="POST", body={**rule, "match": {"path": path}})
     if said is None:
         assert connect()

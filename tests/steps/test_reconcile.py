@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,8 @@ from mlops.azure.endpoints import shares
 from mlops.errors import AzureError, GateFailed
 from mlops.ledger import Ledger, history, unfinished
 from mlops.reconcile import REPORTED_TAG
-from mlops.resources import MODEL_TAG
+from mlops.resources import MODEL_TAG, Job
+from tests.waiting import HANG_S, until
 
 from .conftest import QUESTIONS, ROOT, Bench
 
@@ -54,8 +54,21 @@ def train(
         job.settings.default_compute = "serverless"
         job.tags = {"managed-by": "mlops", MODEL_TAG: bench.settings.model.name, **(tags or {})}
         name = str(bench.session.ml.jobs.create_or_update(job, experiment_name=bench.settings.experiment).name)
-    while wait and (found := jobs.get(bench.session, name)) and found.is_running:
-        time.sleep(0.1)
+    if wait:
+        until(lambda: not job_named(bench, name).is_running, what=f"the end of {name}", every_s=0.1)
+    return name
+
+
+def job_named(bench: Bench, name: str) -> Job:
+    found = jobs.get(bench.session, name)
+    assert found is not None
+    return found
+
+
+def train_on(bench: Bench) -> str:
+    """A training that runs until it is cancelled, once it does."""
+    name = train(bench, f"sleep {HANG_S:.0f}", wait=False)
+    until(lambda: job_named(bench, name).status == "Running", what=f"the start of {name}", every_s=0.1)
     return name
 
 
@@ -178,17 +191,18 @@ def test_what_a_killed_runner_left_is_undone(bench: Bench, tmp_path: Path) -> No
     rollout.deploy(bench.session, bench.settings, bench.model("1", QUESTIONS), test_rows=bench.rows)
     before = traffic(bench)
     bench.model("2", QUESTIONS)
-    slow = bench.settings.rollout.model_copy(update={"soak_s": 120, "steps": [50, 100]})
+    slow = bench.settings.rollout.model_copy(update={"soak_s": HANG_S, "steps": [50, 100]})
     settings = bench.settings.model_copy(update={"rollout": slow})
     (tmp_path / "settings.json").write_text(settings.model_dump_json(), encoding="utf-8")
     command = [sys.executable, "-c", DEPLOY, str(tmp_path / "settings.json"), str(bench.rows)]
     with subprocess.Popen(command, cwd=ROOT) as runner:
         try:
-            end = time.monotonic() + 120
-            while sorted(traffic(bench).values()) != [50, 50]:
+
+            def half_way() -> bool:
                 assert runner.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.2)
+                return sorted(traffic(bench).values()) == [50, 50]
+
+            until(half_way, what="the first step", every_s=0.2)
             assert again(bench).did_nothing  # it is at work
         finally:
             runner.kill()
@@ -227,7 +241,7 @@ def test_the_command_is_red_once_and_does_all_the_rest_as_well(
 ) -> None:
     failed = train(bench, "echo the data is gone >&2; exit 3")
     good = train(bench)
-    running = train(bench, "sleep 60", wait=False)
+    running = train_on(bench)
     try:
         assert cli.run(["reconcile", "--dry-run"]) == 0
         assert outputs(checkout)["version"] == ""
@@ -285,7 +299,7 @@ def test_what_wait_has_reported_is_not_reported_again(
 
 
 def test_wait_comes_back(bench: Bench, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    running = train(bench, "sleep 60", wait=False)
+    running = train_on(bench)
     try:
         assert cli.run(["wait", running, "--timeout", "2s"]) == 9
         (checkout / "outputs").unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from mlops import cli, models, reconcile
 from mlops.azure import jobs
 from mlops.azure import models as azure_models
 from mlops.evaluation import EvaluationFailed
+from tests.waiting import until
 
 from .conftest import ROOT, Bench
-from .test_reconcile import MODEL, again, checkout, outputs, versions
+from .test_reconcile import MODEL, again, checkout, job_named, outputs, versions
 
 pytestmark = [
     pytest.mark.slow,
@@ -58,10 +58,8 @@ def train(bench: Bench, **scores: float) -> str:
         job.settings.default_compute = "serverless"
         job.tags = {"managed-by": "mlops", "model": bench.settings.model.name}
         name = str(bench.session.ml.jobs.create_or_update(job, experiment_name=bench.settings.experiment).name)
-    while (found := jobs.get(bench.session, name)) and found.is_running:
-        time.sleep(0.1)
-    assert found is not None
-    assert found.is_completed
+    until(lambda: not job_named(bench, name).is_running, what=f"the end of {name}", every_s=0.1)
+    assert job_named(bench, name).is_completed
     return name
 
 

@@ -13,6 +13,7 @@ from mlops.errors import GateFailed, GateUndecided, Interrupted, MlopsError, Pre
 from mlops.ledger import Ledger, history
 from mlops.probes import probes
 from mlops.resources import ModelVersion
+from tests.waiting import HANG_S
 
 from .conftest import QUESTIONS, Bench
 
@@ -146,7 +147,7 @@ def the_header_stays_with_its_request(bench: Bench) -> None:
     )
     assert deploy_again.slot == "blue"
     endpoints.set_traffic(bench.session, bench.settings.endpoint.name, {"green": 100})
-    asker = scorer(bench.session, bench.settings.endpoint.name, timeout_s=30)
+    asker = scorer(bench.session, bench.settings.endpoint.name, timeout_s=HANG_S)
 
     named = asker.ask(payload("question 1"), slot="blue")
     live = asker.ask(payload("question 1"))

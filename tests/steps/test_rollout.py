@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from mlops.errors import GateFailed, GateUndecided, PreconditionError
 from mlops.ledger import Entry, Held, Ledger, Overruled, history
 from mlops.rollout.soak import soak
 from mlops.settings import Settings
+from tests.waiting import HANG_S, until
 
 from .conftest import QUESTIONS, Bench
 
@@ -46,26 +45,22 @@ def newest(bench: Bench) -> Entry:
     return history(Ledger(bench.session, bench.settings.endpoint.name).read())[0]
 
 
-def until(condition: Callable[[], bool], *, limit_s: float = 30) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.1)
-
-
 def test_a_rollback_does_not_wait_for_a_deploy_and_has_the_last_word(bench: Bench) -> None:
     deploy(bench, "1")
     with ThreadPoolExecutor(1) as pool:
-        under_way = pool.submit(deploy, bench, "2", soak_s=60, steps=[50, 100])
-        until(lambda: traffic(bench) == {"blue": 50, "green": 50})
-        begin = time.monotonic()
+        under_way = pool.submit(deploy, bench, "2", soak_s=HANG_S, steps=[50, 100])
+
+        def half_way() -> bool:
+            assert not under_way.done()
+            return traffic(bench) == {"blue": 50, "green": 50}
+
+        until(half_way, what="the first step", every_s=0.1)
         back = rollout.rollback(bench.session, bench.settings, version=None, reason="too many complaints")
-        seconds = time.monotonic() - begin
         assert (back.slot, back.version, traffic(bench)) == ("blue", "1", {"blue": 100})
         assert (back.changed, back.before) == (True, {"blue": 50, "green": 50})
-        assert seconds < 15
-        pool_error = under_way.exception(timeout=100)
+        pool_error = under_way.exception(timeout=HANG_S)
 
+    # had the rollback waited for the deploy, that would have been released
     assert isinstance(pool_error, Overruled)
     assert traffic(bench) == {"blue": 100}
     found = history(Ledger(bench.session, bench.settings.endpoint.name).read())
@@ -138,18 +133,18 @@ def test_of_two_deploys_at_once_one_wins_and_the_other_says_who(bench: Bench, mo
 
     def held(*arguments: Any, **options: Any) -> gate.Report:
         inside.set()
-        assert go_on.wait(60)
+        assert go_on.wait(HANG_S)
         return evaluate(*arguments, **options)
 
     monkeypatch.setattr(gate, "evaluate", held)
     late = bench.model("3", QUESTIONS)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(deploy, bench, "2")
-        assert inside.wait(60)
+        assert inside.wait(HANG_S)
         with pytest.raises(Held, match=r"is being changed by .* \(deploy of model-.*:2, since 20") as caught:
             rollout.deploy(bench.session, bench.settings, late, test_rows=bench.rows)
         go_on.set()
-        assert first.result(timeout=100).traffic == {"green": 100}
+        assert first.result(timeout=HANG_S).traffic == {"green": 100}
 
     assert caught.value.exit_code == 3
 

@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import HANG_S
 
 from .conftest import ROOT
 
@@ -64,11 +65,10 @@ def interrupted(name: str, *options: str) -> None:
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
     )
     assert process.stderr is not None
-    while "Train:" not in (line := process.stderr.readline()):
+    while ": Running" not in (line := process.stderr.readline()):  # a step, so it has looked at the job
         assert line, "ended before it began to wait"
-    time.sleep(1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 130, err
     assert "cancelled" in err
 

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +22,8 @@ import pytest
 from mlops.azure import jobs
 from mlops.resources import MODEL_TAG
 from tests.steps.conftest import QUESTIONS, ROOT, Bench, home, workbench
+from tests.steps.test_reconcile import job_named
+from tests.waiting import HANG_S, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -37,14 +38,19 @@ SCORE = """
 import json, os, pathlib, time
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
+def wait_for(sign):
+    while not (pathlib.Path("SIGNS") / sign).exists():
+        time.sleep(0.02)
+
 def init():
     global answers
     answers = json.loads(next(pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).rglob("answers.json")).read_text())
 
 def told():
     for word in ("one ", "two ", "three"):
+        if word == "three":
+            wait_for("three")
         yield "data: " + json.dumps({"choices": [{"delta": {"content": word}}]}) + "\\n\\n"
-        time.sleep(0.7)
     yield "data: " + json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}) + "\\n\\n"
     yield "data: [DONE]\\n\\n"
 
@@ -61,7 +67,7 @@ def run(raw):
             return AMLResponse({"error": error}, 400, json_str=True)
         text = f"{len(messages)} messages"
     elif question == "slowly":
-        time.sleep(1.5)
+        wait_for("enough")
         text = "slow"
     else:
         text = answers[question]
@@ -80,6 +86,20 @@ mlflow.log_metric("tuned_exact_match", 0.75)
 MODEL = "printf 'flavors: {python_function: {loader_module: x}}\\n' > ${{outputs.model}}/MLmodel"
 
 
+class Visitor(httpx.Client):
+    """Who looks again where Azure takes longer than the page waits for it, as the page says."""
+
+    def get(self, *arguments: Any, **options: Any) -> httpx.Response:
+        def answer() -> httpx.Response | None:
+            found = httpx.Client.get(self, *arguments, **options)
+            is_html = found.headers.get("Content-Type", "").startswith("text/html")
+            return None if is_html and "Azure has not answered for" in found.text else found
+
+        found = until(answer, what="an answer of Azure's")
+        assert found is not None
+        return found
+
+
 @dataclass
 class Page:
     """`mlops ui` as it runs."""
@@ -95,14 +115,14 @@ class Page:
     @contextlib.contextmanager
     def client(self) -> Iterator[httpx.Client]:
         """A client that has opened the page."""
-        with httpx.Client(base_url=self.base, timeout=60, trust_env=False) as client:
+        with Visitor(base_url=self.base, timeout=HANG_S, trust_env=False) as client:
             assert client.get(self.document["url"]).status_code == 303
             yield client
 
     def end(self) -> int:
         """Ctrl-C; the exit code."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(20)
+        return self.process.wait(HANG_S)
 
 
 @contextlib.contextmanager
@@ -125,13 +145,13 @@ def serving(*arguments: str) -> Iterator[Page]:
             text += line
             if line == "}\n":
                 break
-        assert text, "".join(said) or process.wait(5)
+        assert text, "".join(said) or process.wait(HANG_S)
         yield Page(process, json.loads(text), said)
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait(10)
-        listener.join(5)
+        process.wait(HANG_S)
+        listener.join(HANG_S)
         process.stdout.close()
         errors.close()
 
@@ -151,7 +171,8 @@ def story(workbench: Bench) -> Story:
     from mlops import models, rollout
 
     bench = workbench
-    (bench.settings.deployment.code / "score.py").write_text(SCORE, encoding="utf-8")
+    score = SCORE.replace("SIGNS", str(bench.folder))
+    (bench.settings.deployment.code / "score.py").write_text(score, encoding="utf-8")
     logging = bench.folder / "logging"
     logging.mkdir()
     (logging / "losses.py").write_text(LOGGING, encoding="utf-8")
@@ -192,10 +213,8 @@ def train(bench: Bench, code: Path, answers: dict[str, str]) -> str:
             "data-hash": "feed0123", "run-url": "javascript:alert(1)",
         }  # fmt: skip
         name = str(bench.session.ml.jobs.create_or_update(job, experiment_name=bench.settings.experiment).name)
-    while (found := jobs.get(bench.session, name)) and found.is_running:
-        time.sleep(0.1)
-    assert found is not None
-    assert found.is_completed, jobs.log_tail(bench.session, name, lines=20)
+    until(lambda: not job_named(bench, name).is_running, what=f"the end of {name}", every_s=0.1)
+    assert job_named(bench, name).is_completed, jobs.log_tail(bench.session, name, lines=20)
     return name
 
 
@@ -219,6 +238,8 @@ def browser(ui: Page) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # chromium has none for root, and none where the kernel forbids what it is made of
         sandbox = [] if os.geteuid() and not ON_GITHUB else ["--no-sandbox"]
-        made = playwright.chromium.launch(executable_path=found, args=[*sandbox, "--disable-dev-shm-usage"])
+        made = playwright.chromium.launch(
+            executable_path=found, args=[*sandbox, "--disable-dev-shm-usage"], timeout=1000 * HANG_S
+        )
         yield made
         made.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +15,8 @@ from mlops.errors import PreconditionError
 from mlops.ui.asking import Asker
 from mlops.ui.completions import Refused, Wanted, listed, read, streamed, whole
 from mlops.ui.shelf import Shelf
-from tests.answering import Answering, Reply, answering
+from tests.answering import Answering, Asked, Reply, answering
+from tests.waiting import HANG_S
 
 MODELS = ["live", "blue", "green"]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
@@ -232,12 +235,17 @@ async def test_without_an_endpoint_there_is_no_such_model() -> None:
 
 
 async def test_who_stops_listening_stops_the_question() -> None:
-    with answering(lambda _: Reply({"output": "late"}, after_s=0.3)) as endpoint:
+    go = threading.Event()
+
+    def late(_: Asked) -> Reply:
+        go.wait(HANG_S)
+        return Reply({"output": "late"})
+
+    with answering(late) as endpoint:
         asker = Asker(lambda: endpoint.scorer, Shelf())
         found: AsyncIterator[Any] = asker.ask([{"role": "user", "content": "hi"}], {}, slot=None)
-        import asyncio
-
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await anext(found)
+        go.set()
         await asker.close()

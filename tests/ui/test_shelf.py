@@ -9,6 +9,7 @@ import pytest
 
 from mlops.errors import AzureError
 from mlops.ui.shelf import NoAnswerYet, Shelf
+from tests.waiting import HANG_S, until_async
 
 
 async def test_an_answer_is_kept_as_long_as_it_is_good() -> None:
@@ -30,11 +31,11 @@ async def test_who_asks_the_same_at_the_same_time_waits_for_one_answer() -> None
 
     def ask() -> str:
         asked.append(1)
-        go.wait(10)
+        go.wait(HANG_S)
         return "answer"
 
     waiting = [asyncio.ensure_future(shelf.get("a", ask, keep_s=0)) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    await until_async(lambda: asked)
     go.set()
 
     assert await asyncio.gather(*waiting) == ["answer"] * 5
@@ -46,21 +47,22 @@ async def test_waiting_ends_and_the_question_goes_on() -> None:
 
     def ask() -> str:
         asked.append(1)
-        go.wait(10)
+        go.wait(HANG_S)
         return "late"
 
     with pytest.raises(NoAnswerYet, match=r"has not answered for 0\.05 s"):
-        await shelf.get("a", ask, keep_s=60)
+        await shelf.get("a", ask, keep_s=HANG_S)
     with pytest.raises(NoAnswerYet):
-        await shelf.get("a", ask, keep_s=60)
+        await shelf.get("a", ask, keep_s=HANG_S)
     go.set()
-    for _ in range(100):
-        await asyncio.sleep(0.01)
+
+    async def answer() -> str | None:
         try:
-            assert await shelf.get("a", ask, keep_s=60) == "late"
-            break
+            return await shelf.get("a", ask, keep_s=HANG_S)
         except NoAnswerYet:
-            continue
+            return None
+
+    assert await until_async(answer) == "late"
     assert len(asked) == 1
 
 
@@ -80,13 +82,15 @@ async def test_a_failure_reaches_everybody_and_is_not_kept() -> None:
 
 async def test_no_more_than_so_many_at_once() -> None:
     shelf, under_way, most, lock = Shelf(at_once=2), 0, 0, threading.Lock()
+    both = threading.Barrier(2, timeout=HANG_S)
 
     def ask() -> None:
         nonlocal under_way, most
         with lock:
             under_way += 1
             most = max(most, under_way)
-        threading.Event().wait(0.02)
+        both.wait()
+        threading.Event().wait(0.02)  # in which a third would come
         with lock:
             under_way -= 1
 

@@ -26,7 +26,7 @@ CODE = "environments/table"
 SETTINGS = {
     "training": {"pipeline": "components", "parameters": {"num_train_epochs": 1}},
     "deployment": {"code": CODE},
-    "gate": {"max_latency_ratio": None, "conversations": 8, "max_conversations": 16},
+    "gate": {"conversations": 8, "max_conversations": 16},
 }
 
 

@@ -28,7 +28,7 @@ from tests.workflows.runner.repository import Repository
 from tests.workflows.runner.workflows import happen
 from tests.workflows.runner.world import World
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 BIN = Path(sys.executable).parent
 WORKFLOWS = ".github/workflows"
 

@@ -18,7 +18,7 @@ from tests.workflows.runner.repository import Repository
 from tests.workflows.runner.workflows import happen, start
 from tests.workflows.runner.world import World
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # 4 minutes where four processes share two cores
 ONE_FILE = "tests/test_slots.py -p no:cacheprovider"
 PAYLOAD = "data/payloads/nested.json"
 

@@ -15,7 +15,7 @@ from tests.workflows.runner.repository import Repository
 from tests.workflows.runner.workflows import start
 from tests.workflows.runner.world import World
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.workflows.runner.repository import Repository
 from tests.workflows.runner.workflows import happen, start
 from tests.workflows.runner.world import World
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # 5 minutes where four processes share two cores
 CHATS = "data/bundled/data/train_gen-00000-of-00001.jsonl"
 TRAIN, RECONCILE = ".github/workflows/train.yml", ".github/workflows/reconcile.yml"
 

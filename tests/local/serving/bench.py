@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,13 @@ from mlops.local.layout import Layout
 from mlops.local.limits import Limits
 from mlops.local.serving import Serving, install
 from mlops.local.workspace import Workspace
+from tests.waiting import HANG_S, until_async
 
 SCORE = """
-import json, os, sys, time
+import json, os, sys, threading, time
 from pathlib import Path
+
+meeting = threading.Barrier(8)
 
 def init():
     print("init of", os.environ.get("SLOT", "nobody"))
@@ -31,8 +32,10 @@ def init():
 
 def run(raw):
     data = json.loads(raw)
-    if "sleep" in data:
-        time.sleep(data["sleep"])
+    while "until" in data and not Path(data["until"]).exists():
+        time.sleep(0.01)
+    if "meet" in data:
+        meeting.wait()
     if "die" in data:
         os.kill(os.getpid() if data["die"] == "worker" else os.getppid(), 9)
         time.sleep(5)
@@ -76,7 +79,7 @@ class Bench:
         self.serving: Serving = install(self.workspace, limits)
         self.workspace.services["serving"] = self.serving
         self.control = ControlPlane(self.workspace, list(self.serving.types))
-        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self._app), timeout=60)
+        self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self._app), timeout=HANG_S)
         self.ws = config.workspace_id
         for name in ("models/m/versions/1", "models/ml/versions/3"):
             kind = "mlflow_model" if "/ml/" in name else "custom_model"
@@ -103,15 +106,14 @@ class Bench:
         """Follow an operation to its end; its last status document."""
         assert answer.status_code in (201, 202), answer.text
         url = answer.headers.get("Azure-AsyncOperation") or answer.headers["Location"]
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit:
-            found = await self.http.get(url)
-            body: dict[str, Any] = found.json()
-            if body["status"] not in ("Updating", "InProgress"):
-                assert body["status"] == expected, body
-                return body
-            await asyncio.sleep(0.01)
-        raise AssertionError("the operation does not end")
+
+        async def ended() -> dict[str, Any] | None:
+            body: dict[str, Any] = (await self.http.get(url)).json()
+            return None if body["status"] in ("Updating", "InProgress") else body
+
+        body: dict[str, Any] = await until_async(ended, what="the operation's end")
+        assert body["status"] == expected, body
+        return body
 
     async def endpoint(self, name: str | None = None, **properties: Any) -> str:
         """A new endpoint's name."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import psutil
 import pytest
 
 from tests.local.serving.bench import SCORE
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # what the client uses is not ours
@@ -178,15 +178,13 @@ def test_scoring_processes_outlive_the_daemon(own_local: Any, source: Path) -> N
     """
 
     def answering() -> int:
-        limit = time.monotonic() + 60
-        while True:  # the daemon that comes next needs a moment to find it again
+        def pid() -> int:
             try:
-                found: int = json.loads(own_local.run_python(score).splitlines()[-1])["pid"]
+                return int(json.loads(own_local.run_python(score).splitlines()[-1])["pid"])
             except AssertionError:
-                assert time.monotonic() < limit
-                time.sleep(0.2)
-            else:
-                return found
+                return 0  # the daemon that comes next needs a moment to find it again
+
+        return until(pid, what="an answer", every_s=0.2)
 
     records = list((own_local.state / "deployments").glob("*/*/*/instance-*.json"))
     scorer = psutil.Process(json.loads(records[0].read_text())["pid"])
@@ -233,9 +231,7 @@ def test_a_deployment_survives_the_death_of_the_daemon_in_its_midst(own_local: A
         from azure.identity import DefaultAzureCredential
         client = MLClient(DefaultAzureCredential(), os.environ["AZURE_SUBSCRIPTION_ID"],
             os.environ["AZURE_RESOURCE_GROUP"], os.environ["AZUREML_WORKSPACE_NAME"])
-        limit = time.monotonic() + 40
         while client.online_deployments.get("blue", "lasting").provisioning_state != "Succeeded":
-            assert time.monotonic() < limit
             time.sleep(0.1)
     """
     own_local.run_python(wait)

@@ -11,6 +11,7 @@ import pytest
 
 from mlops.local.operations import OperationFailed
 from tests.local.serving.bench import Bench
+from tests.waiting import HANG_S, until_async
 
 LOCATIONS = "/providers/Microsoft.MachineLearningServices/locations/eastus/"
 
@@ -349,8 +350,8 @@ async def test_an_operation_that_fails_changes_no_traffic_and_can_be_repeated(
 
 async def test_an_endpoint_deleted_while_a_deployment_starts(bench: Bench) -> None:
     endpoint = await bench.endpoint()
-    starting = await bench.put(endpoint, "blue", env={"SLOW_INIT": "1"})
-    await asyncio.sleep(0.1)
+    starting = await bench.put(endpoint, "blue", env={"SLOW_INIT": str(HANG_S)})
+    await until_async(lambda: list(bench.workspace.layout.deployments.glob("*/*/*/instance-*.json")))
     await bench.done(await bench.arm("DELETE", f"onlineEndpoints/{endpoint}"))
     ended = await bench.done(starting, "Failed")
     assert ended["error"]["code"] in ("ResourceNotFound", "OperationCanceled")

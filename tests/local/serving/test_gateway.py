@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,10 @@ import psutil
 import pytest
 
 from tests.local.serving.bench import Bench
+from tests.waiting import HANG_S, until_async
 
-
-async def until(condition: Any, timeout_s: float = 20.0) -> None:
-    limit = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < limit, "it does not happen"
-        await asyncio.sleep(0.02)
+PATIENT = {"requestTimeout": "PT180S"}
+"""For requests that wait for the test."""
 
 
 async def test_keys_open_and_nothing_else_does(bench: Bench) -> None:
@@ -108,10 +104,10 @@ async def test_mirrored_requests(bench: Bench, tmp_path: Path) -> None:
     key = await bench.key(endpoint)
     for _ in range(40):
         assert (await bench.score(endpoint, {"count": 1}, key=key)).json()["slot"] == "blue"
-    await until(lambda: count.stat().st_size == 12)
+    await until_async(lambda: count.stat().st_size == 12)
     for _ in range(10):
         await bench.score(endpoint, {"count": 1}, key=key, to="blue")  # never mirrored
-    await asyncio.sleep(0.1)
+    await until_async(lambda: not bench.serving._gateway._tasks, what="the copies' end")
     assert count.stat().st_size == 12
     refused = await bench.arm("DELETE", f"onlineEndpoints/{endpoint}/deployments/green")
     assert "30 % of mirrored traffic" in refused.text
@@ -138,40 +134,44 @@ async def test_errors_of_the_model(bench: Bench, body: Any, status: Any, code: A
         assert answer.json()["error"]["code"] == "BadRequest"  # the model's own words come through
 
 
-async def test_time_runs_out(bench: Bench) -> None:
+async def test_time_runs_out(bench: Bench, tmp_path: Path) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", requestSettings={"requestTimeout": "PT0.4S"})
-    begin = time.monotonic()
-    answer = await bench.score(endpoint, {"sleep": 2}, to="blue")
+    answer = await bench.score(endpoint, {"until": str(tmp_path / "never")}, to="blue")
     assert (answer.status_code, answer.text) == (408, "upstream request timeout")
-    assert time.monotonic() - begin < 1.5
 
 
-async def test_too_many_at_a_time(bench: Bench) -> None:
+async def test_too_many_at_a_time(bench: Bench, tmp_path: Path) -> None:
     endpoint = await bench.endpoint()
-    await bench.deployment(endpoint, "blue")
+    await bench.deployment(endpoint, "blue", requestSettings=PATIENT)
     key = await bench.key(endpoint)
-    answers = await asyncio.gather(*(bench.score(endpoint, {"sleep": 0.3}, to="blue", key=key) for _ in range(5)))
+    go = tmp_path / "go"
+    asked = [asyncio.create_task(bench.score(endpoint, {"until": str(go)}, to="blue", key=key)) for _ in range(5)]
+    await until_async(lambda: sum(each.done() for each in asked) == 3, what="three refusals")
+    go.touch()
+    answers = await asyncio.gather(*asked)
     assert Counter(answer.status_code for answer in answers) == {200: 2, 429: 3}  # 2 × 1 concurrent × 1 instance
 
 
 async def test_threaded_workers_and_more_concurrency(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     env = {"GUNICORN_CMD_ARGS": "--worker-class gthread --threads 8"}
-    settings = {"maxConcurrentRequestsPerInstance": 8}
+    settings = {"maxConcurrentRequestsPerInstance": 8, **PATIENT}
     await bench.deployment(endpoint, "blue", env=env, requestSettings=settings)
     key = await bench.key(endpoint)
-    begin = time.monotonic()
-    answers = await asyncio.gather(*(bench.score(endpoint, {"sleep": 0.5}, to="blue", key=key) for _ in range(8)))
-    assert {answer.status_code for answer in answers} == {200}
-    assert time.monotonic() - begin < 2.5
+    answers = await asyncio.gather(*(bench.score(endpoint, {"meet": 1}, to="blue", key=key) for _ in range(8)))
+    assert {answer.status_code for answer in answers} == {200}  # none returns before all are at work
 
 
-async def test_instances_take_turns(bench: Bench) -> None:
+async def test_instances_take_turns(bench: Bench, tmp_path: Path) -> None:
     endpoint = await bench.endpoint()
-    await bench.deployment(endpoint, "blue", instances=2)
+    await bench.deployment(endpoint, "blue", instances=2, requestSettings=PATIENT)
     key = await bench.key(endpoint)
-    answers = await asyncio.gather(*(bench.score(endpoint, {"sleep": 0.2}, to="blue", key=key) for _ in range(4)))
+    go = tmp_path / "go"
+    asked = [asyncio.create_task(bench.score(endpoint, {"until": str(go)}, to="blue", key=key)) for _ in range(4)]
+    await until_async(lambda: bench.serving.status()[0]["in_flight"] == 4)
+    go.touch()
+    answers = await asyncio.gather(*asked)
     assert len({answer.json()["pid"] for answer in answers}) == 2
 
 
@@ -203,10 +203,7 @@ async def test_a_process_that_dies_is_replaced(bench: Bench, who: Any) -> None:
     async def answers() -> bool:
         return (await bench.score(endpoint, to="blue", key=key)).status_code == 200
 
-    limit = time.monotonic() + 20
-    while not await answers():
-        assert time.monotonic() < limit
-        await asyncio.sleep(0.05)
+    await until_async(answers, what="an answer of the next one")
     status = bench.serving.status()[0]
     assert (status["pids"][0] == pid) == (who == "worker")
     assert status["restarts"] == (0 if who == "worker" else 1)
@@ -219,10 +216,10 @@ async def test_one_of_two_instances_dies_and_nobody_notices(bench: Bench) -> Non
     instance = bench.serving.fleet.running[next(iter(bench.serving.fleet.running))].instances[0]
     port = instance.port
     os.killpg(instance.pid, signal.SIGKILL)
-    await until(lambda: not listens(port))  # until then a dying worker still takes requests, which die with it
+    await until_async(lambda: not listens(port))  # until then a dying worker still takes requests, which die with it
     for _ in range(50):
         assert (await bench.score(endpoint, to="blue", key=key)).status_code == 200
-    await until(lambda: bench.serving.status()[0]["healthy"] == 2)
+    await until_async(lambda: bench.serving.status()[0]["healthy"] == 2)
 
 
 def listens(port: int) -> bool:
@@ -232,40 +229,41 @@ def listens(port: int) -> bool:
 
 async def test_no_request_fails_while_slots_and_traffic_change(bench: Bench) -> None:
     endpoint = await bench.endpoint()
-    wide = {"requestSettings": {"maxConcurrentRequestsPerInstance": 20}}
+    wide = {"requestSettings": {"maxConcurrentRequestsPerInstance": 20, **PATIENT}}
     await bench.deployment(endpoint, "blue", **wide)
     await bench.route(endpoint, {"blue": 100})
     key = await bench.key(endpoint)
     statuses: list[int] = []
-    tasks: list[asyncio.Task[None]] = []
+    over = asyncio.Event()
 
-    async def one() -> None:
-        statuses.append((await bench.score(endpoint, {"sleep": 0.005}, key=key)).status_code)
-
-    async def load() -> None:
-        while True:
-            tasks.append(asyncio.create_task(one()))
+    async def user() -> None:
+        while not over.is_set():
+            statuses.append((await bench.score(endpoint, key=key)).status_code)
             await asyncio.sleep(0.03)
 
-    loading = asyncio.create_task(load())
+    users = [asyncio.create_task(user()) for _ in range(4)]
     await bench.deployment(endpoint, "green", **wide)
     for green in (10, 50, 100):
         await bench.route(endpoint, {"blue": 100 - green, "green": green})
-        await asyncio.sleep(0.2)
+        statuses.clear()
+        await until_async(lambda: len(statuses) > 20, what="twenty answers")
+        assert set(statuses) == {200}
     await bench.deployment(endpoint, "green", env={"NEW": "1"}, **wide)  # changed in place under full load
     await bench.done(await bench.arm("DELETE", f"onlineEndpoints/{endpoint}/deployments/blue"))
-    loading.cancel()
-    await asyncio.gather(*tasks)
-    assert len(statuses) > 30
+    over.set()
+    await asyncio.gather(*users)
     assert set(statuses) == {200}
 
 
-async def test_requests_in_flight_survive_the_deletion(bench: Bench) -> None:
+async def test_requests_in_flight_survive_the_deletion(bench: Bench, tmp_path: Path) -> None:
     endpoint = await bench.endpoint()
-    await bench.deployment(endpoint, "blue")
-    waiting = asyncio.create_task(bench.score(endpoint, {"sleep": 1}, to="blue"))
-    await asyncio.sleep(0.2)
+    await bench.deployment(endpoint, "blue", requestSettings=PATIENT)
+    go = tmp_path / "go"
+    waiting = asyncio.create_task(bench.score(endpoint, {"until": str(go)}, to="blue"))
+    await until_async(lambda: bench.serving.status()[0]["in_flight"] == 1)
     gone = await bench.arm("DELETE", f"onlineEndpoints/{endpoint}/deployments/blue")
+    await until_async(lambda: not bench.serving.status(), what="the removal")
+    go.touch()
     await bench.done(gone)
     assert (await waiting).status_code == 200
 
@@ -295,9 +293,9 @@ def scorers() -> Any:
 async def test_a_stop_leaves_no_process(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", instances=2)
-    slow = await bench.put(endpoint, "green", env={"SLOW_INIT": "30"})
+    slow = await bench.put(endpoint, "green", env={"SLOW_INIT": str(HANG_S)})
     assert slow.status_code == 201
-    await until(lambda: len(list(bench.workspace.layout.deployments.glob("*/*/*/instance-*.json"))) == 3)
+    await until_async(lambda: len(list(bench.workspace.layout.deployments.glob("*/*/*/instance-*.json"))) == 3)
     mine = scorers()
     assert len(mine) >= 3
     await bench.serving.stop()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from mlops.local.serving import fleet, image
 from mlops.local.serving.image import Image, command
 from mlops.local.serving.process import Instance
 from tests.local.serving.bench import Bench
+from tests.waiting import until
 
 OWN = """
 import json, os, sys
@@ -94,7 +93,7 @@ async def test_it_is_run_with_packages_of_its_own(bench: Bench, environment: str
 
 async def test_nothing_is_left_of_a_command_that_crashes(bench: Bench, environment: str, packages: Path) -> None:
     pids = packages / "pids"
-    (bench.assets.code / "Dockerfile").write_text(f"CMD sleep 987 & echo $! >> {pids}; exit 3\n")
+    (bench.assets.code / "Dockerfile").write_text(f"CMD sleep 9876 & echo $! >> {pids}; exit 3\n")
     endpoint = await bench.endpoint()
     said = await bench.done(await bench.put(endpoint, "blue", environmentId=environment), expected="Failed")
     assert "crashed or terminated" in said["error"]["message"]
@@ -104,17 +103,17 @@ async def test_nothing_is_left_of_a_command_that_crashes(bench: Bench, environme
 
 
 def test_nothing_is_left_of_a_command_whose_container_and_daemon_were_killed(tmp_path: Path) -> None:
-    own = Image("own", ("sh", "-c", "echo $$ > pid; exec sleep 987"), "/")
+    own = Image("own", ("sh", "-c", "echo $$ > pid; exec sleep 9876"), "/")
     given: dict[str, Any] = {"arguments": [], "environment": {**os.environ, "AML_APP_ROOT": str(tmp_path)}}
     first = Instance(tmp_path, 0, image=own, **given)
     first.start()
     child = tmp_path / "pid"
-    wait_until(lambda: child.is_file() and child.read_text() != "" and first.record.is_file())
+    until(lambda: child.is_file() and child.read_text() != "" and first.record.is_file())
     psutil.Process(first.pid).kill()
-    wait_until(lambda: not first.alive())
+    until(lambda: not first.alive())
     assert runs(int(child.read_text()))
     assert not Instance(tmp_path, 0, image=own, **given).adopt()
-    wait_until(lambda: not runs(int(child.read_text())))
+    until(lambda: not runs(int(child.read_text())))
 
 
 def runs(pid: int) -> bool:
@@ -122,13 +121,6 @@ def runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
 
 
 async def test_without_its_packages_it_says_how_to_get_them(

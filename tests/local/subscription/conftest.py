@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.local.conftest import Local, make_local
+from tests.waiting import until
 
 STANDING = {"MLOPS_LOCAL_EMPTY": "0", "MLOPS_LOCAL_PARTS": "none"}
 """For another daemon beside the module's, which comes up faster and has a group."""
@@ -150,19 +150,11 @@ def cloud(empty: Local) -> Iterator[Cloud]:
         found = Cloud(empty, credential, os.environ["AZURE_SUBSCRIPTION_ID"])
         for name in PROVIDERS:
             found.resources.providers.register(f"Microsoft.{name}")
-        wait(lambda: all(
+        until(lambda: all(
             found.resources.providers.get(f"Microsoft.{name}").registration_state == "Registered" for name in PROVIDERS
         ))  # fmt: skip
         found.resources.resource_groups.create_or_update(found.group, {"location": "eastus"})
         yield found
-
-
-def wait(done: Callable[[], bool], timeout_s: float = 20) -> None:
-    """Until something is so."""
-    end = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 def refused(code: str, work: Callable[[], Any]) -> Any:

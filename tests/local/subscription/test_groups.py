@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.local.subscription.conftest import VERSION, Cloud, refused, wait
+from tests.local.subscription.conftest import VERSION, Cloud, refused
+from tests.waiting import until
 
 STORAGE = "Microsoft.Storage/storageAccounts"
 VAULTS = "Microsoft.KeyVault/vaults"
@@ -47,7 +48,7 @@ def test_a_provider_must_be_registered_first(cloud: Cloud) -> None:
     place = cloud.id_of(STORAGE, f"st{uuid.uuid4().hex[:8]}")
     refused("MissingSubscriptionRegistration", lambda: cloud.put(place, account()))
     assert providers.register("Microsoft.Storage").registration_state in ("Registering", "Registered")
-    wait(lambda: providers.get("Microsoft.Storage").registration_state == "Registered")
+    until(lambda: providers.get("Microsoft.Storage").registration_state == "Registered")
     assert cloud.put(place, account())["properties"]["provisioningState"] == "Succeeded"
     refused("InvalidResourceNamespace", lambda: providers.get("Microsoft.Nothing"))
 
@@ -99,7 +100,7 @@ def test_a_deleted_vault_keeps_its_name(cloud: Cloud) -> None:
     refused("VaultNotFound", lambda: cloud.put(place + "x", vault(createMode="recover")))
     cloud.delete(place)
     assert cloud.call("POST", f"{grave}/purge")[0] == 202
-    wait(lambda: cloud.call("GET", grave)[0] == 404)
+    until(lambda: cloud.call("GET", grave)[0] == 404)
     cloud.put(place, vault())
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.local.conftest import make_local
 from tests.local.subscription.conftest import QUICK, STANDING, Cloud, admin, refused
+from tests.waiting import HANG_S
 
 ISSUER = "https://token.actions.githubusercontent.com"
 AUDIENCE = "api://AzureADTokenExchange"
@@ -34,7 +35,7 @@ def job(subject: str, client_id: str) -> Any:
         found = admin("github-job", "POST", {"subject": subject})
         headers = {"Authorization": f"bearer {found['ACTIONS_ID_TOKEN_REQUEST_TOKEN']}"}
         url = f"{found['ACTIONS_ID_TOKEN_REQUEST_URL']}&audience={AUDIENCE}"
-        value: str = requests.get(url, headers=headers, timeout=10).json()["value"]
+        value: str = requests.get(url, headers=headers, timeout=HANG_S).json()["value"]
         return value
 
     return ClientAssertionCredential(os.environ["AZURE_TENANT_ID"], client_id, assertion)
@@ -94,7 +95,7 @@ def test_two_writes_at_once_are_one_too_many(cloud: Cloud, tmp_path: Path, share
     from azure.identity import ClientSecretCredential
 
     del cloud
-    slow = make_local(tmp_path / "home", shared_cache, MLOPS_LOCAL_FEDERATED_S="1", **QUICK, **STANDING)
+    slow = make_local(tmp_path / "home", shared_cache, MLOPS_LOCAL_FEDERATED_S="5", **QUICK, **STANDING)
     before = dict(os.environ)
     try:
         os.environ.update(slow.env)

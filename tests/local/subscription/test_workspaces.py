@@ -15,7 +15,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import azure.ai.ml  # noqa: F401 - its import alone warns
 
-from tests.local.subscription.conftest import Cloud, admin, refused, wait
+from tests.local.subscription.conftest import Cloud, admin, refused
+from tests.waiting import until
 
 pytestmark = pytest.mark.filterwarnings("ignore:::azure|marshmallow|msal")
 WORKSPACES = "Microsoft.MachineLearningServices/workspaces"
@@ -182,13 +183,13 @@ def test_a_deleted_workspace_keeps_its_name_until_it_is_purged(
     name = ml.workspace_name
     ml.workspaces.begin_delete(name, delete_dependent_resources=False).result()
     place = cloud.id_of(WORKSPACES, name)
-    wait(lambda: cloud.call("GET", place)[0] == 404)
+    until(lambda: cloud.call("GET", place)[0] == 404)
     refused("ResourceNotFound", lambda: ml.online_endpoints.get("chat-gone"))
     refused("Conflict", lambda: cloud.workspace(name, foundations))
     back = cloud.workspace(name, {**foundations, "allowRecoverSoftDeletedWorkspace": True})
     assert back["properties"]["provisioningState"] == "Succeeded"
     ml.workspaces.begin_delete(name, delete_dependent_resources=False, permanently_delete=True).result()
-    wait(lambda: cloud.call("GET", place)[0] == 404)
+    until(lambda: cloud.call("GET", place)[0] == 404)
     cloud.workspace(name, foundations)
     assert list(ml.online_endpoints.list()) == []
 

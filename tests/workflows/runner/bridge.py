@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import HANG_S
+
 ROOT = Path(__file__).parents[3]
 SOURCE = Path(__file__).parent / "bridge"
 FILES = ("package.json", "package-lock.json", "bridge.mjs")
-INSTALL_TIMEOUT_S = 240
 
 
 class Missing(Exception):
@@ -61,11 +62,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _call(place: Path, *command: str) -> None:
     try:
-        done = subprocess.run(
-            command, cwd=place, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=HANG_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise Missing(f"{' '.join(command)} took longer than {INSTALL_TIMEOUT_S} s") from error
+        raise Missing(f"{' '.join(command)} took longer than {HANG_S:g} s") from error
     if done.returncode:
         raise Missing(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-500:]}")
 
@@ -85,7 +84,7 @@ class Bridge:
 
     def close(self) -> None:
         """End the process."""
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=HANG_S)
 
     def parse(self, name: str, content: str, *, kind: str, others: Mapping[str, str]) -> dict[str, Any]:
         """The file as a tree (None where it cannot be read), and GitHub's errors."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import HANG_S
+
 SERVER = "node_modules/@actions/languageserver/dist/cli.bundle.cjs"
 
 
@@ -44,7 +46,7 @@ class LanguageServer:
     def close(self) -> None:
         """End the server."""
         self._process.terminate()
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=HANG_S)
 
     def diagnose(self, paths: Iterable[str]) -> list[Diagnostic]:
         """All findings in files below the root."""
