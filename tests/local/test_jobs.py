@@ -2,6 +2,8 @@
 
 # mypy: disable-error-code="untyped-decorator"
 
+import contextlib
+import io
 import json
 import time
 import warnings
@@ -231,11 +233,12 @@ def sleeping(mark: str) -> list[psutil.Process]:
     return [p for p in psutil.process_iter(["cmdline"]) if " ".join(p.info["cmdline"] or []) == mark]
 
 
-def test_a_command_job(ml_client: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_job(ml_client: Any, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     go = tmp_path / "go"
     (tmp_path / "src" / "work.py").write_text(
         "import os, pathlib, sys, time\n"
+        "print('at work', flush=True)\n"
         f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.05)\n"
         "print('word', sys.argv[1], os.environ['COLOUR'], os.environ['RANK'], os.environ['WORLD_SIZE'])\n"
         "pathlib.Path(sys.argv[2], 'x.txt').write_text('made')\n"
@@ -252,19 +255,14 @@ def test_a_command_job(ml_client: Any, tmp_path: Path, capsys: pytest.CaptureFix
         experiment_name="commands",
     )
     name = ml_client.jobs.create_or_update(job).name
-    said = ""
-
-    def begun() -> bool:
-        nonlocal said
-        said += capsys.readouterr().out
-        return f"RunId: {name}" in said
-
-    with ThreadPoolExecutor(1) as pool:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), ThreadPoolExecutor(1) as pool:
         streamed = pool.submit(ml_client.jobs.stream, name)
-        until(begun, what="the stream's begin")  # of a job that has ended it shows nothing, here as on Azure
+        # a stream of a job that has ended shows nothing, here as on Azure
+        until(lambda: "at work" in said.getvalue(), what="the stream's begin")
         go.touch()
         streamed.result(HANG_S)
-    assert "word hi green 0 1" in said + capsys.readouterr().out
+    assert "word hi green 0 1" in said.getvalue()
     assert ml_client.jobs.get(name).status == "Completed"
     ml_client.jobs.download(name, download_path=tmp_path / "down", all=True)
     assert (tmp_path / "down" / "named-outputs" / "out" / "x.txt").read_text() == "made"
