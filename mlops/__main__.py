@@ -9,7 +9,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Run the `mlops` command and exit with a code of :mod:`mlops.errors`."""
+    """Run the `mlops` command and exit with a code of :mod:`mlops.core.errors`."""
     from mlops.cli import run
 
     signal.signal(signal.SIGTERM, _interrupt)  # what a cancelled GitHub job gets: clean up as after Ctrl-C

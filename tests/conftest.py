@@ -26,10 +26,26 @@ def _outside_of_github(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LONG = (
-    "test_main_job.py", "workflows", "fire", "docs", "setup", "test_reconcile.py", "test_ledger.py", "test_rollout.py",
-    "test_causes.py", "doctor", "steps", "flow", "ui", "components", "subscription", "chat", "serve", "serving",
+    "test_main_job.py",
+    "workflows",
+    "fault_injection",
+    "docs",
+    "setup",
+    "test_reconcile.py",
+    "test_ledger.py",
+    "test_rollout.py",
+    "test_causes.py",
+    "doctor",
+    "integration",
+    "flow",
+    "ui",
+    "components",
+    "arm",
+    "chat",
+    "serve",
+    "serving",
     "local",
-)  # fmt: skip
+)
 """Files and folders with long stories, the longest first."""
 
 

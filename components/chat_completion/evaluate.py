@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from chat_completion.arguments import parse
-from chat_completion.general import general_examples
-from chat_completion.model_folder import find_model, write_json
-from chat_completion.refusal import Refusal, run_step
-from chat_completion.report import Comparison, Row, write_report
-from chat_completion.scores import Answered, Losses, change_interval, is_short, measure_losses, score_answers
-from chat_completion.tokens import IGNORED, Example, TokenFile
-from chat_completion.tracking import Tracker
+from chat_completion.common.arguments import parse
+from chat_completion.common.model_folder import find_model, write_json
+from chat_completion.common.refusal import Refusal, run_step
+from chat_completion.common.tracking import Tracker
+from chat_completion.data.general import general_examples
+from chat_completion.data.tokens import IGNORED, Example, TokenFile
+from chat_completion.evaluation.report import Comparison, Row, write_report
+from chat_completion.evaluation.scores import Answered, Losses, change_interval, is_short, measure_losses, score_answers
 
 SAMPLE_SEED = 42
 

@@ -13,13 +13,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from chat_completion import checkpoints
-from chat_completion.arguments import parse
-from chat_completion.device import Device, choose_precision, find_device, settle_on_cpu
-from chat_completion.limits import check, refusals
-from chat_completion.model import TRAINING, load_model, save_model, whole_weights
-from chat_completion.model_folder import read_json, write_json
-from chat_completion.recipe import (
+from chat_completion.common.arguments import parse
+from chat_completion.common.device import Device, choose_precision, find_device, settle_on_cpu
+from chat_completion.common.limits import check, refusals
+from chat_completion.common.model_folder import read_json, write_json
+from chat_completion.common.refusal import Refusal, run_step
+from chat_completion.common.tracking import Tracker
+from chat_completion.data.token_cache import REPORT
+from chat_completion.data.tokens import TokenFile
+from chat_completion.trainer import checkpoints
+from chat_completion.trainer.model import TRAINING, load_model, save_model, whole_weights
+from chat_completion.trainer.recipe import (
     Inputs,
     adapters,
     base_model,
@@ -31,11 +35,7 @@ from chat_completion.recipe import (
     settings_of,
     training_arguments,
 )
-from chat_completion.refusal import Refusal, run_step
-from chat_completion.token_cache import REPORT
-from chat_completion.tokens import TokenFile
-from chat_completion.tracking import Tracker
-from chat_completion.zero import agreeing
+from chat_completion.trainer.zero import agreeing
 
 HISTORY = ("step", "loss", "eval_loss", "grad_norm", "learning_rate")
 
@@ -84,9 +84,9 @@ def make_trainer(inputs: Inputs, *, device: Device, tracker: Tracker, report: di
     """The model and the data, in a trainer that has not begun."""
     from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
 
-    from chat_completion.batches import PackedDataset
-    from chat_completion.loss import LabelledHead
-    from chat_completion.training import MetricsCallback, PackedTrainer
+    from chat_completion.trainer.batches import PackedDataset
+    from chat_completion.trainer.loss import LabelledHead
+    from chat_completion.trainer.training import MetricsCallback, PackedTrainer
 
     splits = {name: TokenFile(inputs.preprocess_output / f"{name}.arrow") for name in ("train", "validation")}
     rows, tokens = len(splits["train"]), sum(splits["train"].lengths)
@@ -125,9 +125,9 @@ def train(inputs: Inputs, tracker: Tracker) -> None:
     """Trains and writes the model."""
     from transformers.utils.logging import disable_progress_bar
 
-    from chat_completion.attention import register
-    from chat_completion.preflight import prepare
-    from chat_completion.training import CheckpointCallback
+    from chat_completion.trainer.attention import register
+    from chat_completion.trainer.preflight import prepare
+    from chat_completion.trainer.training import CheckpointCallback
 
     disable_progress_bar()
     # Each library tells the other, in every run, what it will rename in its next version.

@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from chat_completion.arguments import parse
-from chat_completion.model_folder import HUB_PATTERNS, METADATA, copy_model, find_model, read_json, write_json
-from chat_completion.refusal import Refusal, run_step
-from chat_completion.template import PHI3_TEMPLATE, is_phi3_format
+from chat_completion.common.arguments import parse
+from chat_completion.common.model_folder import HUB_PATTERNS, METADATA, copy_model, find_model, read_json, write_json
+from chat_completion.common.refusal import Refusal, run_step
+from chat_completion.data.template import PHI3_TEMPLATE, is_phi3_format
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from chat_completion.arguments import parse
-from chat_completion.model import ADAPTER, TRAINING, merge
-from chat_completion.model_folder import copy_model, copy_settings, find_model, read_json
-from chat_completion.refusal import Refusal, run_step
+from chat_completion.common.arguments import parse
+from chat_completion.common.model_folder import copy_model, copy_settings, find_model, read_json
+from chat_completion.common.refusal import Refusal, run_step
+from chat_completion.trainer.model import ADAPTER, TRAINING, merge
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors", "jinja2", "numpy", "pandas")
 """What the packed model needs to answer; given by name, since MLflow's own search would add more."""

@@ -19,13 +19,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from chat_completion.arguments import parse
-from chat_completion.chats import chunks, draw_splits, split_plan
-from chat_completion.model_folder import context_length, write_json
-from chat_completion.refusal import Refusal, run_step
-from chat_completion.token_cache import CACHE_VARIABLE, REPORT, TokenCache, content_key
-from chat_completion.tokenising import Tokenised, Tokeniser, Work
-from chat_completion.tokens import TokenWriter
+from chat_completion.common.arguments import parse
+from chat_completion.common.model_folder import context_length, write_json
+from chat_completion.common.refusal import Refusal, run_step
+from chat_completion.data.chats import chunks, draw_splits, split_plan
+from chat_completion.data.token_cache import CACHE_VARIABLE, REPORT, TokenCache, content_key
+from chat_completion.data.tokenising import Tokenised, Tokeniser, Work
+from chat_completion.data.tokens import TokenWriter
 
 SPLITS = ("train", "validation", "test")
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from chat_completion.arguments import parse
-from chat_completion.limits import PipelineInputs, check, refusals
-from chat_completion.refusal import run_step
+from chat_completion.common.arguments import parse
+from chat_completion.common.limits import PipelineInputs, check, refusals
+from chat_completion.common.refusal import run_step
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from typing import Any
 # Both ways of starting this file (as a script, as a module of a test) find the package beside it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from chat_completion.template import PHI3_TEMPLATE, render_phi3
+from chat_completion.data.template import PHI3_TEMPLATE, render_phi3
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CHATS = CHECKOUT / "data" / "bundled" / "pretrain.jsonl"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from mlops.azure.converge import patiently
+from mlops.azure.ensure import patiently
 from mlops.azure.errors import translated
 from mlops.azure.session import Session
-from mlops.errors import MlopsError
-from mlops.resources import ModelVersion
+from mlops.core.errors import MlopsError
+from mlops.core.resources import ModelVersion
 
 PLACE = re.compile(r"/datastores/(?P<store>[^/]+)/paths/(?P<path>.+)$")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, text
-from mlops.errors import PreconditionError
-from mlops.resources import PipelineInput
+from mlops.core.errors import PreconditionError
+from mlops.core.resources import PipelineInput
 
 Place = tuple[str, str, str] | Path
 """A registry's ``(registry, name, version)``, or the file of a pipeline component."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlops.azure.converge import converge, settled
+from mlops.azure.ensure import converge, settled
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
-from mlops.errors import AzureError, PreconditionError
-from mlops.resources import MANAGED_BY, MANAGED_TAG, Cluster, VmSize
-from mlops.settings import Compute
+from mlops.config.settings import Compute
+from mlops.core.errors import AzureError, PreconditionError
+from mlops.core.resources import MANAGED_BY, MANAGED_TAG, Cluster, VmSize
 
 ACTIVE = frozenset({"running", "preparing", "leaving"})
 """States of a node that is at work for somebody."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from mlops.azure import management
 from mlops.azure.session import Session
-from mlops.errors import PreconditionError
+from mlops.core.errors import PreconditionError
 
 VERSION = "2024-04-01"
 FLOW = {"azureml.flow.connection_type": "Custom", "azureml.flow.module": "promptflow.connections"}

@@ -2,7 +2,7 @@
 
 Azure replaces an endpoint whole at every PUT, and a freshly built one carries an empty traffic map. So an endpoint is
 created only where there is none, and changed only as a copy of what Azure holds. Every change is asked for until it
-holds (:mod:`mlops.azure.converge`); its caller has the endpoint's lease.
+holds (:mod:`mlops.azure.ensure`); its caller has the endpoint's lease.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlops.azure.converge import PASSING, converge, patiently, settled
+from mlops.azure.ensure import PASSING, converge, patiently, settled
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
-from mlops.errors import AzureError
-from mlops.resources import Deployment, Endpoint, Probe, Probes
-from mlops.settings import SLOTS
+from mlops.config.settings import SLOTS
+from mlops.core.errors import AzureError
+from mlops.core.resources import Deployment, Endpoint, Probe, Probes
 
 CONTAINERS = {"storage": "storage-initializer", "server": "inference-server"}
 SPEC_TAG = "mlops-spec"

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mlops.errors import AzureError, MlopsError, PreconditionError
-from mlops.quota import PAGE as QUOTA_PAGE
-from mlops.quota import shortage_in
+from mlops.core.errors import AzureError, MlopsError, PreconditionError
+from mlops.machines.quota import PAGE as QUOTA_PAGE
+from mlops.machines.quota import shortage_in
 
 
 class NotFoundError(AzureError):
@@ -58,7 +58,7 @@ KNOWN: tuple[tuple[re.Pattern[str], str], ...] = (
 
 @contextmanager
 def translated(action: str) -> Iterator[None]:
-    """Run calls to Azure; what they raise leaves as an :class:`~mlops.errors.MlopsError` that names the action."""
+    """Run calls to Azure; what they raise leaves as an :class:`~mlops.core.errors.MlopsError` that names the action."""
     from azure.ai.ml.exceptions import MlException, UserErrorException
     from azure.core import exceptions as core
 

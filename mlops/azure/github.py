@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlops.azure.errors import PASSING, UnavailableError
-from mlops.errors import AzureError
+from mlops.core.errors import AzureError
 
 if TYPE_CHECKING:
     import httpx
 
-    from mlops.console import Console
-    from mlops.settings import Http
+    from mlops.config.settings import Http
+    from mlops.core.console import Console
 
 AUDIENCE = "api://AzureADTokenExchange"
 ADDRESS, REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"

@@ -11,7 +11,7 @@ from mlops.azure import management
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.github import AUDIENCE
 from mlops.azure.session import Session
-from mlops.errors import MlopsError
+from mlops.core.errors import MlopsError
 
 ISSUER = "https://token.actions.githubusercontent.com"
 AT_ONCE = re.compile(r"concurrent|conflict|another operation", re.IGNORECASE)

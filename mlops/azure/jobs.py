@@ -12,7 +12,7 @@ from typing import Any
 from mlops.azure import components
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
-from mlops.resources import MANAGED_BY, MANAGED_TAG, Job
+from mlops.core.resources import MANAGED_BY, MANAGED_TAG, Job
 
 OUTPUT = "trained_model"
 """The pipeline's output that is registered."""
@@ -53,7 +53,7 @@ class PipelineSpec:
 def submit(session: Session, spec: PipelineSpec) -> Job:
     """Submit a pipeline job under its name.
 
-    What the pipeline takes is looked at before, by :func:`mlops.pipeline.check`.
+    What the pipeline takes is looked at before, by :func:`mlops.training.pipeline.check`.
     """
     from azure.ai.ml import Input
     from azure.ai.ml.constants import AssetTypes

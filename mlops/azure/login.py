@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlops.azure import github
 from mlops.azure.errors import PASSING, UnavailableError, explain, translated
-from mlops.errors import AzureError, MlopsError, PreconditionError
+from mlops.core.errors import AzureError, MlopsError, PreconditionError
 
 if TYPE_CHECKING:
-    from mlops.console import Console
-    from mlops.settings import Settings
+    from mlops.config.settings import Settings
+    from mlops.core.console import Console
 
 SCOPE = "https://management.azure.com/.default"
 IDENTITY = ("AZURE_CLIENT_ID", "AZURE_TENANT_ID")

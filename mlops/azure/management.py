@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from mlops.azure.converge import patiently
+from mlops.azure.ensure import patiently
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.login import SCOPE
 from mlops.azure.session import Session, finished, patience
-from mlops.errors import AzureError, MlopsError
+from mlops.core.errors import AzureError, MlopsError
 
 Document = dict[str, Any]
 Kind = Literal["resources", "identities", "authorization", "quota"]

@@ -16,7 +16,7 @@ from typing import Any
 from mlops.azure.errors import translated
 from mlops.azure.login import SCOPE
 from mlops.azure.session import Session
-from mlops.errors import AzureError
+from mlops.core.errors import AzureError
 
 TRACKING = re.compile(r"^azureml://([^/]+)/mlflow/v[\d.]+(/subscriptions/[^?]+)")
 """A workspace's tracking uri; the API's version in it is not the one that is asked."""

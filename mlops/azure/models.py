@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlops.azure.converge import converge
+from mlops.azure.ensure import converge
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session
-from mlops.resources import ModelVersion
+from mlops.core.resources import ModelVersion
 
 
 def get(session: Session, name: str, version: str, *, registry: str | None = None) -> ModelVersion | None:

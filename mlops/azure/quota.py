@@ -8,8 +8,8 @@ from typing import Any
 from mlops.azure import management
 from mlops.azure.errors import translated
 from mlops.azure.session import Session
-from mlops.interrupts import stay_interruptible
-from mlops.resources import Usage
+from mlops.core.interrupts import stay_interruptible
+from mlops.core.resources import Usage
 
 DECISION_S = 60.0
 """What Azure decides by itself is decided by then; the rest waits for a person of Microsoft's."""

@@ -13,7 +13,7 @@ from typing import Any
 from mlops.azure import management
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session
-from mlops.errors import MlopsError
+from mlops.core.errors import MlopsError
 
 ROLES = {
     "8e3af657-a8ff-443c-a75c-2fe8c4bcb635": "Owner",

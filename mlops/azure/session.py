@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from mlops.azure import login, uploads
 from mlops.azure.errors import translated
 from mlops.azure.transport import transport
-from mlops.errors import PreconditionError
-from mlops.interrupts import stay_interruptible
+from mlops.core.errors import PreconditionError
+from mlops.core.interrupts import stay_interruptible
 
 if TYPE_CHECKING:
-    from mlops.console import Console
-    from mlops.settings import Settings
+    from mlops.config.settings import Settings
+    from mlops.core.console import Console
 
 QUIET: dict[str, Any] = {"show_progress": False, "enable_telemetry": False}
 """Progress is ours to show, and what users do is theirs."""

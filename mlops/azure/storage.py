@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, text
 from mlops.azure.transport import transport
-from mlops.errors import AzureError, PreconditionError
+from mlops.core.errors import AzureError, PreconditionError
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, BlobLeaseClient, ContainerClient

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlops.chat import store
 from mlops.chat.conversation import Conversation, parameter
-from mlops.errors import UsageError
+from mlops.core.errors import UsageError
 
 HELP = {
     "/system TEXT": "set the system message; 'off' takes it away, no text shows it",

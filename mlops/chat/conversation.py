@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mlops.errors import DataInvalid, UsageError
-from mlops.payload import PARAMETERS, check_text
+from mlops.core.errors import DataInvalid, UsageError
+from mlops.data.payload import PARAMETERS, check_text
 
 NAMES = "temperature, top_p, top_k, do_sample, max_new_tokens, repetition_penalty, seed, stop"
 SAME = ("max_new_tokens", "max_tokens", "max_gen_len")

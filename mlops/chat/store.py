@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops.chat.conversation import Conversation, Turn
-from mlops.errors import DataInvalid, PreconditionError, UsageError
+from mlops.core.errors import DataInvalid, PreconditionError, UsageError
 
 KEPT = 100
 """Chats; the oldest go first."""

@@ -7,11 +7,11 @@ import unicodedata
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mlops.chat import commands, figures
-from mlops.chat.asking import Asked, Asker
+from mlops.chat import commands, usage
+from mlops.chat.ask import Asked, Asker
 from mlops.chat.commands import State
 from mlops.chat.store import Chats
-from mlops.errors import MlopsError
+from mlops.core.errors import MlopsError
 
 if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
@@ -98,7 +98,7 @@ class Terminal:
             out = asked.conversation.left_out
             turns = "oldest turn is" if out == 1 else f"{out} oldest turns are"
             self._dim(f"the {turns} no longer sent: the model's context is full")
-        self._dim(figures.line(asked.answer) + "\n")
+        self._dim(usage.line(asked.answer) + "\n")
         try:
             self.chats.keep(self.name, self.state.talk, endpoint=self.endpoint)
         except OSError as error:
@@ -122,7 +122,7 @@ class Terminal:
         return asked
 
     def _advice(self, asked: Asked) -> str:
-        from mlops.chat.room import is_refusal
+        from mlops.chat.context_window import is_refusal
 
         if is_refusal(asked.answer.status, asked.answer.error):
             return "the question alone is too long: shorten it, or take the system message away (/system off)"

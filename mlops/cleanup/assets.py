@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from mlops.cleanup.decisions import SETTLED, Action, Decision, Rollouts
+from mlops.cleanup.inventory import Standing
 from mlops.cleanup.prices import Saving, saving
-from mlops.inventory import Standing
-from mlops.resources import Cluster, ModelVersion, kept, made_here
+from mlops.core.resources import Cluster, ModelVersion, kept, made_here
 
 PRICED_TIER = "dedicated"
 """The prices are those of machines that nobody takes away; low priority has others."""

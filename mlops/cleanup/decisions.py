@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
+from mlops.cleanup.inventory import Standing, created, in_words, share
 from mlops.cleanup.prices import Saving, saving
-from mlops.inventory import Standing, created, in_words, share
-from mlops.resources import KIND_TAG, Deployment, Endpoint, kept, made_here
+from mlops.core.resources import KIND_TAG, Deployment, Endpoint, kept, made_here
 
 Kind = Literal["endpoint", "slot", "version", "cluster"]
 Action = Literal["delete", "archive", "scale_down", "keep"]

@@ -12,16 +12,16 @@ import click
 
 from mlops import __version__
 from mlops.cli.options import epilog
-from mlops.errors import Interrupted, MlopsError, UsageError
+from mlops.core.errors import Interrupted, MlopsError, UsageError
 
 # name -> (module, attribute, one line for the help): the help needs no import of what it lists.
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "run": ("mlops.cli.main_job", "run", "The whole way: chats in, a gated blue/green endpoint out."),
+    "run": ("mlops.cli.run", "run", "The whole way: chats in, a gated blue/green endpoint out."),
     "data": ("mlops.cli.data", "data", "Prepare, check and look at the chats."),
     "train": ("mlops.cli.train", "train", "Submit the chat_completion pipeline and follow it."),
     "wait": ("mlops.cli.wait", "wait", "Follow a training job that is already running."),
     "metrics": ("mlops.cli.metrics", "metrics", "Losses, throughput and scores of a training job."),
-    "register": ("mlops.cli.models", "register", "Register a job's model under its timestamp."),
+    "register": ("mlops.cli.register", "register", "Register a job's model under its timestamp."),
     "deploy": ("mlops.cli.deploy", "deploy", "Deploy a model version blue/green, behind the gate."),
     "rollback": ("mlops.cli.deploy", "rollback", "Put the version before back into traffic."),
     "endpoint": ("mlops.cli.endpoint", "endpoint", "List, status, a question, logs, history of the endpoint."),
@@ -77,7 +77,7 @@ def group() -> None:
 
 def run(arguments: Sequence[str], **extra: Any) -> int:
     """Run one command and return its exit code; every error ends here."""
-    from mlops.console import Console
+    from mlops.core.console import Console
 
     as_json = "--json" in arguments
     try:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.chat import Asker, Conversation
     from mlops.chat.store import Chats
-    from mlops.endpoint import Scorer
-    from mlops.resources import Endpoint
+    from mlops.core.resources import Endpoint
+    from mlops.scoring.client import Scorer
 
 SPARE_S = 10.0
 """Longer than a deployment may take for an answer: its own refusal then comes first, and says more."""
@@ -52,7 +52,7 @@ def chat(
     from mlops.chat import Asker, Conversation
     from mlops.chat.conversation import parameter
     from mlops.chat.store import Chats
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
 
     asked = _piped(run)
     chats = Chats(run.settings.home)
@@ -83,7 +83,7 @@ def chat(
 
 def _piped(run: Run) -> str | None:
     """The question on stdin; None where a person sits there."""
-    from mlops.errors import DataInvalid, UsageError
+    from mlops.core.errors import DataInvalid, UsageError
 
     if not sys.stdin.isatty():
         try:
@@ -106,8 +106,8 @@ def _open(run: Run, name: str | None, deployment: str | None) -> tuple[Session, 
     """
     from mlops.azure import endpoints
     from mlops.azure.session import connect
-    from mlops.endpoint import scorer
-    from mlops.errors import PreconditionError
+    from mlops.core.errors import PreconditionError
+    from mlops.scoring.client import scorer
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
@@ -151,9 +151,9 @@ def _once(
     keep: tuple[Chats, str] | None,
 ) -> None:  # fmt: skip
     """One question, one answer on stdout."""
-    from mlops.chat import figures
+    from mlops.chat import usage
     from mlops.chat.terminal import harmless
-    from mlops.errors import AzureError
+    from mlops.core.errors import AzureError
 
     asked = asker.ask(talk, question)
     answer = asked.answer
@@ -165,7 +165,7 @@ def _once(
     if keep is not None:
         keep[0].keep(keep[1], asked.conversation, endpoint=endpoint)
     text = answer.texts[0]
-    data = {"endpoint": endpoint, "answer": text, **figures.document(answer), "parameters": talk.parameters}
+    data = {"endpoint": endpoint, "answer": text, **usage.document(answer), "parameters": talk.parameters}
     if run.console.as_json:
         run.console.result(data, text)
     else:  # as it is: no line of it is broken anew

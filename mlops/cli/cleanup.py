@@ -60,7 +60,7 @@ def cleanup(
     """
     from mlops import cleanup as steps
     from mlops.azure.session import connect
-    from mlops.timespan import timespan
+    from mlops.core.timespan import timespan
 
     given = run.settings.cleanup
     age = timespan(older_than or f"{given.older_than_days:g}d", bare="d", what="age")
@@ -96,7 +96,7 @@ def cleanup(
 
 def _show(run: Run, found: Found, results: list[Result], *, wet: bool) -> None:
     from mlops.cleanup import Saving
-    from mlops.console import markdown_table, plain
+    from mlops.core.console import markdown_table, plain
 
     currency = run.settings.cleanup.currency
     done = [result.decision for result in results if result.outcome == "done"]
@@ -162,7 +162,7 @@ def _verb(item: Decision, outcomes: Mapping[tuple[str, str], Result]) -> str:
 def _row(item: Decision, currency: str, outcomes: Mapping[tuple[str, str], Result]) -> list[str]:
     from datetime import timedelta
 
-    from mlops.inventory import in_words
+    from mlops.cleanup.inventory import in_words
 
     result = outcomes.get((item.kind, item.title))
     why = item.why if result is None or result.outcome == "done" else result.why

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from mlops.cli.violations import Violation
     from mlops.data import Prepared, Report, Request
-    from mlops.training import TrainingData
+    from mlops.training.submit import TrainingData
 
 BAR = 30
 
@@ -121,8 +121,8 @@ mlops data validate chats/train_sft.jsonl chats/test_sft.jsonl --json
 def validate(context: click.Context, run: Run, paths: tuple[Path, ...], derive: bool, max_row_mb: float) -> None:
     """Check every row of folders and files; exit code 4 if one breaks a rule."""
     from mlops.cli.violations import tell_github
+    from mlops.core.errors import DataInvalid
     from mlops.data import validate as check
-    from mlops.errors import DataInvalid
 
     report = check(paths, derive=derive, max_row_bytes=int(max_row_mb * 1e6), console=run.console)
     result = {"valid": not report.violations, "rows": report.rows, "invalid": report.invalid, "report": report}
@@ -160,7 +160,7 @@ def preview(run: Run, dataset: str | None, revision: str | None, rows: int, spli
     from rich.markup import escape
     from rich.text import Text
 
-    from mlops.data import preview as look
+    from mlops.data.preview import preview as look
 
     root = Path()
     if dataset is None:
@@ -194,7 +194,7 @@ def wanted(run: Run) -> tuple[Request, Path]:
 def prepared(run: Run, folder: Path | None) -> TrainingData:
     """The data to train on: a folder that was prepared, or what the settings say, prepared now."""
     from mlops.data import recorded
-    from mlops.training import TrainingData
+    from mlops.training.submit import TrainingData
 
     if folder is None:
         request, root = wanted(run)
@@ -243,7 +243,7 @@ def _prepared_text(found: Prepared) -> RenderableType:
 
 
 def _prepared_markdown(found: Prepared) -> str:
-    from mlops.console import markdown_table
+    from mlops.core.console import markdown_table
 
     rows = [[entry.name, f"{entry.rows:,}", f"{entry.bytes:,}"] for entry in found.manifest.files]
     manifest = found.manifest

@@ -10,9 +10,10 @@ import click
 from mlops.cli.options import Run, Timespan, argument, command, option
 
 if TYPE_CHECKING:
-    from mlops.rollout import Look, Outcome
-    from mlops.settings import Settings
-    from mlops.training import TrainingData
+    from mlops.config.settings import Settings
+    from mlops.rollout.dry_run import Look
+    from mlops.rollout.outcome import Outcome
+    from mlops.training.submit import TrainingData
 
 
 @command(
@@ -48,18 +49,20 @@ def deploy(
 
     A failed gate leaves the traffic as it was (exit code 6).
     """
-    from mlops import models, rollout
     from mlops.azure.session import connect
     from mlops.cli.data import prepared
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
+    from mlops.rollout.deploy import deploy as deploy_version
+    from mlops.rollout.dry_run import look as look_of
+    from mlops.training import register
 
     if skip_gate is not None and not skip_gate.strip():
         raise UsageError("--skip-gate needs a reason", hint="it is recorded with the deployment")
     settings = with_steps(run.settings, steps, soak_s)
     session = connect(settings, run.console)
-    model = models.find(session, settings, version)
+    model = register.find(session, settings, version)
     if dry_run:
-        look = rollout.look(session, settings, model, preview=preview, skip_gate=skip_gate is not None, force=force)
+        look = look_of(session, settings, model, preview=preview, skip_gate=skip_gate is not None, force=force)
         data = {"plan": look.plan, "preflight": look.preflight, "notes": look.notes, "model": model.name,
                 "version": model.version, "dry_run": True}  # fmt: skip
         label = f"{model.name}:{model.version}"
@@ -68,7 +71,7 @@ def deploy(
         )
         return
     rows = gate_rows(run, prepared(run, folder))
-    outcome = rollout.deploy(
+    outcome = deploy_version(
         session, settings, model, test_rows=rows, preview=preview, force=force, skip_gate=skip_gate
     )  # fmt: skip
     show(run, outcome)
@@ -82,8 +85,8 @@ def with_steps(settings: Settings, steps: str | None, soak_s: float | None) -> S
     """
     from pydantic import ValidationError
 
-    from mlops.errors import UsageError
-    from mlops.settings import Rollout
+    from mlops.config.settings import Rollout
+    from mlops.core.errors import UsageError
 
     change: dict[str, Any] = {}
     if steps is not None:
@@ -114,15 +117,16 @@ def rollback(run: Run, version: str | None, skip_gate: str | None, reason: str, 
     In seconds where a slot still holds it. A deploy that is under way is stopped and undone; it is not waited for. The
     gate is not asked again: what it has refused, or never seen, needs a name and a reason.
     """
-    from mlops import models, rollout
     from mlops.azure.session import connect
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
+    from mlops.rollout.rollback import rollback as roll_back
+    from mlops.training import register
 
     if skip_gate is not None and (version is None or not skip_gate.strip()):
         raise UsageError("--skip-gate needs a version and a reason", hint='mlops rollback VERSION --skip-gate "REASON"')
     session = connect(run.settings, run.console)
-    model = models.find(session, run.settings, version) if version else None
-    show(run, rollout.rollback(
+    model = register.find(session, run.settings, version) if version else None
+    show(run, roll_back(
         session, run.settings, version=model, name=name, skip_gate=skip_gate, reason=reason
     ))  # fmt: skip
 
@@ -136,7 +140,7 @@ def gate_rows(run: Run, data: TrainingData) -> Path:
 def show(run: Run, outcome: Outcome) -> None:
     """What a deploy or a rollback did."""
     from mlops import gate
-    from mlops.console import markdown_table
+    from mlops.core.console import markdown_table
 
     now = ", ".join(f"{name} {share} %" for name, share in outcome.traffic.items()) or "none"
     before = ", ".join(f"{name} {share} %" for name, share in outcome.before.items()) or "none"
@@ -160,7 +164,7 @@ def show(run: Run, outcome: Outcome) -> None:
     ]
     summary = f"### {outcome.model}:{outcome.version} {verb}\n\n{markdown_table(['', outcome.endpoint], rows)}"
     if outcome.report is not None:
-        summary += "\n\n" + gate.markdown(outcome.report)
+        summary += "\n\n" + gate.to_markdown(outcome.report)
     if outcome.skipped_gate:
         summary += f"\n\n**The gate was skipped**: {outcome.skipped_gate}"
     outputs: dict[str, Any] = {

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from mlops.console import Console
+    from mlops.core.console import Console
     from mlops.doctor import Finding, Report
 
 DETAILS, CHARACTERS = 4, 140
@@ -38,7 +38,7 @@ def doctor(context: click.Context, run: Run, only: tuple[str, ...]) -> None:
     checks run at the same time, each with a time limit of its own.
     """
     from mlops import doctor
-    from mlops.errors import PreconditionError
+    from mlops.core.errors import PreconditionError
 
     with _shown(run.console, run.target):
         report = doctor.examine(run.target, run.console, only=only)
@@ -135,7 +135,7 @@ def conclusion(report: Report) -> str:
 
 def as_markdown(report: Report) -> str:
     """The report for the job summary."""
-    from mlops.console import markdown_table
+    from mlops.core.console import markdown_table
     from mlops.doctor import SIGNS
 
     rows: list[list[Any]] = [[SIGNS[each.mark], each.check, _cell(each)] for each in report.findings]

@@ -31,8 +31,8 @@ def status(run: Run, name: str | None) -> None:
 
     from mlops.azure import endpoints
     from mlops.azure.session import connect
-    from mlops.console import markdown_table
-    from mlops.errors import PreconditionError
+    from mlops.core.console import markdown_table
+    from mlops.core.errors import PreconditionError
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
@@ -69,10 +69,10 @@ def list_(run: Run) -> None:
 
     from rich.table import Table
 
-    from mlops import inventory
     from mlops.azure.session import connect
-    from mlops.console import markdown_table
-    from mlops.errors import AzureError
+    from mlops.cleanup import inventory
+    from mlops.core.console import markdown_table
+    from mlops.core.errors import AzureError
 
     session = connect(run.settings, run.console)
     found = inventory.survey(session)
@@ -121,8 +121,8 @@ def score(
 ) -> None:
     """Ask the endpoint one question and show the answer."""
     from mlops.azure.session import connect
-    from mlops.endpoint import scorer
-    from mlops.errors import AzureError, UsageError
+    from mlops.core.errors import AzureError, UsageError
+    from mlops.scoring.client import scorer
 
     if (question is None) == (file is None):
         raise UsageError(
@@ -140,8 +140,8 @@ def score(
 
 
 def _payload(question: str | None, file: Path | None, max_new_tokens: int) -> dict[str, Any]:
-    from mlops.errors import DataInvalid
-    from mlops.payload import check_text, read
+    from mlops.core.errors import DataInvalid
+    from mlops.data.payload import check_text, read
 
     if file is None:
         messages = [{"role": "user", "content": question}]
@@ -166,7 +166,7 @@ def logs(run: Run, slot: str | None, lines: int, container: str, name: str | Non
 
     from mlops.azure import endpoints
     from mlops.azure.session import connect
-    from mlops.errors import PreconditionError
+    from mlops.core.errors import PreconditionError
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name

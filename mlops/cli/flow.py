@@ -45,7 +45,7 @@ mlops flow connect --target production --azure
 @click.option("--endpoint", help="Another endpoint than the settings' one.")
 def connect(run: Run, azure: bool, project: str | None, name: str, endpoint: str | None) -> None:
     """Create or renew the flow's connection from the endpoint, so that nobody copies a key."""
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
 
     if project and not azure:
         raise UsageError("--project goes with --azure")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from mlops.console import markdown_table
+from mlops.core.console import markdown_table
 
 if TYPE_CHECKING:
     from rich.table import Table

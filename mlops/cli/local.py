@@ -10,7 +10,7 @@ import click
 
 from mlops.cli.options import LOCAL, Run, command
 from mlops.cli.ui import BROWSER, PORT, show
-from mlops.errors import PreconditionError
+from mlops.core.errors import PreconditionError
 
 EXAMPLE = """\b
 Example:
@@ -44,9 +44,9 @@ mlops local start --empty                # a fresh subscription, for mlops setup
 @click.option("--empty", is_flag=True, help="Begin with an empty subscription, in which nothing stands yet.")
 def start(run: Run, config: Path | None, empty: bool) -> None:
     """Start the daemon, unless it runs."""
-    from mlops.local import client
-    from mlops.local.config import Config
-    from mlops.local.environment import write_config_json
+    from mlops.local.daemon import client
+    from mlops.local.daemon.environment import write_config_json
+    from mlops.local.state.config import Config
 
     if empty:
         _begin_empty()
@@ -64,7 +64,7 @@ def start(run: Run, config: Path | None, empty: bool) -> None:
 @command(group=local, example="mlops local stop")
 def stop(run: Run) -> None:
     """Stop the daemon with its jobs and scoring processes; what is stored stays."""
-    from mlops.local import client
+    from mlops.local.daemon import client
 
     stopped = client.stop()
     run.console.result({"stopped": stopped}, "stopped" if stopped else "it was not running")
@@ -73,7 +73,7 @@ def stop(run: Run) -> None:
 @command(group=local, example="mlops local status --json")
 def status(run: Run) -> None:
     """Whether the daemon runs, where, and since when."""
-    from mlops.local import client
+    from mlops.local.daemon import client
 
     found = client.status(details=True)
     lines = [f"{'running' if found.running else 'not running'}, state {found.state_folder}"]
@@ -103,8 +103,8 @@ def env(run: Run, form: str) -> None:
 
     The lines hold the client secret that this workspace issued to itself; it opens nothing else.
     """
-    from mlops.local import client
-    from mlops.local.environment import as_github, as_shell
+    from mlops.local.daemon import client
+    from mlops.local.daemon.environment import as_github, as_shell
 
     try:
         values = client.env()
@@ -130,8 +130,8 @@ mlops local logs --follow --log requests
 @click.option("--log", default="daemon", show_default=True, help="Which of the logs: daemon, requests, …")
 def logs(run: Run, follow: bool, lines: int, log: str) -> None:
     """Show the daemon's log."""
-    from mlops.local import client
-    from mlops.local.layout import Layout
+    from mlops.local.daemon import client
+    from mlops.local.state.layout import Layout
 
     folder = Layout.find().logs
     known = sorted(path.stem for path in folder.glob("*.log"))
@@ -157,8 +157,8 @@ mlops local reset --yes --empty          # the next start finds an empty subscri
 @click.option("--empty", is_flag=True, help="Begin with an empty subscription the next time.")
 def reset(run: Run, yes: bool, empty: bool) -> None:
     """Stop, and delete all that the workspace holds; the cache of base models and data stays."""
-    from mlops.local import beginning, client
-    from mlops.local.layout import Layout
+    from mlops.local.daemon import client, seed
+    from mlops.local.state.layout import Layout
 
     folder = Layout.find().root
     if folder.is_dir() and not yes:
@@ -168,7 +168,7 @@ def reset(run: Run, yes: bool, empty: bool) -> None:
         click.confirm(question, abort=True, err=True)
     existed = client.reset()
     if empty:
-        beginning.wish(Layout.find(), empty=True)
+        seed.wish(Layout.find(), empty=True)
     run.console.result({"deleted": str(folder) if existed else None}, "deleted" if existed else "there was nothing")
 
 
@@ -182,13 +182,13 @@ def ui(run: Run, port: int, browser: bool) -> None:
 
 def _begin_empty() -> None:
     """Note the wish; what has begun otherwise is not emptied by the way."""
-    from mlops.local import beginning
-    from mlops.local.layout import Layout
+    from mlops.local.daemon import seed
+    from mlops.local.state.layout import Layout
 
     layout = Layout.find()
-    began = beginning.began_empty(layout)
+    began = seed.began_empty(layout)
     if began is None:
-        beginning.wish(layout, empty=True)
+        seed.wish(layout, empty=True)
     elif not began:
         raise PreconditionError(
             f"the subscription in '{layout.root}' began with a workspace in it", hint="mlops local reset --empty"
@@ -202,7 +202,7 @@ def _did_not_start(error: Exception) -> PreconditionError:
 
 def _refuse_foreign_config(path: Path) -> None:
     """A config.json of a real workspace is not ours to overwrite."""
-    from mlops.local.config import Config
+    from mlops.local.state.config import Config
 
     if not path.exists():
         return

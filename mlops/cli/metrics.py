@@ -13,7 +13,7 @@ from mlops.cli.options import Run, argument, command
 if TYPE_CHECKING:
     from mlops.azure.metrics import JobMetrics
     from mlops.azure.session import Session
-    from mlops.evaluation import Judgement
+    from mlops.training.evaluation import Judgement
 
 
 @command(example="mlops metrics ft-0123456789abcdef-1 --plot loss.png")
@@ -26,9 +26,9 @@ def metrics(run: Run, job: str | None, plot: Path | None) -> None:
     """
     from rich.console import Group
 
-    from mlops import evaluation
     from mlops.azure.session import connect
     from mlops.cli.wait import newest_job
+    from mlops.training import evaluation
 
     session = connect(run.settings, run.console)
     name = job or newest_job(run, session)
@@ -55,15 +55,15 @@ def fetch_report(run: Run, session: Session, job: str) -> str | None:
     import shutil
     import tempfile
 
-    from mlops import models
-    from mlops.errors import MlopsError
-    from mlops.evaluation import REPORT
+    from mlops.core.errors import MlopsError
+    from mlops.training import register
+    from mlops.training.evaluation import REPORT
 
     place = run.settings.home / "reports" / f"{job}-evaluation"
     if not (place / REPORT).is_file():
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found = models.evaluation_report(session, job, Path(folder))
+                found = register.evaluation_report(session, job, Path(folder))
             except MlopsError as error:
                 run.console.warn(f"the evaluation's report stays where it is: {error.message}")
                 return None
@@ -76,7 +76,7 @@ def fetch_report(run: Run, session: Session, job: str) -> str | None:
 def read_metrics(session: Session, name: str) -> JobMetrics:
     """What the job and its steps logged."""
     from mlops.azure import jobs, metrics
-    from mlops.errors import PreconditionError
+    from mlops.core.errors import PreconditionError
 
     job = jobs.get(session, name)
     if job is None:
@@ -87,7 +87,7 @@ def read_metrics(session: Session, name: str) -> JobMetrics:
 
 def draw_curve(run: Run, found: JobMetrics, path: Path | None) -> str | None:
     """The loss curve as a PNG, in the reports folder unless a path is given; None without a curve."""
-    from mlops import curves
+    from mlops.training import curves
 
     if not any(found.curves.values()):
         return None
@@ -105,7 +105,7 @@ def metrics_table(found: JobMetrics, judgement: Judgement | None = None) -> Any:
     from rich.console import Group
     from rich.table import Table
 
-    from mlops import curves, evaluation
+    from mlops.training import curves, evaluation
 
     table = Table(box=None, pad_edge=False, title=found.job, title_justify="left")
     for title in ("metric", "value", "curve"):
@@ -127,8 +127,8 @@ def metrics_table(found: JobMetrics, judgement: Judgement | None = None) -> Any:
 
 def metrics_markdown(found: JobMetrics, judgement: Judgement | None = None) -> str:
     """Metrics for the job summary, the training loss as a chart."""
-    from mlops import curves, evaluation
-    from mlops.console import markdown_table
+    from mlops.core.console import markdown_table
+    from mlops.training import curves, evaluation
 
     rows = [
         [name, f"{value:.5g}"] for name, value in sorted(found.last.items()) if not evaluation.is_of_evaluation(name)

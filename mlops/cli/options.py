@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from mlops.console import Console
-    from mlops.settings import Settings
+    from mlops.config.settings import Settings
+    from mlops.core.console import Console
 
 LOCAL = "local"
 TARGET_HELP = "Section of mlops.yaml to work on: local, staging, production."
@@ -27,7 +27,7 @@ class Run:
     @functools.cached_property
     def settings(self) -> Settings:
         """The settings of this target, read and validated when first used."""
-        from mlops.settings import load
+        from mlops.config.settings import load
 
         return load(self.target)
 
@@ -73,8 +73,8 @@ class Timespan(click.ParamType[float]):
         """Read it."""
         if isinstance(value, (int, float)):
             return float(value)
-        from mlops.errors import UsageError
-        from mlops.timespan import timespan
+        from mlops.core.errors import UsageError
+        from mlops.core.timespan import timespan
 
         try:
             return timespan(value, bare="s").total_seconds()
@@ -102,7 +102,7 @@ def command(
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def call(*args: Any, target: str, as_json: bool, **kwargs: Any) -> Any:
-            from mlops.console import Console
+            from mlops.core.console import Console
 
             return function(Run(target=target, console=Console(as_json=as_json)), *args, **kwargs)
 

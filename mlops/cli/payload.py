@@ -45,9 +45,9 @@ def build(run: Run, folder: Path | None, split: str, seed: int | None, output: P
     import os
 
     from mlops.cli.data import prepared
+    from mlops.core.errors import UsageError
+    from mlops.data.payload import sample
     from mlops.data.reading import read
-    from mlops.errors import UsageError
-    from mlops.payload import sample
 
     found = prepared(run, folder)
     file = found.folder / f"{split}.jsonl"
@@ -73,8 +73,8 @@ def validate(context: click.Context, run: Run, files: tuple[Path, ...]) -> None:
     from rich.text import Text
 
     from mlops.cli.violations import tell_github
-    from mlops.errors import DataInvalid
-    from mlops.payload import Problem, check
+    from mlops.core.errors import DataInvalid
+    from mlops.data.payload import Problem, check
 
     problems: list[Problem] = []
     lines: list[str] = []

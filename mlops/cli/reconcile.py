@@ -12,8 +12,8 @@ from mlops.cli.options import Run, command
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from mlops.core.resources import Job
     from mlops.reconcile import Outcome
-    from mlops.resources import Job
 
 
 @command(
@@ -89,7 +89,7 @@ def table_rows(outcome: Outcome, *, dry_run: bool) -> list[Row]:
 def _how_long(job: Job) -> str:
     from datetime import UTC, datetime
 
-    from mlops.inventory import in_words
+    from mlops.cleanup.inventory import in_words
 
     since = job.started or job.created
     return in_words(datetime.now(UTC) - since) if since else "an unknown time"
@@ -110,7 +110,7 @@ def table(rows: list[Row], words: str) -> Table:
 
 def markdown(rows: list[Row], words: str) -> str:
     """For the job summary."""
-    from mlops.console import markdown_table
+    from mlops.core.console import markdown_table
 
     shown: list[list[Any]] = [list(row) for row in rows]
     return f"### Reconcile: {words}\n\n{markdown_table(['what', 'which', 'how'], shown)}"

@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 
 from mlops.cli import COMMANDS, group
-from mlops.console import markdown_table
-from mlops.errors import EXIT_CODES
+from mlops.core.console import markdown_table
+from mlops.core.errors import EXIT_CODES
 
 ROOT = Path(__file__).parents[2]
 COMMON = frozenset({"target", "as_json", "help"})

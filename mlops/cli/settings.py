@@ -23,8 +23,8 @@ def settings() -> None:
 def check(context: click.Context, run: Run) -> None:
     """Check every target of mlops.yaml, whatever --target says; exit code 2 if one is wrong."""
     from mlops.cli.violations import Violation, tell_github
-    from mlops.errors import Place, UsageError
-    from mlops.settings_check import check as look
+    from mlops.core.errors import Place, UsageError
+    from mlops.doctor.settings_check import check as look
 
     path, targets, problems = look()
     found = [Violation(Place(file=path.name, line=problem.line), problem.message) for problem in problems]

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mlops.cli.options import Run, command, option
-from mlops.setup import shown as shown_as
+from mlops.setup import render as shown_as
 
 if TYPE_CHECKING:
     from mlops.azure.management import Caller
     from mlops.azure.session import Session
-    from mlops.setup.look import Order
-    from mlops.setup.place import Place
     from mlops.setup.plan import Part
+    from mlops.setup.scope import Place
+    from mlops.setup.survey import Order
 
 
 @command(
@@ -103,8 +103,8 @@ def _check_names(environments: Sequence[str], repository: str | None) -> None:
     Raises:
         UsageError: with what was given.
     """
-    from mlops import github_cli
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
+    from mlops.setup import github_cli
 
     if repository is not None and not github_cli.is_name(repository):
         raise UsageError(f"--repository '{repository}' is not of the form OWNER/NAME")
@@ -116,8 +116,8 @@ def _enter(run: Run, given: dict[str, str | None]) -> tuple[Session, Place, Call
     """Log in, and say who that is and where."""
     from mlops.azure import management
     from mlops.azure.session import connect
-    from mlops.errors import UsageError
-    from mlops.setup.place import VARIABLES, in_tenant, place_of
+    from mlops.core.errors import UsageError
+    from mlops.setup.scope import VARIABLES, in_tenant, place_of
 
     if run.settings.is_local:
         if any(given.values()):
@@ -146,9 +146,9 @@ def _order(
     prompt_flow: bool,
     quota: bool | None,
 ) -> tuple[Order, str | None]:
-    from mlops import github_cli
-    from mlops.setup.look import Order
+    from mlops.setup import github_cli
     from mlops.setup.subjects import of_environments
+    from mlops.setup.survey import Order
 
     found = repository or github_cli.repository(run.settings.root)
     named = run.settings.deployment.identity
@@ -167,8 +167,8 @@ def _order(
 
 
 def _plan(run: Run, session: Session, order: Order) -> tuple[list[Part], bool]:
-    from mlops.setup.look import look
     from mlops.setup.plan import plan
+    from mlops.setup.survey import look
 
     with run.console.step("Look at what is there") as step:
         facts = look(session, order)
@@ -196,7 +196,7 @@ def _refuse_or_ask(
         PreconditionError: something is in the way, or the login may not do it.
         UsageError: there is nobody to ask.
     """
-    from mlops.errors import MlopsError, PreconditionError
+    from mlops.core.errors import MlopsError, PreconditionError
     from mlops.setup import rights
     from mlops.setup.plan import nothing_to_do, wrong
 
@@ -228,7 +228,7 @@ def _refuse_or_ask(
 
 
 def _confirm(question: str, *, yes: bool) -> None:
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
 
     if yes:
         return
@@ -249,12 +249,12 @@ def _make(
     github: bool,
 ) -> None:
     from mlops.azure import identities
-    from mlops.errors import MlopsError
-    from mlops.setup import doing, handover
+    from mlops.core.errors import MlopsError
+    from mlops.setup import apply, github_variables
     from mlops.setup.plan import nothing_to_do
 
-    done = doing.carry_out(session, order, parts)
-    error = doing.failure(done)
+    done = apply.carry_out(session, order, parts)
+    error = apply.failure(done)
     notes = [f"{part.title}: {part.note}" for part in parts if part.state == "open"] + done.notes
     environments = [subject.environment for subject in order.subjects]
     lines: list[str] = []
@@ -262,8 +262,8 @@ def _make(
     values: dict[str, str] = {}
     identity = order.github_identity and identities.get(session, order.github_identity, order.place.group)
     if identity:
-        values = handover.variables(order.place, identity.client_id)
-        lines = handover.commands(repository, environments, values)
+        values = github_variables.variables(order.place, identity.client_id)
+        lines = github_variables.commands(repository, environments, values)
         if github:
             try:
                 changed = _tell_github(run, repository, environments, values)
@@ -292,13 +292,13 @@ def _make(
 
 
 def _tell_github(run: Run, repository: str | None, environments: Sequence[str], values: dict[str, str]) -> list[str]:
-    from mlops.errors import PreconditionError
-    from mlops.setup import handover
+    from mlops.core.errors import PreconditionError
+    from mlops.setup import github_variables
 
     if repository is None:
         hint = "pass --repository OWNER/NAME, or run the lines above by hand"
         raise PreconditionError("this checkout was not cloned from GitHub: no repository is known", hint=hint)
-    return handover.hand_over(run.console, repository, environments, values)
+    return github_variables.hand_over(run.console, repository, environments, values)
 
 
 def _delete(run: Run, session: Session, place: Place, *, dry_run: bool, yes: bool) -> None:
@@ -323,7 +323,7 @@ def _delete(run: Run, session: Session, place: Place, *, dry_run: bool, yes: boo
 
 
 def _type_the_name(group: str) -> None:
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
 
     if not sys.stdin.isatty():
         raise UsageError("there is nobody to ask here; nothing was deleted", hint="--yes goes on without asking")

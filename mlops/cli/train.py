@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mlops.azure.session import Session
-    from mlops.training import Submitted, TrainingData, TrainingPlan
+    from mlops.training.submit import Submitted, TrainingData, TrainingPlan
 
 
 @command(
@@ -61,17 +61,17 @@ def train(
 
     A job is named after what decides its result, so a second call finds the job that runs or has completed.
     """
-    from mlops import training
     from mlops.azure.session import connect
     from mlops.cli.data import prepared
     from mlops.cli.wait import followed, show_finished
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
+    from mlops.training import submit
 
     if folder is not None and percent is not None:
         raise UsageError(
             f"--percent says nothing of '{folder}', which is prepared", hint="mlops data prepare --percent"
         )
-    run.settings = training.chosen(run.settings, base_model=base_model, percent=percent)
+    run.settings = submit.chosen(run.settings, base_model=base_model, percent=percent)
     settings, console = run.settings, run.console
     wanted = {**parse(overrides), **({} if epochs is None else {"num_train_epochs": epochs})}
     data = prepared(run, folder)
@@ -81,7 +81,7 @@ def train(
         console.result({"plan": plan_data(made), "dry_run": True}, plan_table(made), summary=plan_markdown(made))
         return
     console.err.print(plan_table(made))
-    found = submit(run, session, made, again=again)
+    found = submit_plan(run, session, made, again=again)
     job = found.job
     if detach:
         outcome = {"job": job.name, "status": job.status, "url": job.studio_url, "reused": not found.is_new,
@@ -101,7 +101,7 @@ def parse(overrides: tuple[str, ...]) -> dict[str, Any]:
     """``NAME=VALUE`` pairs, values read as YAML scalars."""
     import yaml
 
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
 
     found: dict[str, Any] = {}
     for text in filter(str.strip, overrides):
@@ -131,21 +131,22 @@ def make_plan(
     reason: str = "",
 ) -> TrainingPlan:
     """Decide the job, with the run's lineage as tags."""
-    from mlops import lineage, training
+    from mlops.core import lineage
+    from mlops.training import submit
 
     with run.console.step("Check model and cluster"):
-        return training.plan(
+        return submit.plan(
             session, run.settings, data,
             create_compute=create_compute, tags=lineage.tags(run.settings.root, reason=reason), overrides=overrides,
         )  # fmt: skip
 
 
-def submit(run: Run, session: Session, made: TrainingPlan, *, again: bool) -> Submitted:
+def submit_plan(run: Run, session: Session, made: TrainingPlan, *, again: bool) -> Submitted:
     """Submit, or say which job is there already."""
-    from mlops import training
+    from mlops.training.submit import submit as submit_job
 
     with run.console.step("Submit the pipeline") as step:
-        found = training.submit(session, run.settings, made, again=again)
+        found = submit_job(session, run.settings, made, again=again)
         step.note = found.job.name if found.is_new else f"{found.job.name} is there already ({found.job.status})"
     outputs = {"job": found.job.name, "fingerprint": made.fingerprint, "reused": not found.is_new,
                "completed": found.job.is_completed}  # fmt: skip
@@ -192,7 +193,7 @@ def plan_table(made: TrainingPlan) -> RenderableType:
 
 def plan_markdown(made: TrainingPlan, found: Submitted | None = None) -> str:
     """What is trained, for the job summary."""
-    from mlops.console import markdown_table
+    from mlops.core.console import markdown_table
 
     job = found.job if found else None
     label = f"`{job.name}`" if job else f"`{made.job_name(1)}`"

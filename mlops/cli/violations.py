@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlops.console import Console
-    from mlops.errors import Place
+    from mlops.core.console import Console
+    from mlops.core.errors import Place
 
 ANNOTATIONS = 10
 """GitHub shows no more of one level per step."""
@@ -34,7 +34,7 @@ def tell_github(console: Console, found: Sequence[Violation], *, what: str, unli
         what: was looked at, for the heading.
         unlisted: how many more there are than are given.
     """
-    from mlops.console import markdown_table
+    from mlops.core.console import markdown_table
 
     if console.on_github:
         for violation in found[:ANNOTATIONS]:

@@ -12,8 +12,8 @@ from mlops.cli.options import Run, Timespan, argument, command, option
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
-    from mlops.errors import NotFinishedYet
-    from mlops.follow import Progress
+    from mlops.core.errors import NotFinishedYet
+    from mlops.training.wait import Progress
 
 ENDED_OR_RUNNING = frozenset({"Running", "Completed", "Failed", "Canceled", "Paused", "NotResponding"})
 """States of a step that are worth a line in a log."""
@@ -35,7 +35,7 @@ def wait(run: Run, job: str | None, timeout_s: float | None, come_back: bool, ca
     With --come-back the output `finished` says whether it has ended; `mlops reconcile` goes on with it later.
     """
     from mlops.azure.session import connect
-    from mlops.errors import NotFinishedYet
+    from mlops.core.errors import NotFinishedYet
 
     session = connect(run.settings, run.console)
     name = job or newest_job(run, session)
@@ -54,14 +54,14 @@ def followed(run: Run, session: Session, name: str, *, timeout_s: float | None, 
 
     A bad end that a workflow shows is marked on the job, so that `mlops reconcile` does not report it again.
     """
-    from mlops import follow
     from mlops.azure import jobs
-    from mlops.errors import AzureError, Interrupted, TrainingFailed
+    from mlops.core.errors import AzureError, Interrupted, TrainingFailed
     from mlops.reconcile import mark_reported
+    from mlops.training import wait
 
     try:
         with run.console.step(f"Train: {name}"), _steps_shown(run) as show:
-            return follow.wait(session, name, poll_s=run.settings.training.poll_s, timeout_s=timeout_s, show=show)
+            return wait.wait(session, name, poll_s=run.settings.training.poll_s, timeout_s=timeout_s, show=show)
     except TrainingFailed:
         if run.console.on_github:  # in a job's log people see it
             mark_reported(session, name)
@@ -120,7 +120,7 @@ def _steps_shown(run: Run) -> Iterator[Any]:
 def newest_job(run: Run, session: Session) -> str:
     """The newest job of this experiment that mlops submitted."""
     from mlops.azure import jobs
-    from mlops.errors import PreconditionError
+    from mlops.core.errors import PreconditionError
 
     found = jobs.newest(session, run.settings.experiment)
     if found is None:

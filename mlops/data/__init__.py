@@ -1,11 +1,11 @@
 """Chats in, checked split files and a manifest out.
 
-``prepare`` writes them, ``validate`` only looks, ``preview`` shows the first rows.
+``prepare`` writes them, ``validate`` only looks, :func:`mlops.data.preview.preview` shows the first rows.
 """
 
 from mlops.data.manifest import FileEntry, Manifest
 from mlops.data.preparation import Prepared, Request, prepare, recorded
-from mlops.data.preview import Preview, preview
+from mlops.data.preview import Preview
 from mlops.data.report import Report
 from mlops.data.validation import validate
 
@@ -17,7 +17,6 @@ __all__ = [
     "Report",
     "Request",
     "prepare",
-    "preview",
     "recorded",
     "validate",
 ]

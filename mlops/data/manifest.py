@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mlops.errors import DataInvalid, Place
+from mlops.core.errors import DataInvalid, Place
 
 FILE = "manifest.json"
 REJECTED = "rejected.jsonl"

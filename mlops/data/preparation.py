@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mlops.core.errors import DataInvalid, Place, PreconditionError, UsageError
 from mlops.data import manifest as manifests
 from mlops.data import reading, selection, sources
 from mlops.data.manifest import Manifest
@@ -21,10 +22,9 @@ from mlops.data.report import Report, Tally
 from mlops.data.rules import Checker, RowInvalid, is_train
 from mlops.data.validation import follow, note_columns
 from mlops.data.writing import Writer
-from mlops.errors import DataInvalid, Place, PreconditionError, UsageError
 
 if TYPE_CHECKING:
-    from mlops.console import Console
+    from mlops.core.console import Console
 
 FORMAT = 1
 """Raised when the same input is to give other bytes than before."""

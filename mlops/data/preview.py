@@ -36,7 +36,7 @@ def preview(
         UsageError: the data set or a split is not there.
         PreconditionError: the hub cannot be reached.
     """
-    from mlops.errors import UsageError
+    from mlops.core.errors import UsageError
 
     source = sources.locate(dataset, revision=revision, root=root, splits=tuple(splits) or None)
     for split in splits:

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from mlops.core.errors import DataInvalid, Place
 from mlops.data.rules import RowInvalid
-from mlops.errors import DataInvalid, Place
 
 COLUMNS = ("prompt", "prompt_id", "messages")
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json", ".parquet", ".arrow")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mlops.core.errors import DataInvalid, Place
 from mlops.data.rules import BUCKETS, RULES, Checker
-from mlops.errors import DataInvalid, Place
 
 MOST = 500
 """So many rows are remembered for each rule."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlops.core.errors import DataInvalid, Place, PreconditionError, UsageError
 from mlops.data.reading import SUFFIXES, is_readable
 from mlops.data.rules import is_train
-from mlops.errors import DataInvalid, Place, PreconditionError, UsageError
 
 SHARD = re.compile(r"[-_]\d{5}-of-\d{5}.*$")
 TRANSPORTS = ("httpx", "httpcore", "aiohttp", "requests", "urllib3", "fsspec", "huggingface_hub", "datasets", "pyarrow")

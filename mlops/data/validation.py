@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlops.core.errors import DataInvalid, Place, UsageError
 from mlops.data import reading, sources
 from mlops.data.report import Report, Tally
 from mlops.data.rules import Checker, RowInvalid
-from mlops.errors import DataInvalid, Place, UsageError
 
 if TYPE_CHECKING:
-    from mlops.console import Console
+    from mlops.core.console import Console
 
 
 def validate(

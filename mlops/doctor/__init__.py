@@ -1,7 +1,8 @@
 """What would stand in the way, looked at before money is spent.
 
 Each check calls what the commands themselves call: a training is refused for what `train` would refuse it for, by the
-same functions (:mod:`mlops.readiness`, :mod:`mlops.preflight`, :mod:`mlops.catalogue`, :mod:`mlops.quota`).
+same functions (:mod:`mlops.training.preflight`, :mod:`mlops.rollout.preflight`, :mod:`mlops.machines.catalogue`,
+:mod:`mlops.machines.quota`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mlops.config.document import close_to
+from mlops.core.errors import UsageError
 from mlops.doctor import access, github, machine, machines, models, rights, serving
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import SIGNS, Finding, Mark, Report
 from mlops.doctor.runner import Check, needed, run
-from mlops.errors import UsageError
-from mlops.settings_file import close_to
 
 if TYPE_CHECKING:
-    from mlops.console import Console
+    from mlops.core.console import Console
 
 __all__ = ["CHECKS", "SIGNS", "Finding", "Mark", "Report", "examine"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
-from mlops import endpoint_identity
 from mlops.azure import management
 from mlops.azure.errors import NotFoundError, UnavailableError
 from mlops.azure.session import connect
+from mlops.core.errors import AzureError
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, bad, doubtful, good
-from mlops.errors import AzureError
+from mlops.rollout import identity
 
 SUBSCRIPTIONS_API = "2022-12-01"
 
@@ -54,7 +54,7 @@ def subscription_found(name: str, id_: str, state: str) -> Finding:
 
 def workspace(facts: Facts) -> Finding:
     """The workspace, and what it rests on."""
-    ml, found = facts.session.ml, endpoint_identity.place(facts.session)
+    ml, found = facts.session.ml, identity.place(facts.session)
     if found is None:
         return bad(
             f"there is no workspace '{ml.workspace_name}' in the resource group '{ml.resource_group_name}'",

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlops.resources import Cluster, Deployment, Endpoint, ModelVersion, Usage, VmSize
+from mlops.core.resources import Cluster, Deployment, Endpoint, ModelVersion, Usage, VmSize
 
 if TYPE_CHECKING:
     from mlops.azure.management import Caller
     from mlops.azure.session import Session
-    from mlops.console import Console
-    from mlops.endpoint_identity import Place
-    from mlops.settings import Settings
+    from mlops.config.settings import Settings
+    from mlops.core.console import Console
+    from mlops.rollout.identity import Place
 
 
 @dataclass

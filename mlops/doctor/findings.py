@@ -6,7 +6,7 @@ import enum
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from mlops.errors import MlopsError, Place
+from mlops.core.errors import MlopsError, Place
 
 
 class Mark(enum.Enum):

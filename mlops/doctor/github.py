@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from mlops import github_cli
 from mlops.azure.github import in_a_job
+from mlops.core.errors import MlopsError, PreconditionError
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, Mark, doubtful, good, skipped
-from mlops.errors import MlopsError, PreconditionError
+from mlops.setup import github_cli
 
 VARIABLES = (
     "AZURE_CLIENT_ID",

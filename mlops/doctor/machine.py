@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from mlops.core.errors import MlopsError, Place
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, Mark, bad, doubtful, good, skipped
-from mlops.errors import MlopsError, Place
 
 OLDEST, NEWEST = (3, 11), (3, 13)
 """Versions of Python that the requirement files are resolved for."""
@@ -37,7 +37,7 @@ def python_found(version: tuple[int, int, int]) -> Finding:
 
 def settings(facts: Facts) -> Finding:
     """The target's section of the settings file."""
-    from mlops.settings import find_file, load
+    from mlops.config.settings import find_file, load
 
     path = find_file()
     facts.settings = load(facts.target, path)
@@ -46,7 +46,7 @@ def settings(facts: Facts) -> Finding:
 
 def values(facts: Facts) -> Finding | list[Finding]:
     """What the settings name: metrics, parameters, files; sizes are looked at with the region's."""
-    from mlops import settings_check
+    from mlops.doctor import settings_check
 
     path, targets, problems = settings_check.check()
     elsewhere = set(_retired(facts))
@@ -60,7 +60,7 @@ def values(facts: Facts) -> Finding | list[Finding]:
 
 def _retired(facts: Facts) -> Iterator[str]:
     """What is said of retired sizes, which have lines of their own."""
-    from mlops import catalogue
+    from mlops.machines import catalogue
 
     for size in (facts.settings.compute.size, facts.settings.deployment.instance_type):
         try:

@@ -5,14 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlops import catalogue, preflight, quota, readiness
 from mlops.azure import computes
 from mlops.azure.quota import usages
+from mlops.config.settings import Compute
+from mlops.core.errors import AzureError, MlopsError
+from mlops.core.resources import Cluster, Usage, VmSize
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, bad, doubtful, good, skipped
-from mlops.errors import AzureError, MlopsError
-from mlops.resources import Cluster, Usage, VmSize
-from mlops.settings import Compute
+from mlops.machines import catalogue, quota
+from mlops.rollout.preflight import check_servable
+from mlops.training.preflight import (
+    check_cluster,
+    check_gpus,
+    check_nodes,
+    check_trainable,
+    is_low_priority,
+    judge_training_quota,
+    planned_cluster,
+)
 
 
 def region(facts: Facts) -> Finding:
@@ -38,8 +48,8 @@ def cluster(facts: Facts) -> Finding:
     """The cluster that trains: there and well, or still to be made."""
     wanted = facts.settings.compute
     found = computes.get(facts.session, wanted.name)
-    facts.cluster = found or readiness.planned_cluster(facts.settings)
-    readiness.check_cluster(facts.cluster)
+    facts.cluster = found or planned_cluster(facts.settings)
+    check_cluster(facts.cluster)
     if found is not None:
         facts.nodes = computes.nodes(facts.session, found.name)
     if found is None:
@@ -66,10 +76,10 @@ def standing(found: Cluster, wanted: Compute) -> Finding:
 def training_size(facts: Facts) -> Finding:
     """The cluster's size: alive, allowed for the base model, offered, with GPUs."""
     size = facts.cluster.size
-    readiness.check_trainable(facts.settings, size, facts.base)
+    check_trainable(facts.settings, size, facts.base)
     if facts.offered is None:
         return _alive(size, "alive; whether the region offers it is not known")
-    facts.training_size = found = readiness.check_gpus(size, facts.offered)
+    facts.training_size = found = check_gpus(size, facts.offered)
     return _alive(size, f"{_size(found)} per node{_for(facts, 'finetune')}")
 
 
@@ -77,7 +87,7 @@ def serving_size(facts: Facts) -> Finding:
     """The size of a slot's machines: alive, allowed for the base model, offered."""
     wanted = facts.settings.deployment
     size, server = wanted.instance_type, f"served by {wanted.server.name}"
-    preflight.check_servable(size, facts.base, model=facts.settings.base_model.name)
+    check_servable(size, facts.base, model=facts.settings.base_model.name)
     if facts.offered is None:
         return _alive(size, f"alive; {server}; whether the region offers it is not known")
     facts.serving_size = found = catalogue.check_offered(size, facts.offered, setting="deployment.instance_type")
@@ -139,7 +149,7 @@ def cores(facts: Facts) -> Finding | list[Finding]:
     if isinstance(rows, str):
         return doubtful(f"it is not known: {rows}", "Azure will check it when it is asked")
     nodes = int(facts.settings.training.parameters.get("num_nodes_finetune", 1))
-    low = readiness.is_low_priority(facts.cluster)
+    low = is_low_priority(facts.cluster)
     own = facts.nodes * facts.training_size.cores
     wanted = Cores(
         training=facts.training_size, nodes=nodes, serving=facts.serving_size,
@@ -148,8 +158,8 @@ def cores(facts: Facts) -> Finding | list[Finding]:
     )  # fmt: skip
     found: list[Finding] = []
     try:
-        readiness.check_nodes(facts.cluster, nodes)
-        warnings = readiness.judge_training_quota(facts.cluster, facts.training_size, nodes, rows, own=own)
+        check_nodes(facts.cluster, nodes)
+        warnings = judge_training_quota(facts.cluster, facts.training_size, nodes, rows, own=own)
         found += [doubtful(warning) for warning in warnings]
     except MlopsError as error:
         found.append(bad(f"for a training: {error.message}", error.hint))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mlops import catalogue, readiness, training
-from mlops import pipeline as pipelines
+from mlops.config.settings import BaseModelChoice, Settings
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, Mark, bad, doubtful, good, skipped
-from mlops.settings import BaseModelChoice, Settings
+from mlops.machines import catalogue
+from mlops.training import pipeline as pipelines
+from mlops.training import preflight, submit
 
 HUB = "https://huggingface.co"
 HUB_S = 8.0
@@ -38,7 +39,7 @@ def base_model(facts: Facts) -> Finding:
     choice = facts.settings.base_model
     if choice.source == "huggingface":
         return _of_hub(facts)
-    found = readiness.look_up_base_model(facts.session, facts.settings)
+    found = preflight.look_up_base_model(facts.session, facts.settings)
     facts.base = found
     if not facts.settings.is_local:  # whose registry has no other
         catalogue.check_model(found)
@@ -86,11 +87,9 @@ def _not_asked(name: str, error: Exception) -> Finding:
 def pipeline(facts: Facts) -> Finding | list[Finding]:
     """The pipeline component: there, and taking each parameter that it will be given."""
     settings = facts.settings
-    training.check_parameters(settings.training.parameters)
+    submit.check_parameters(settings.training.parameters)
     defaults = catalogue.model_defaults(facts.base.tags) if facts.base else {}
-    parameters = training.resolve_parameters(
-        settings.training.parameters, defaults, pipeline=settings.training.pipeline
-    )
+    parameters = submit.resolve_parameters(settings.training.parameters, defaults, pipeline=settings.training.pipeline)
     given = pipelines.inputs(
         settings, {item.name: item.value for item in parameters}, base=facts.base, cluster=settings.compute.name,
         gpus=facts.training_size.gpus if facts.training_size else 1, train=Path("train.jsonl"), test=Path("test.jsonl"),

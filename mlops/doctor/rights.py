@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mlops import endpoint_identity
 from mlops.azure import github, management, roles
 from mlops.azure.roles import Assignment
+from mlops.core.errors import MlopsError
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, bad, doubtful, good
-from mlops.endpoint_identity import ML, Place, in_words
-from mlops.errors import MlopsError
+from mlops.rollout import identity as endpoint_identity
+from mlops.rollout.identity import ML, Place, in_words
 
 BLOBS = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs"
 NEEDED = {

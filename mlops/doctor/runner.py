@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlops.core.errors import MlopsError
+from mlops.core.interrupts import stay_interruptible
 from mlops.doctor.findings import Finding, Mark, bad, refused, skipped
-from mlops.errors import MlopsError
-from mlops.interrupts import stay_interruptible
 
 LIMIT_S = 30.0
 BUG = "a bug in mlops; the other checks stand"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import httpx
 
 from mlops.azure import endpoints
+from mlops.core.resources import made_here
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, doubtful, good
-from mlops.resources import made_here
-from mlops.slots import SETTLED
+from mlops.rollout.plan import SETTLED
 
 PROBE_S = 5.0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlops.errors import AzureError, PreconditionError
+from mlops.core.errors import AzureError, PreconditionError
 from mlops.flow.environment import Environment
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
-    from mlops.console import Console
-    from mlops.settings import Settings
+    from mlops.config.settings import Settings
+    from mlops.core.console import Console
 
 NAME = "chat-endpoint"
 """What ``flow.dag.yaml`` calls it."""

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops.errors import MlopsError, PreconditionError
+from mlops.core.errors import MlopsError, PreconditionError
 
 if TYPE_CHECKING:
-    from mlops.settings import Settings
+    from mlops.config.settings import Settings
 
 VENV = Path(".venv") / "flow"
 SOURCE = Path("components") / "chat_flow"

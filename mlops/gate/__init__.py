@@ -5,13 +5,13 @@ same ones to the live slot at the same time. The verdict is a pure function of w
 *pass*, *fail*, or *inconclusive* where the difference to the live slot cannot be told from the allowed loss.
 """
 
-from mlops.gate.compare import Comparison, Verdict, compare
+from mlops.gate.comparison import Comparison, Verdict, compare
 from mlops.gate.evaluation import evaluate
 from mlops.gate.judge import Check, judge_absolute, overall, validate
-from mlops.gate.measure import Measured, measure
+from mlops.gate.markdown import refusal, summary_line, to_markdown, undecided
+from mlops.gate.measurement import Measured, measure
 from mlops.gate.report import SCHEMA_VERSION, Moment, Report, Soak, WorstAnswer, read, write
 from mlops.gate.samples import Sample, draw, load_rows, payload
-from mlops.gate.words import markdown, refusal, summary_line, undecided
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -29,13 +29,13 @@ __all__ = [
     "evaluate",
     "judge_absolute",
     "load_rows",
-    "markdown",
     "measure",
     "overall",
     "payload",
     "read",
     "refusal",
     "summary_line",
+    "to_markdown",
     "undecided",
     "validate",
     "write",

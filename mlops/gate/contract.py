@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from mlops.endpoint import Answer
     from mlops.gate.samples import Sample
+    from mlops.scoring.client import Answer
 
 Flaw = Literal["shape", "empty", "echo", "repeats"]
 """shape: no text where one was agreed · empty · echo: begins with the prompt · repeats: ends in a run of repeats."""

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mlops.endpoint import Answer, Line, Scorer
-from mlops.errors import GateUndecided
-from mlops.gate.compare import compare
+from mlops.core.errors import GateUndecided
+from mlops.gate.comparison import compare
 from mlops.gate.contract import NOT_ASKED, TRANSPORT
 from mlops.gate.judge import judge_absolute, judge_latency, overall, validate
-from mlops.gate.measure import measure, text_of
+from mlops.gate.measurement import measure, text_of
 from mlops.gate.quality import Metric, metrics, score
 from mlops.gate.report import Report, worst
 from mlops.gate.samples import Sample, payload
+from mlops.scoring.client import Answer, Line, Scorer
 
 if TYPE_CHECKING:
-    from mlops.settings import Gate
+    from mlops.config.settings import Gate
 
 
 def evaluate(

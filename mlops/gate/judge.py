@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mlops.errors import Place, UsageError
-from mlops.gate.compare import TOLERANCE, Comparison, Verdict
-from mlops.gate.measure import Measured, Number, ratio
+from mlops.core.errors import Place, UsageError
+from mlops.gate.comparison import TOLERANCE, Comparison, Verdict
+from mlops.gate.measurement import Measured, Number, ratio
 from mlops.gate.quality import metrics, title
 
 if TYPE_CHECKING:
-    from mlops.settings import Gate
+    from mlops.config.settings import Gate
 
 Relation = Literal["≥", "≤"]
 
@@ -109,7 +109,7 @@ def validate(settings: Gate) -> None:
 
 def unknown(wanted: Iterable[str], known: Sequence[str]) -> None:
     """Refuse a name in ``gate.dry_run`` that is no check's."""
-    from mlops.settings import FILE
+    from mlops.config.settings import FILE
 
     for name in wanted:
         if name not in known:

@@ -8,9 +8,9 @@ from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops.gate.measure import Measured
+from mlops.gate.markdown import LIVE_COLOUR, NEW_COLOUR, percent, span
+from mlops.gate.measurement import Measured
 from mlops.gate.quality import title
-from mlops.gate.words import LIVE_COLOUR, NEW_COLOUR, percent, span
 
 if TYPE_CHECKING:
     from mlops.gate.report import Report

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mlops.errors import MlopsError, Place, UsageError
+from mlops.core.errors import MlopsError, Place, UsageError
 from mlops.gate.contract import normal
 
 Metric = Callable[[str, str], float]
@@ -74,7 +74,7 @@ def metric(name: str) -> Metric:
 
 
 def _module(name: str) -> Any:
-    from mlops.settings import find_file
+    from mlops.config.settings import find_file
 
     if not all(part.isidentifier() for part in name.split(".")):
         raise ImportError(f"'{name}' is no module's name")
@@ -96,7 +96,7 @@ def _module(name: str) -> Any:
 
 
 def _unusable(name: str, what: str) -> UsageError:
-    from mlops.settings import FILE
+    from mlops.config.settings import FILE
 
     hint = "a metric is a function (answer, reference) -> float from 0 to 1"
     return UsageError(f"gate.quality: '{name}' {what}", place=Place(file=FILE), hint=hint)

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from mlops.gate.compare import Comparison, Verdict
+from mlops.gate.comparison import Comparison, Verdict
 from mlops.gate.contract import TRANSPORT, Flaw, flaw
 from mlops.gate.judge import Check
-from mlops.gate.measure import Measured, Number, Scores, mean, text_of
+from mlops.gate.measurement import Measured, Number, Scores, mean, text_of
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-    from mlops.endpoint import Answer
     from mlops.gate.samples import Sample
+    from mlops.scoring.client import Answer
 
 SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
@@ -172,7 +172,7 @@ def write(report: Report, folder: Path, *, logs: Mapping[str, str] | None = None
     A folder that is there already is replaced whole, logs included.
     """
     from mlops.gate import pictures
-    from mlops.gate.words import markdown
+    from mlops.gate.markdown import to_markdown
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -182,7 +182,7 @@ def write(report: Report, folder: Path, *, logs: Mapping[str, str] | None = None
         document = json.loads(adapter().dump_json(report))
         text = json.dumps(document, indent=2, ensure_ascii=False)
         (new / "report.json").write_text(text + "\n", encoding="utf-8")
-        (new / "report.md").write_text(markdown(report) + "\n", encoding="utf-8")
+        (new / "report.md").write_text(to_markdown(report) + "\n", encoding="utf-8")
         pictures.draw(report, new)
         for name, lines in (logs or {}).items():
             (new / f"{name}.log").write_text(lines, encoding="utf-8")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops.errors import PreconditionError
+from mlops.core.errors import PreconditionError
 
 
 @dataclass(frozen=True)

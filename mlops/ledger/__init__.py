@@ -1,8 +1,8 @@
 """The ledger of an endpoint: lock and history of its rollouts, in the workspace's own storage."""
 
-from mlops.ledger.hold import Hold
-from mlops.ledger.holder import Held, Overruled
 from mlops.ledger.ledger import Ledger
+from mlops.ledger.lock import Hold
+from mlops.ledger.owner import Held, Overruled
 from mlops.ledger.records import Entry, Kind, Record, approved, cleared, history, idle_since, unfinished
 
 __all__ = [

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from mlops.azure.storage import AppendLog, Content
-from mlops.errors import MlopsError, UsageError
-from mlops.ledger.hold import Hold
-from mlops.ledger.holder import Held, Holder, lease_of
+from mlops.core.errors import MlopsError, UsageError
+from mlops.ledger.lock import Hold
+from mlops.ledger.owner import Held, Holder, lease_of
 from mlops.ledger.records import Record, parse
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from mlops.console import plain
+from mlops.core.console import plain
 
 Kind = Literal["begin", "plan", "deployed", "verdict", "traffic", "moved", "end"]
 

@@ -1,7 +1,7 @@
 """Going on with what outlived its workflow: trainings that have ended, rollouts that were cut off."""
 
+from mlops.reconcile.apply import Failure, Outcome, look, mark_reported, reconcile
 from mlops.reconcile.decisions import REPORTED_TAG, Next, Work, next_version, sort_jobs
-from mlops.reconcile.doing import Failure, Outcome, look, mark_reported, reconcile
 
 __all__ = [
     "REPORTED_TAG",

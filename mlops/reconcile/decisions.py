@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from mlops.core.resources import MODEL_TAG, Job, ModelVersion, made_here
 from mlops.ledger import Record, history
-from mlops.resources import MODEL_TAG, Job, ModelVersion, made_here
 
 REPORTED_TAG = "mlops-reported"
 """On a job whose bad end people have been told of."""

@@ -12,8 +12,8 @@ from mlops.ledger import unfinished
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
+    from mlops.core.resources import Deployment, Endpoint
     from mlops.ledger import Hold, Record
-    from mlops.resources import Deployment, Endpoint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from mlops import gate
 from mlops.azure import endpoints
-from mlops.errors import UsageError
-from mlops.payload import check_text
-from mlops.probes import server_variables
-from mlops.resources import MANAGED_BY, MANAGED_TAG, ModelVersion, Probes
+from mlops.core.errors import UsageError
+from mlops.core.resources import MANAGED_BY, MANAGED_TAG, ModelVersion, Probes
+from mlops.data.payload import check_text
+from mlops.machines.probes import server_variables
 
 if TYPE_CHECKING:
-    from mlops.settings import Settings
-    from mlops.slots import Plan
+    from mlops.config.settings import Settings
+    from mlops.rollout.plan import Plan
 
 VERSION_TAG = "model-version"
 SKIPPED_TAG = "gate-skipped"

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mlops import gate
+from mlops.config.settings import Quality
+from mlops.core.interrupts import stay_interruptible
 from mlops.gate.contract import TRANSPORT
 from mlops.gate.judge import check
-from mlops.interrupts import stay_interruptible
-from mlops.settings import Quality
 
 if TYPE_CHECKING:
-    from mlops.endpoint import Answer, Scorer
-    from mlops.settings import Gate, Rollout, Settings
+    from mlops.config.settings import Gate, Rollout, Settings
+    from mlops.scoring.client import Answer, Scorer
 
 BATCH_S = 0.5
 """Probes are sent in bursts this far apart, or one by one where that is slower."""

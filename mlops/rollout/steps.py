@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 from mlops import gate
-from mlops.errors import GateFailed
-from mlops.resources import Endpoint
+from mlops.core.errors import GateFailed
+from mlops.core.resources import Endpoint
+from mlops.rollout.plan import traffic_at
 from mlops.rollout.soak import soak
-from mlops.slots import traffic_at
 
 if TYPE_CHECKING:
-    from mlops.rollout.under_way import UnderWay
+    from mlops.rollout.context import UnderWay
 
 
 def move(work: UnderWay, steps: tuple[int, ...], *, watched: bool) -> Endpoint:

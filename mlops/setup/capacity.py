@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mlops import quota
 from mlops.azure import computes, endpoints
 from mlops.azure import quota as region
 from mlops.azure.session import Session
-from mlops.errors import MlopsError
-from mlops.quota import Shortage
-from mlops.resources import Usage, VmSize
-from mlops.settings import SLOTS, Settings
-from mlops.setup.place import Place
+from mlops.config.settings import SLOTS, Settings
+from mlops.core.errors import MlopsError
+from mlops.core.resources import Usage, VmSize
+from mlops.machines import quota
+from mlops.machines.quota import Shortage
+from mlops.setup.scope import Place
 
 
 @dataclass(frozen=True, kw_only=True)

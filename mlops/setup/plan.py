@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mlops import flow
-from mlops.quota import PAGE
-from mlops.resources import made_here
-from mlops.setup.look import Facts, Order, wanted
-from mlops.setup.wanted import Wanted, dependents, provisioning
+from mlops.core.resources import made_here
+from mlops.machines.quota import PAGE
+from mlops.setup.desired import Wanted, dependents, provisioning
+from mlops.setup.survey import Facts, Order, wanted
 
 State = Literal["exists", "make", "change", "wrong", "later", "open"]
 """``later``: cannot be looked at before what comes earlier is made; ``open``: a person has to do it."""

@@ -10,9 +10,9 @@ from mlops.azure import computes, endpoints, groups, identities, management, mod
 from mlops.azure.errors import NotFoundError
 from mlops.azure.groups import Held
 from mlops.azure.session import Session
-from mlops.resources import made_here
-from mlops.setup.place import Place
-from mlops.setup.wanted import ML, VERSIONS
+from mlops.core.resources import made_here
+from mlops.setup.desired import ML, VERSIONS
+from mlops.setup.scope import Place
 
 ALERTS = "microsoft.alertsmanagement/smartdetectoralertrules"
 ACTIONS = "microsoft.insights/actiongroups"

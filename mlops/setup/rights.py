@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from mlops.azure import roles
 from mlops.azure.management import Caller
 from mlops.azure.session import Session
-from mlops.errors import PreconditionError
-from mlops.setup.place import Place
+from mlops.core.errors import PreconditionError
 from mlops.setup.plan import Part, needed_actions
+from mlops.setup.scope import Place
 
 WHO = "Owner, or Contributor with User Access Administrator or Role Based Access Control Administrator"
 OF_THE_SUBSCRIPTION = ("Microsoft.Resources/subscriptions/",)

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mlops import github_cli
-from mlops.errors import MlopsError, UsageError
+from mlops.core.errors import MlopsError, UsageError
+from mlops.setup import github_cli
 
 MAX_LENGTH = 600
 """Of a subject, as Entra limits it."""

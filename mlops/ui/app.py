@@ -13,13 +13,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from mlops.errors import MlopsError
+from mlops.core.errors import MlopsError
 from mlops.ui import completions, releases
 from mlops.ui.access import Guard
-from mlops.ui.parts import part, shown
+from mlops.ui.fragments import part, shown
 from mlops.ui.questions import Questions
 from mlops.ui.rendering import HERE, page, render
-from mlops.ui.shelf import PATIENCE_S, Shelf
+from mlops.ui.ttl_cache import PATIENCE_S, Shelf
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

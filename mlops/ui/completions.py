@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlops.endpoint import Answer
-from mlops.errors import MlopsError, PreconditionError
-from mlops.payload import check_text
+from mlops.core.errors import MlopsError, PreconditionError
+from mlops.data.payload import check_text
+from mlops.scoring.client import Answer
 
 if TYPE_CHECKING:
-    from mlops.ui.asking import Asker
+    from mlops.ui.ask import Asker
 
 LIVE = "live"
 NAMES = {

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from mlops import inventory, ledger
+from mlops import ledger
 from mlops.azure import endpoints, models
-from mlops.errors import MlopsError
-from mlops.models import model_name
-from mlops.resources import Deployment, Endpoint, ModelVersion
-from mlops.settings import SLOTS
+from mlops.cleanup import inventory
+from mlops.config.settings import SLOTS
+from mlops.core.errors import MlopsError
+from mlops.core.resources import Deployment, Endpoint, ModelVersion
+from mlops.training.register import model_name
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session

@@ -11,17 +11,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from mlops.chat.room import is_refusal
-from mlops.endpoint import Answer, scorer
-from mlops.errors import MlopsError
-from mlops.payload import check_text
+from mlops.chat.context_window import is_refusal
+from mlops.core.errors import MlopsError
+from mlops.data.payload import check_text
+from mlops.scoring.client import Answer, scorer
 from mlops.ui import completions, overview
-from mlops.ui.asking import Asker
-from mlops.ui.parts import SOON_S
+from mlops.ui.ask import Asker
+from mlops.ui.fragments import SOON_S
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
-    from mlops.ui.shelf import Shelf
+    from mlops.ui.ttl_cache import Shelf
 
 MAX_BODY = 4 * 2**20
 """A conversation is smaller."""

@@ -31,7 +31,7 @@ RUN = re.compile(r"(https://[^/]+/[^/]+/[^/]+)/actions/runs/\d+")
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from mlops.gate import words
+    from mlops.gate import markdown
 
     made = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -44,7 +44,7 @@ def _environment() -> Environment:
         "ago": ago, "age": age, "when": when, "iso": iso, "mood": mood, "slot_class": slot_class, "address": address,
         "commit_address": commit_address, "short": short, "figure": figure, "plain": spoken, "last_part": last_part,
     }  # fmt: skip
-    made.globals["words"] = words
+    made.globals["words"] = markdown
     return made
 
 

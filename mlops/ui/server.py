@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlops.errors import PreconditionError
+from mlops.core.errors import PreconditionError
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mlops.azure import jobs, metrics, parameters
-from mlops.errors import PreconditionError
-from mlops.models import LINEAGE
-from mlops.resources import Job, made_here
+from mlops.core.errors import PreconditionError
+from mlops.core.resources import Job, made_here
+from mlops.training.register import LINEAGE
 
 if TYPE_CHECKING:
     from mlops.azure.metrics import JobMetrics

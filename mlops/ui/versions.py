@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from mlops import ledger
 from mlops.azure import endpoints, models
-from mlops.errors import MlopsError
-from mlops.models import ACCEPTED_TAG, EVALUATION_TAG, LINEAGE, SCORES, model_name
-from mlops.resources import Deployment, ModelVersion
+from mlops.core.errors import MlopsError
+from mlops.core.resources import Deployment, ModelVersion
+from mlops.training.register import ACCEPTED_TAG, EVALUATION_TAG, LINEAGE, SCORES, model_name
 from mlops.ui.trainings import Score, scores
 
 if TYPE_CHECKING:

@@ -106,8 +106,8 @@ def fill(folder: Path, endpoints: int, stale: int) -> float:
     )
 
     from mlops.azure.session import connect
-    from mlops.console import Console
-    from mlops.settings import load
+    from mlops.config.settings import load
+    from mlops.core.console import Console
 
     ml = connect(load("local", ROOT / "mlops.yaml"), Console(quiet=True)).ml
     code = folder / "serve"

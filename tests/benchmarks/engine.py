@@ -35,7 +35,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "components")]
 from tests.benchmarks.finetune import table, versions  # noqa: E402
 from tests.benchmarks.serving import SERVE, answers, bodies, pack_standin, server  # noqa: E402
 from tests.benchmarks.training.load import SHAPES, has_gpu  # noqa: E402
-from tests.serve.conftest import free_port  # noqa: E402
+from tests.unit.environments.serve.conftest import free_port  # noqa: E402
 
 CALLERS = (1, 8, 64)
 GOAL = 10.0
@@ -56,7 +56,7 @@ def random_model(folder: Path) -> Path:
     import torch
     from transformers import Phi3Config, Phi3ForCausalLM
 
-    from chat_completion.template import PHI3_TEMPLATE
+    from chat_completion.data.template import PHI3_TEMPLATE
     from standin.build import train_tokenizer
 
     shape, flat, packed = SHAPES["phi3-mini"], folder / "random", folder / "mlflow"

@@ -28,10 +28,10 @@ sys.path.insert(0, str(ROOT))
 from mlops import gate  # noqa: E402
 from mlops.azure import endpoints  # noqa: E402
 from mlops.azure.session import Session, connect  # noqa: E402
-from mlops.console import Console  # noqa: E402
-from mlops.endpoint import SLOT_HEADER, Scorer, scorer  # noqa: E402
-from mlops.probes import probes  # noqa: E402
-from mlops.settings import Gate, Quality, load  # noqa: E402
+from mlops.config.settings import Gate, Quality, load  # noqa: E402
+from mlops.core.console import Console  # noqa: E402
+from mlops.machines.probes import probes  # noqa: E402
+from mlops.scoring.client import SLOT_HEADER, Scorer, scorer  # noqa: E402
 
 GOAL = 1.15
 CONVERSATIONS = 50

@@ -20,9 +20,9 @@ sys.path.insert(0, str(ROOT))
 
 from starlette.requests import Request  # noqa: E402
 
-from mlops.local.limits import Limits  # noqa: E402
 from mlops.local.serving.upstream import exchange  # noqa: E402
-from tests.local.serving.bench import QUICK, Bench  # noqa: E402
+from mlops.local.state.limits import Limits  # noqa: E402
+from tests.unit.local.serving.bench import QUICK, Bench  # noqa: E402
 
 GOAL_MS = 2.0
 BODY = b'{"question": "' + b"x" * 500 + b'"}'

@@ -110,7 +110,7 @@ def by_map(source: Path, model: Path, folder: Path, *, labels: bool) -> float:
     import datasets
     from transformers import PreTrainedTokenizerFast
 
-    from chat_completion.template import PHI3_TEMPLATE
+    from chat_completion.data.template import PHI3_TEMPLATE
 
     datasets.disable_progress_bars()
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"), eos_token="<|endoftext|>")
@@ -162,8 +162,8 @@ def by_step(source: Path, model: Path, folder: Path) -> float:
 
 def by_packing(tokens: Path) -> float:
     """An epoch's packed batches, 16 conversations a step, in batches of 32,768 tokens; returns seconds."""
-    from chat_completion.batches import PackedDataset, StepSampler, pack_step
-    from chat_completion.tokens import TokenFile
+    from chat_completion.data.tokens import TokenFile
+    from chat_completion.trainer.batches import PackedDataset, StepSampler, pack_step
 
     begin = time.perf_counter()
     for split in sorted(tokens.glob("*.arrow")):

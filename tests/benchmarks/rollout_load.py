@@ -17,8 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.fire.load import Load, Moment, Stretch, load, moments, shown  # noqa: E402
-from tests.fire.workspace import Endpoint, Workspace  # noqa: E402
+from tests.fault_injection.load import Load, Moment, Stretch, load, moments, shown  # noqa: E402
+from tests.fault_injection.workspace import Endpoint, Workspace  # noqa: E402
 
 STEPS = [10, 50, 100]
 QUIET_S = 8.0
@@ -121,7 +121,7 @@ def main() -> int:
     parser.add_argument("--soak", type=float, default=3)
     parser.add_argument("--picture", type=Path, default=ROOT / "build" / "rollout_load.png")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="fire-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as folder:
         workspace = Workspace(Path(folder), rollout={"steps": STEPS, "soak_s": given.soak, "probes_per_s": 5})
         try:
             workspace.open()

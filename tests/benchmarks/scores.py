@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "components")]
 
 from standin.layouts import write_hub_cache  # noqa: E402
-from tests.components.conftest import REPO, TUNING, Tuned, run_all, shuffle_answers, split  # noqa: E402
+from tests.unit.components.conftest import REPO, TUNING, Tuned, run_all, shuffle_answers, split  # noqa: E402
 
 SETS = {
     "own": {},

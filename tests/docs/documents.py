@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.checkout import ROOT
+
 FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>\w*)\s*$")
 CODE = re.compile(r"#\s*exit code (\d+)")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<goal>[^)\s]+)\)|!\[[^\]]*\]\((?P<picture>[^)\s]+)\)")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.waiting import HANG_S
+from tests.support.waiting import HANG_S
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.documents import ROOT, commands, documents
+from tests.docs.documents import commands, documents
 from tests.docs.terminal import Terminal
-from tests.setup.gh import FakeGitHub
-from tests.virtual_environment import VENV, virtual_environment
+from tests.support.checkout import ROOT
+from tests.support.virtual_environment import VENV, virtual_environment
+from tests.unit.setup.gh import FakeGitHub
 from tests.workflows.runner.repository import Repository
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # 5 minutes where four processes share two cores
@@ -101,7 +102,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         "HOME": str(place / "home"),
         "PATH": os.pathsep.join([str(github.folder / "bin"), *elsewhere]),
         "MLOPS_CACHE": os.environ.get("MLOPS_CACHE", str(ROOT / ".mlops" / "cache")),
-        "PYTEST_ADDOPTS": "tests/test_slots.py",
+        "PYTEST_ADDOPTS": "tests/unit/rollout/test_plan.py",
         "GH_REPO": GITHUB,
     }
     with played_azure(place / "azure", environ) as led:

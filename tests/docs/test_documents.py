@@ -8,7 +8,8 @@ import click
 import pytest
 
 from mlops.cli import group, reference
-from tests.docs.documents import ROOT, anchors, blocks, documents, links
+from tests.docs.documents import anchors, blocks, documents, links
+from tests.support.checkout import ROOT
 from tests.workflows.command_lines import command_lines, problem
 
 ALL = documents()

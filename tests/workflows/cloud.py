@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tests.support.checkout import ROOT
 from tests.workflows.runner.world import World, subject
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
-    from mlops.settings import Settings
+    from mlops.config.settings import Settings
 
-ROOT = Path(__file__).parents[2]
 SHORT = {"RETRY_AFTER_S": "0.05", "ENDPOINT_S": "0.05", "DEPLOYMENT_S": "0.05", "COMPUTE_S": "0.05", "DELETE_S": "0.05"}
 NAMES = (
     *("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP"),
@@ -62,7 +62,7 @@ class Cloud:
 
     def environ(self) -> dict[str, str]:
         """What leads a program here, credentials included."""
-        from mlops.local import client
+        from mlops.local.daemon import client
 
         return {name: value for name, value in client.env().items() if value is not None}
 
@@ -79,7 +79,7 @@ class Cloud:
     @staticmethod
     def identity(whose: str, claims: Mapping[str, Any]) -> Mapping[str, str]:
         """GitHub's token service, as the workspace plays it."""
-        from tests.github_job import github_job
+        from tests.support.github_job import github_job
 
         return github_job(whose, **claims)
 
@@ -88,7 +88,7 @@ class Cloud:
 
         The two environments are trusted; no branch and no pull request is.
         """
-        from mlops.local import client
+        from mlops.local.daemon import client
         from tests.workflows.runner.events import Event
 
         client.start()
@@ -124,8 +124,8 @@ class Cloud:
     def desk(self, world: World) -> Iterator[tuple[Session, Settings]]:
         """A session of a person with credentials of one's own."""
         from mlops.azure.session import connect
-        from mlops.console import Console
-        from mlops.settings import load
+        from mlops.config.settings import load
+        from mlops.core.console import Console
 
         before = dict(os.environ)
         os.environ.update(self.environ())

@@ -12,7 +12,6 @@ import pytest
 from tests.workflows.cloud import Cloud
 from tests.workflows.runner import bridge
 
-ROOT = Path(__file__).parents[2]
 KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "SHELL")
 
 

@@ -9,7 +9,8 @@ import json
 import re
 from pathlib import Path
 
-from tests.workflows.cloud import ROOT, TRIVIAL
+from tests.support.checkout import ROOT
+from tests.workflows.cloud import TRIVIAL
 
 COMMANDS = {
     "validation": "echo '{}' > '${{outputs.validation_info}}'",

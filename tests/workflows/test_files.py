@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlops.cli import group
+from tests.support.checkout import ROOT
 from tests.workflows import command_lines
-from tests.workflows.cloud import ROOT
 from tests.workflows.runner.bridge import Bridge
 from tests.workflows.runner.files import read_action, read_workflow
 from tests.workflows.runner.language import LanguageServer

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from mlops.cli import group
+from tests.support.checkout import ROOT
 from tests.workflows import command_lines
-from tests.workflows.cloud import ROOT
 from tests.workflows.conftest import machine
 from tests.workflows.runner.bridge import Bridge
 from tests.workflows.runner.events import Event

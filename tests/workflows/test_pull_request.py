@@ -2,7 +2,7 @@
 
 Two things are not done here, as they are what `make lint` and `make test` do around these tests: the unit-test job
 runs one file of the suite instead of all (PYTEST_ADDOPTS, pytest's own variable), and the lint job is left out.
-The main job trains for one epoch, without thresholds; tests/test_main_job.py is the one that holds its figures.
+The main job trains for one epoch, without thresholds; tests/integration/test_main_job.py holds its figures.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import json
 
 import pytest
 
-from tests.workflows.cloud import NO_THRESHOLDS, ROOT, settings
+from tests.support.checkout import ROOT
+from tests.workflows.cloud import NO_THRESHOLDS, settings
 from tests.workflows.conftest import machine
 from tests.workflows.runner.bridge import Bridge
 from tests.workflows.runner.repository import Repository
@@ -19,7 +20,7 @@ from tests.workflows.runner.workflows import happen, start
 from tests.workflows.runner.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # 4 minutes where four processes share two cores
-ONE_FILE = "tests/test_slots.py -p no:cacheprovider"
+ONE_FILE = "tests/unit/rollout/test_plan.py -p no:cacheprovider"
 PAYLOAD = "data/payloads/nested.json"
 
 

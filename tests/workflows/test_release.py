@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from tests.support.checkout import ROOT
 from tests.workflows import quick
-from tests.workflows.cloud import ROOT, Cloud, settings
+from tests.workflows.cloud import Cloud, settings
 from tests.workflows.conftest import machine
 from tests.workflows.runner.bridge import Bridge
 from tests.workflows.runner.record import Run

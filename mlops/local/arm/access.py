@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mlops.local.arm.errors import ArmError
 from mlops.local.arm.roles import BY_ID, Role
-from mlops.local.store import Document, Store
+from mlops.local.state.store import Document, Store
 
 COLLECTION = "/providers/microsoft.authorization/roleassignments"
 MAX_CACHED = 8192

@@ -17,8 +17,8 @@ from mlops.local.arm.operations import retry_after
 from mlops.local.arm.providers import NAMES
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.target import Target
-from mlops.local.operations import Operation
-from mlops.local.workspace import Workspace
+from mlops.local.state.operations import Operation
+from mlops.local.state.workspace import Workspace
 
 LEARNING = "microsoft.machinelearningservices"
 OPERATION = re.compile(

@@ -12,7 +12,7 @@ from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.versions import ContainerType, VersionType
 from mlops.local.jobs.components import wire
 from mlops.local.jobs.locations import DATASTORE, OUTPUT, Unresolved
-from mlops.local.store import Document
+from mlops.local.state.store import Document
 
 if TYPE_CHECKING:
     from mlops.local.jobs.part import JobsPart

@@ -11,10 +11,10 @@ from mlops.local.arm.principals import Principals
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.roles import BUILT_IN, BY_ID, Role
 from mlops.local.arm.shapes import mapping, text
-from mlops.local.config import Config
-from mlops.local.operations import now
-from mlops.local.store import Document, Store
-from mlops.local.workspace import Workspace
+from mlops.local.state.config import Config
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document, Store
+from mlops.local.state.workspace import Workspace
 
 AUTHORIZATION = "Microsoft.Authorization"
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

@@ -14,11 +14,11 @@ from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.quota import shortage
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import integer, mapping, tags
-from mlops.local.limits import Limits
-from mlops.local.operations import now
-from mlops.local.skus import Sku, skus
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.arm.skus import Sku, skus
+from mlops.local.state.limits import Limits
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 NAME = re.compile(r"^[a-zA-Z][-a-zA-Z0-9]{1,22}[a-zA-Z0-9]$")
 TYPES = ("AmlCompute", "ComputeInstance")

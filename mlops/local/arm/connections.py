@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import mapping, text
-from mlops.local.store import Document
+from mlops.local.state.store import Document
 
 SECRETS = {"CustomKeys": "keys", "ApiKey": "key", "PAT": "pat", "SAS": "sas", "AccountKey": "key", "None": ""}
 """What is secret in the credentials of each kind."""

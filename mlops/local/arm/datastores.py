@@ -7,9 +7,9 @@ import re
 from mlops.local.arm.errors import bad_request, not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import integer
-from mlops.local.operations import now
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 NAME = re.compile(r"[A-Za-z0-9_]{1,255}")
 SAS_HOURS = 24

@@ -13,16 +13,16 @@ from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.quota import deployments, shortage
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import integer, mapping, tags, text
-from mlops.local.operations import OperationFailed, now
+from mlops.local.arm.skus import skus
 from mlops.local.serving.containers import container_log
 from mlops.local.serving.durations import seconds
 from mlops.local.serving.spec import Spec, model_id
-from mlops.local.skus import skus
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.operations import OperationFailed, now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mlops.local.serving import Serving
+    from mlops.local.serving.part import Serving
 
 PROBE: Document = {
     "failureThreshold": 30,

@@ -16,13 +16,13 @@ from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.managed_identities import assigned
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import mapping, tags, text
-from mlops.local.operations import OperationFailed, now
 from mlops.local.serving.traffic import canonical, refusal
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.operations import OperationFailed, now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mlops.local.serving import Serving
+    from mlops.local.serving.part import Serving
 
 NAME = re.compile(r"^[a-zA-Z](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$")
 MODES = {"key": "Key", "amltoken": "AMLToken", "aadtoken": "AADToken"}

@@ -11,10 +11,10 @@ from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.operations import retry_after
 from mlops.local.arm.resources import Answer, Call, ResourceType, merge, page
 from mlops.local.arm.shapes import mapping, tags, text
-from mlops.local.limits import Limits
-from mlops.local.operations import now
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.limits import Limits
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 BUSY = ("Creating", "RegisteringDns", "Deleting")
 

@@ -11,9 +11,9 @@ from mlops.local.arm.operations import location_headers
 from mlops.local.arm.resources import Answer, Call, ResourceType, page
 from mlops.local.arm.shapes import tags, text
 from mlops.local.arm.target import RESOURCES
-from mlops.local.config import Config
-from mlops.local.store import Document, Store
-from mlops.local.workspace import Workspace
+from mlops.local.state.config import Config
+from mlops.local.state.store import Document, Store
+from mlops.local.state.workspace import Workspace
 
 NAME = re.compile(r"[-\w._()]{0,89}[-\w_()]")
 TAG = re.compile(r"tagName eq '(?P<name>[^']*)'(?: and tagValue eq '(?P<value>[^']*)')?", re.IGNORECASE)

@@ -14,7 +14,7 @@ from mlops.local.jobs.checks import PlanError
 from mlops.local.jobs.locations import OUTPUT, Unresolved
 from mlops.local.jobs.plan import Plan
 from mlops.local.jobs.runs import TERMINAL
-from mlops.local.store import Document
+from mlops.local.state.store import Document
 
 if TYPE_CHECKING:
     from mlops.local.jobs.part import JobsPart

@@ -11,7 +11,7 @@ from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import mapping, sequence, text
-from mlops.local.store import Document
+from mlops.local.state.store import Document
 
 MOST = 20
 """Federated credentials of one identity, as Microsoft's considerations for them say (2026-11)."""

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from mlops.local.arm.resources import Answer, Call
-from mlops.local.operations import Operation
-from mlops.local.store import Store
+from mlops.local.state.operations import Operation
+from mlops.local.state.store import Store
 
 PATH = re.compile(
     r"^/subscriptions/[^/]+(?:/providers/[^/]+/locations/[^/]+)?/(?P<how>operationresults|operationstatuses)/(?P<id>[^/]+)$",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlops.local.config import Config
-from mlops.local.store import Document, Store
+from mlops.local.state.config import Config
+from mlops.local.state.store import Document, Store
 
 IDENTITIES = "/providers/microsoft.managedidentity/userassignedidentities"
 WORKSPACES = "/providers/microsoft.machinelearningservices/workspaces"

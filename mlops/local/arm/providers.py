@@ -8,8 +8,8 @@ from typing import Any
 from mlops.local.arm.errors import ArmError
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.target import RESOURCES
-from mlops.local.store import Document, Store
-from mlops.local.workspace import Workspace
+from mlops.local.state.store import Document, Store
+from mlops.local.state.workspace import Workspace
 
 TYPES: dict[str, tuple[str, ...]] = {
     "Microsoft.MachineLearningServices": ("workspaces", "workspaces/onlineEndpoints", "workspaces/computes"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from mlops.local.arm.errors import not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType
-from mlops.local.config import Config
-from mlops.local.limits import Limits
-from mlops.local.skus import Sku, skus
-from mlops.local.store import Document, Store
+from mlops.local.arm.skus import Sku, skus
+from mlops.local.state.config import Config
+from mlops.local.state.limits import Limits
+from mlops.local.state.store import Document, Store
 
 
 def used_vcpus(store: Store, config: Config, *, without: str = "") -> dict[str, int]:

@@ -16,11 +16,11 @@ from mlops.local.arm.operations import location_headers
 from mlops.local.arm.quota import used_vcpus
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import integer, mapping
-from mlops.local.limits import Limits
-from mlops.local.operations import OperationFailed, now
-from mlops.local.skus import skus
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.arm.skus import skus
+from mlops.local.state.limits import Limits
+from mlops.local.state.operations import OperationFailed, now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 LEARNING = "/providers/microsoft.machinelearningservices/locations/"
 

@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from mlops.local.arm.errors import ArmError, bad_request, not_found
-from mlops.local.operations import now
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 PAGE = 100
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlops.local.arm.errors import bad_request
-from mlops.local.store import Document
+from mlops.local.state.store import Document
 
 _NODE = ("inputs", "outputs", "resources", "distribution", "limits", "environment_variables")
 _JOB = ("inputs", "outputs", "jobs", "settings", "limits", "resources", "distribution", "environmentVariables")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlops.local.arm.errors import bad_request
-from mlops.local.store import Document
+from mlops.local.state.store import Document
 
 
 def mapping(value: Any, what: str) -> Document:

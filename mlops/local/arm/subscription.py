@@ -5,7 +5,15 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from mlops.local.arm import authorization, foundations, groups, managed_identities, providers, quota_requests, vaults
+from mlops.local.arm import (
+    authorization,
+    groups,
+    managed_identities,
+    providers,
+    quota_requests,
+    vaults,
+    workspace_dependencies,
+)
 from mlops.local.arm.access import Access
 from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.group_resource import GroupResource
@@ -15,9 +23,9 @@ from mlops.local.arm.roles import Role, named
 from mlops.local.arm.shapes import text
 from mlops.local.arm.target import RESOURCES, Target
 from mlops.local.arm.workspaces import WorkspaceType
-from mlops.local.limits import Limits
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.limits import Limits
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 SEED = uuid.UUID("6d6c6f70-0000-4000-8000-000000000000")
 FILTERED = ("subscriptions", "subscriptions/resourcegroups", "subscriptions/resources", "tenants")
@@ -34,11 +42,11 @@ class Subscription:
         self.access = Access(workspace.store)
         self.principals = Principals(workspace.store, workspace.config, login)
         self._leant_on: tuple[GroupResource, ...] = (
-            foundations.StorageAccounts(workspace, limits),
+            workspace_dependencies.StorageAccounts(workspace, limits),
             vaults.Vaults(workspace, limits),
-            foundations.LogAnalytics(workspace, limits),
-            foundations.ApplicationInsights(workspace, limits),
-            foundations.ContainerRegistries(workspace, limits),
+            workspace_dependencies.LogAnalytics(workspace, limits),
+            workspace_dependencies.ApplicationInsights(workspace, limits),
+            workspace_dependencies.ContainerRegistries(workspace, limits),
             managed_identities.UserAssignedIdentities(workspace, limits),
         )
         self.types: Sequence[ResourceType] = (

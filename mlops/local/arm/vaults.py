@@ -12,10 +12,10 @@ from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.operations import location_headers
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import integer, mapping
-from mlops.local.config import Config
-from mlops.local.operations import now
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.config import Config
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 KEPT_DAYS = 90
 

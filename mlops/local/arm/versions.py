@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType, page
-from mlops.local.operations import now
-from mlops.local.store import Document
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document
 
 if TYPE_CHECKING:
     from mlops.local.jobs.part import JobsPart

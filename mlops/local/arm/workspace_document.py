@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 
 from mlops.local.arm.shapes import mapping
-from mlops.local.config import Config
-from mlops.local.operations import now
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.config import Config
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 
 def tracking_uri(config: Config, workspace_id: str | None = None) -> str:

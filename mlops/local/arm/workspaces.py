@@ -17,9 +17,9 @@ from mlops.local.arm.operations import retry_after
 from mlops.local.arm.resources import Answer, Call, ResourceType, page
 from mlops.local.arm.shapes import mapping, tags, text
 from mlops.local.arm.workspace_document import grave, is_main, settle
-from mlops.local.operations import now
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 NAME = re.compile(r"[A-Za-z0-9][-\w]{2,32}")
 KINDS = {"default": "Default", "hub": "Hub", "project": "Project"}

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mlops.local.jobs.components import Component, Port, text
-from mlops.local.store import Document
+from mlops.local.state.store import Document
 
 
 class PlanError(Exception):

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlops.local.config import Config
-from mlops.local.store import Document, Store
+from mlops.local.state.config import Config
+from mlops.local.state.store import Document, Store
 
 ASSETS = ("uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model", "triton_model", "path")
 REGISTRY = re.compile(

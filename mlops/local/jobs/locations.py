@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from mlops.local.config import Config
 from mlops.local.jobs.components import REGISTRY
 from mlops.local.jobs.runs import Runs
-from mlops.local.layout import Layout
-from mlops.local.store import Store
+from mlops.local.state.config import Config
+from mlops.local.state.layout import Layout
+from mlops.local.state.store import Store
 
 DATASTORE = re.compile(
     r"^azureml://(?:subscriptions/.+?/)?datastores/(?P<store>[^/]+)(?:/paths)?(?:/(?P<path>.*))?$", re.I

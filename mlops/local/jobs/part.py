@@ -24,10 +24,10 @@ from mlops.local.jobs.errors import lost
 from mlops.local.jobs.locations import Locations, Unresolved
 from mlops.local.jobs.plan import Plan, Planner
 from mlops.local.jobs.runs import TERMINAL, Runs, new_run
-from mlops.local.jobs.standin import StandInFailed
-from mlops.local.processes import alive
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.registry.standin import StandInFailed
+from mlops.local.state.processes import alive
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 log = logging.getLogger(__name__)
 WATCH_S = 0.5
@@ -42,7 +42,7 @@ class JobsPart:
         from mlops.local.arm.connections import Connections
         from mlops.local.arm.datastores import DatastoreType
         from mlops.local.arm.jobs import JobType
-        from mlops.local.arm.unused import unused_types
+        from mlops.local.arm.unsupported import unused_types
         from mlops.local.arm.workspaces import WorkspaceType
 
         self.workspace = workspace

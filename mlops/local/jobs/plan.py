@@ -13,7 +13,7 @@ from typing import Any
 from mlops.local.jobs.checks import Absent, Asset, Given, Literal, Output, PlanError, checked, given, seconds
 from mlops.local.jobs.components import Component, Components, environment_name, port, text
 from mlops.local.jobs.expressions import EXPRESSION, ExpressionError, interpolate, reference
-from mlops.local.store import Document
+from mlops.local.state.store import Document
 
 COMMON = "azureml://datastores/workspaceblobstore/paths"
 NAMESPACE = uuid.UUID("5d0ad5a0-33a1-4a6e-8f2c-0b3c8b1f4e55")

@@ -19,17 +19,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlops.local.config import Config
 from mlops.local.jobs.errors import failed_children, run_error
 from mlops.local.jobs.execution import Execution, StepCanceled, StepFailed, base_environment, brief
 from mlops.local.jobs.locations import Locations
 from mlops.local.jobs.mlflow_rest import TrackingError, TrackingServer
 from mlops.local.jobs.plan import Plan, Step, load
 from mlops.local.jobs.runs import TERMINAL, Runs
-from mlops.local.jobs.standin import HUGGINGFACE_ID, StandIn, StandInFailed
-from mlops.local.layout import Layout
-from mlops.local.processes import create_time
-from mlops.local.store import Store
+from mlops.local.registry.standin import HUGGINGFACE_ID, StandIn, StandInFailed
+from mlops.local.state.config import Config
+from mlops.local.state.layout import Layout
+from mlops.local.state.processes import create_time
+from mlops.local.state.store import Store
 
 log = logging.getLogger(__name__)
 CONCURRENT = 2

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops.local.store import Document, Store
+from mlops.local.state.store import Document, Store
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (

@@ -16,13 +16,13 @@ from typing import Any
 
 import psutil
 
-from mlops.local.limits import Limits
-from mlops.local.operations import OperationFailed, now
 from mlops.local.serving.image import PACKAGES, Image, NoPackages, image_of
 from mlops.local.serving.process import Instance, scorers
 from mlops.local.serving.spec import Files, Spec, lay_out
-from mlops.local.store import Document
-from mlops.local.workspace import Workspace
+from mlops.local.state.limits import Limits
+from mlops.local.state.operations import OperationFailed, now
+from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from mlops.local.limits import Limits
-from mlops.local.operations import OperationFailed
 from mlops.local.serving.fleet import Fleet, Running
 from mlops.local.serving.process import Instance
 from mlops.local.serving.streamed import Stream, Streamed
 from mlops.local.serving.traffic import Share, Split
 from mlops.local.serving.upstream import Broken, Reply, Unreachable, exchange
-from mlops.local.workspace import Workspace
+from mlops.local.state.limits import Limits
+from mlops.local.state.operations import OperationFailed
+from mlops.local.state.workspace import Workspace
 
 DEPLOYMENT = "azureml-model-deployment"
 HOP_BY_HOP = {"connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding"}
@@ -202,7 +202,7 @@ class Gateway:
         return str(claims.get("serviceId", "")).lower() == route.resource_id.lower()
 
     def _entra_holds(self, authorization: str) -> bool:
-        from mlops.local.identity import MACHINE_LEARNING, TokenRefused
+        from mlops.local.entra.identity import MACHINE_LEARNING, TokenRefused
 
         try:
             self._workspace.services["identity"].check(authorization, MACHINE_LEARNING)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlops.local.store import Document
+from mlops.local.state.store import Document
 
 PACKAGES = Path(sys.prefix) / "engine"
 

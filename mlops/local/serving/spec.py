@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlops.local.operations import now
 from mlops.local.serving.durations import seconds
-from mlops.local.store import Document
+from mlops.local.state.operations import now
+from mlops.local.state.store import Document
 
 MODEL = re.compile(r"/models/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$", re.IGNORECASE)
 INHERITED = (

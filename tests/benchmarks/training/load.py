@@ -136,7 +136,7 @@ def write_tokens(plan: Plan) -> Load:
     """Conversations of random tokens; returns what the training split holds."""
     import numpy as np
 
-    from chat_completion.tokens import IGNORED, TokenWriter, batch_of
+    from chat_completion.data.tokens import IGNORED, TokenWriter, batch_of
 
     shape = SHAPES[plan.shape]
     dice = np.random.default_rng(0)

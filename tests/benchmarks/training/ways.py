@@ -89,7 +89,7 @@ def train_azure(plan: Plan) -> None:
     import torch
     from transformers import Trainer, TrainingArguments, set_seed
 
-    from chat_completion.tokens import TokenFile
+    from chat_completion.data.tokens import TokenFile
 
     class Rows(torch.utils.data.Dataset[Any]):  # type: ignore[misc]
         tokens = TokenFile(plan.tokens / "train.arrow")
@@ -116,7 +116,7 @@ def train_trl(plan: Plan) -> None:
     from transformers import AutoTokenizer, set_seed
     from trl import SFTConfig, SFTTrainer  # type: ignore[import-not-found]
 
-    from chat_completion.tokens import TokenFile
+    from chat_completion.data.tokens import TokenFile
 
     set_seed(42)
     shape = SHAPES[plan.shape]

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import HANG_S
+from tests.support.checkout import ROOT
+from tests.support.waiting import HANG_S
 
-ROOT = Path(__file__).parents[3]
 SOURCE = Path(__file__).parent / "bridge"
 FILES = ("package.json", "package-lock.json", "bridge.mjs")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import HANG_S
+from tests.support.waiting import HANG_S
 
 SERVER = "node_modules/@actions/languageserver/dist/cli.bundle.cjs"
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.virtual_environment import virtual_environment
+from tests.support.virtual_environment import virtual_environment
 from tests.workflows.runner.commands import Log
 from tests.workflows.runner.files import Unknown
 from tests.workflows.runner.record import Annotation

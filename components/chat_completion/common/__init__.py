@@ -1,0 +1,1 @@
+"""What every step needs: its inputs, the device, a model on disk, a refusal."""

@@ -1,0 +1,92 @@
+"""Changes that are asked for until they hold.
+
+An answer can be lost after the work was done, an operation can fail in passing, and the call that is repeated meets
+the operation that it began itself. Whoever holds an endpoint's lease may therefore look, wait and ask again, until
+what Azure holds is what was wanted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from mlops.azure.errors import BusyError, UnavailableError
+from mlops.core.errors import AzureError, MlopsError
+from mlops.core.interrupts import stay_interruptible
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+
+T = TypeVar("T")
+ATTEMPTS = 4
+SETTLED = ("succeeded", "failed", "canceled")
+"""Provisioning states in which nothing changes a resource."""
+SETTLE_S = 1800.0
+"""How long Azure gives an operation on an endpoint or a deployment (``x-ms-async-operation-timeout: PT30M``)."""
+PASSING = (UnavailableError, BusyError)
+
+
+def converge(
+    change: Callable[[], object],
+    holds: Callable[[], T | None],
+    *,
+    again: tuple[type[MlopsError], ...] = PASSING,
+    pause_s: float = 1.0,
+) -> T:
+    """Ask for a change until it holds.
+
+    Args:
+        change: the call; its result is not looked at.
+        holds: what Azure has, once nothing changes it, where that is what was wanted; else None.
+        again: errors of ``change`` after which it is looked again.
+        pause_s: between the attempts, doubled each time.
+
+    Raises:
+        MlopsError: what the last attempt ended with.
+    """
+    last: MlopsError = AzureError("the change was made, and Azure shows something else", hint="mlops endpoint status")
+    for attempt in range(ATTEMPTS):
+        found = patiently(holds)
+        if found is not None:
+            return found
+        if attempt:
+            time.sleep(min(pause_s * 2 ** (attempt - 1), 10.0))
+        try:
+            change()
+        except again as error:
+            last = error
+    found = patiently(holds)
+    if found is None:
+        raise last
+    return found
+
+
+def patiently(look: Callable[[], T]) -> T:
+    """A call that only looks, asked again where Azure gave no answer to the SDK's own attempts."""
+    for attempt in range(2):
+        try:
+            return look()
+        except UnavailableError:
+            time.sleep(0.5 * (attempt + 1))
+    return look()
+
+
+def settled(session: Session, what: str, look: Callable[[], T | None], state: Callable[[T], str]) -> T | None:
+    """A resource once nothing changes it any more.
+
+    Raises:
+        BusyError: it is still being changed after :data:`SETTLE_S`.
+    """
+    end, told = time.monotonic() + SETTLE_S, False
+    stay_interruptible()
+    while True:
+        found = patiently(look)
+        if found is None or state(found).lower() in SETTLED:
+            return found
+        if time.monotonic() > end:
+            raise BusyError(f"{what} is '{state(found)}' after {SETTLE_S / 60:.0f} minutes", hint="try again later")
+        if not told:
+            session.console.say(f"waiting for {what}, which is '{state(found)}'")
+            told = True
+        time.sleep(min(5.0, session.settings.training.poll_s))

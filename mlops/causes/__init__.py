@@ -1,6 +1,0 @@
-"""Why a deployment failed: told by Azure's sentence, the pod's events and the containers' logs."""
-
-from mlops.causes.failing import Failure, container_logs, failure, told
-from mlops.causes.known import Cause, explain
-
-__all__ = ["Cause", "Failure", "container_logs", "explain", "failure", "told"]

@@ -1,0 +1,92 @@
+"""Asking an endpoint the next question, with as much of the conversation as fits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, replace
+from types import TracebackType
+
+from mlops.chat.context_window import Room, fitting, is_refusal, refused
+from mlops.chat.conversation import Conversation, Turn, whole
+from mlops.scoring.client import Answer, Line, Piece, Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a question brought.
+
+    Attributes:
+        conversation: with the turn where there is an answer, else as it was; what does not fit is left out of it.
+        answer: as it came.
+        newly_left_out: how many turns more than before are no longer sent.
+    """
+
+    conversation: Conversation
+    answer: Answer
+    newly_left_out: int
+
+
+class Asker:
+    """A line to one endpoint that is kept open over a chat; Ctrl-C while it asks raises KeyboardInterrupt at once."""
+
+    def __init__(self, scorer: Scorer, *, slot: str | None) -> None:
+        self._scorer = scorer
+        self._slot = slot
+        self._room: Room | None = None
+        self._runner = asyncio.Runner()
+        self._stack = contextlib.AsyncExitStack()
+        self._line: Line | None = None
+
+    def __enter__(self) -> Asker:
+        self._runner.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runner.run(self._stack.aclose())
+        self._runner.__exit__(kind, value, trace)
+
+    def ask(self, conversation: Conversation, question: str, *, piece: Piece | None = None) -> Asked:
+        """Ask; turns that do not fit are left out, the oldest first.
+
+        Args:
+            conversation: what was said before.
+            question: what is asked.
+            piece: is told each piece of the answer, where the server streams.
+        """
+        return self._runner.run(self._ask(conversation, question, piece))
+
+    async def _ask(self, before: Conversation, question: str, piece: Piece | None) -> Asked:
+        if self._line is None:
+            self._line = await self._stack.enter_async_context(self._scorer.line(1))
+        asked = fitting(before, question, self._room)
+        while True:
+            answer = await self._line.ask(asked.payload(question), slot=self._slot, piece=piece)
+            shorter = self._shorter(asked, question, answer)
+            if shorter is None:
+                break
+            asked = shorter
+        newly = asked.left_out - before.left_out
+        if not answer.ok:
+            return Asked(conversation=before, answer=answer, newly_left_out=0)
+        answer = replace(answer, texts=(whole(answer.texts[0]),))
+        turn = Turn(
+            question=question,
+            answer=answer.texts[0],
+            slot=answer.slot,
+            latency_ms=round(answer.latency_ms, 1),
+            completion_tokens=answer.completion_tokens,
+        )
+        return Asked(conversation=asked.answered(turn), answer=answer, newly_left_out=newly)
+
+    def _shorter(self, asked: Conversation, question: str, answer: Answer) -> Conversation | None:
+        """The conversation with less of it, where it was too long and there is something to leave out."""
+        left = len(asked.turns) - asked.left_out
+        if not left or not is_refusal(answer.status, answer.error):
+            return None
+        self._room = refused(answer.error, asked, question) or self._room
+        if self._room is None:  # it does not say how much is too much
+            return replace(asked, left_out=asked.left_out + (left + 1) // 2)
+        return replace(asked, left_out=max(fitting(asked, question, self._room).left_out, asked.left_out + 1))

@@ -1,0 +1,1 @@
+"""mlops.yaml: what may be set, and where each value stands."""

@@ -1,0 +1,163 @@
+"""A held lease: what is written under it, and its renewal while the work takes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mlops.azure.transport import GUARD
+from mlops.core import process
+from mlops.core.console import plain
+from mlops.core.errors import AzureError, MlopsError
+from mlops.ledger.owner import Holder, Overruled, lease_of
+from mlops.ledger.records import Kind, Record, parse, unfinished
+
+if TYPE_CHECKING:
+    from mlops.ledger.ledger import Ledger
+
+
+class Hold:
+    """A held lease, and the one rollout that writes under it.
+
+    Attributes:
+        rollout: the id of this rollout.
+        broke: the rollout that was stopped by ``break_lease``, if one was under way.
+    """
+
+    def __init__(
+        self, ledger: Ledger, rollout: str, action: str, records: list[Record], *, broken: bool = False
+    ) -> None:
+        self.rollout = rollout
+        self.action = action
+        self.by = process.actor()
+        open_ = unfinished(records)
+        self.broke = open_[-1].rollout if broken and open_ else None
+        self._ledger = ledger
+        self._log = ledger.log
+        self._lease = lease_of(rollout)
+        self._records = records
+        self._lost = threading.Event()
+        self._done = threading.Event()
+
+    def records(self) -> list[Record]:
+        """All records as they stood when the lease was taken, and those that were written since."""
+        return list(self._records)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease is known to be lost; asks nobody."""
+        return self._lost.is_set()
+
+    def check(self) -> None:
+        """Stop here if the lease is known to be lost; for long work between two records.
+
+        Raises:
+            Overruled: it is.
+        """
+        if self.lost:
+            raise self._overruled()
+
+    def confirm(self) -> None:
+        """As :meth:`check`, but asks the storage; one that does not answer changes nothing of what is known.
+
+        Raises:
+            Overruled: the lease is lost.
+        """
+        self.check()
+        try:
+            kept = self._log.renew(self._lease, attempts=1)
+        except AzureError:
+            return
+        if not kept:
+            self._lost.set()
+            self.check()
+
+    def write(self, kind: Kind, *, rollout: str | None = None, **facts: Any) -> Record:
+        """Append a record. A ``begin`` gets action, machine, broke, commit and run_url by itself.
+
+        Args:
+            kind: of the record.
+            rollout: whose it is, this one's by default; who comes after a dead runner writes its ``end`` as well.
+            facts: what is to be known.
+
+        Raises:
+            Overruled: the lease is lost; nothing is written.
+        """
+        self.check()
+        if kind == "begin":
+            facts = {**self._origin(), **facts}
+        record = Record(
+            at=datetime.now(UTC), rollout=rollout or self.rollout, kind=kind, by=self.by, facts=plain(facts)
+        )
+        # A lease that merely ran out (a suspended laptop) is still ours until somebody takes it.
+        written = self._log.append(self._lease, record.line) or (
+            self._log.renew(self._lease) and self._log.append(self._lease, record.line)
+        )
+        if not written:
+            self._lost.set()
+            self.check()
+        self._records.append(record)
+        return record
+
+    def _origin(self) -> dict[str, Any]:
+        from mlops.core import lineage
+
+        tags = lineage.tags(self._ledger.session.settings.root)
+        return {
+            "action": self.action,
+            "machine": process.this_process(),
+            "broke": self.broke,
+            "commit": tags.get("commit"),
+            "run_url": tags.get("run-url"),
+        }
+
+    def _overruled(self) -> Overruled:
+        who: object = None
+        with suppress(MlopsError):  # only to name it
+            content = self._log.read(attempts=1)
+            others = [record for record in parse(content.data if content else b"")[0] if record.kind == "begin"]
+            if others and others[-1].rollout != self.rollout and others[-1] not in self._records:
+                who = Holder(others[-1])
+        return Overruled(
+            f"this {self.action} of '{self._ledger.endpoint}' was stopped: the endpoint was taken over by "
+            f"{who or 'somebody who has just begun'}",
+            hint="mlops endpoint history shows what was done; mlops deploy starts anew",
+        )
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Renew the lease in the background while the block runs, and give it back in the end."""
+        thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        thread.start()
+        guard = GUARD.set(self.confirm)
+        try:
+            yield
+        finally:
+            GUARD.reset(guard)
+            self._done.set()
+            thread.join(timeout=1)  # one that hangs in a call is left behind
+            if not self.lost:
+                self._release()
+
+    def _renew(self) -> None:
+        pause_s = self._ledger.lease_s / 3
+        while not self._done.wait(pause_s):
+            try:
+                kept = self._log.renew(self._lease, attempts=1)
+            except MlopsError:
+                pause_s = min(1.0, self._ledger.lease_s / 3)
+                continue
+            if not kept and not self._done.is_set():
+                self._lost.set()
+                return
+            pause_s = self._ledger.lease_s / 3
+
+    def _release(self) -> None:
+        try:
+            self._log.release(self._lease)
+        except MlopsError as error:
+            why = error.message.rstrip(".")
+            self._ledger.session.console.warn(f"{why}; the lease ends by itself in {self._ledger.lease_s} s")

@@ -1,0 +1,57 @@
+"""Who holds an endpoint, as far as its records tell."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC
+
+from mlops.core import process
+from mlops.core.errors import PreconditionError
+from mlops.ledger.records import Record, unfinished
+
+
+class Held(PreconditionError):
+    """Somebody else is changing the endpoint."""
+
+
+class Overruled(PreconditionError):
+    """The lease was broken or taken: whoever did so decides now."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who seems to hold a lease: the rollout that has begun and not ended."""
+
+    begin: Record
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Holder | None:
+        """None where nobody has begun: the holder is about to, or about to release."""
+        found = unfinished(records)
+        return cls(next(record for record in found if record.rollout == found[-1].rollout)) if found else None
+
+    @property
+    def lease(self) -> str:
+        """The id of its lease."""
+        return lease_of(self.begin.rollout)
+
+    @property
+    def lives(self) -> bool | None:
+        """Whether its process runs; None where it is one of another machine."""
+        return process.is_alive(self.begin.facts.get("machine"))
+
+    def __str__(self) -> str:
+        begin = self.begin
+        named = ":".join(part for part in (begin.text("model"), begin.text("version")) if part)
+        what = begin.text("action") or "rollout"
+        return f"{begin.by} ({what}{f' of {named}' if named else ''}, since {begin.at.astimezone(UTC):%F %T} UTC)"
+
+
+def lease_of(rollout: str) -> str:
+    """A rollout's lease has the rollout's id, so that one can give back the lease of a dead one, and no other."""
+    try:
+        return str(uuid.UUID(rollout))
+    except ValueError:  # a line that somebody wrote by hand
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, rollout))

@@ -1,0 +1,1 @@
+"""Blob storage of the local workspace."""

@@ -1,0 +1,101 @@
+"""The regional data plane, ``{region}.api.azureml.ms``: discovery, run history, tracking, look-ups of outputs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from mlops.local.arm.app import read_json
+from mlops.local.arm.errors import ArmError
+from mlops.local.arm.shapes import sequence
+from mlops.local.state.workspace import Workspace
+from mlops.local.tracking.history import History
+from mlops.local.tracking.routes import TrackingRoutes
+
+SCOPED = re.compile(
+    r"^/(?P<service>history|mlflow|data|modelregistry)/v[\d.]+"
+    r"(?P<workspace>/subscriptions/[^/]+/resourceGroups/[^/]+/providers/Microsoft\.MachineLearningServices"
+    r"/workspaces/[^/]+)(?P<rest>/.*)?$",
+    re.IGNORECASE,
+)
+ASKING = ("/rundata", "/batchgetresolveduris", "/search", "/query", "/get-by-ids")
+"""Ends of paths whose POST changes nothing."""
+REGISTRY = re.compile(r"^/registrymanagement/v1\.0/registries/(?P<name>[^/]+)/discovery$", re.IGNORECASE)
+
+
+async def answer(workspace: Workspace, request: Request, caller: str, oid: str) -> Response | None:
+    """Answer a request whose token was checked; None where the path is not one of these."""
+    try:
+        return await _answer(workspace, request, caller, oid)
+    except ArmError as error:
+        body = error.body(workspace.config.region)
+        return JSONResponse(body, error.status, {"x-ms-response-type": "error"})
+
+
+async def _answer(workspace: Workspace, request: Request, caller: str, oid: str) -> Response | None:
+    path = request.scope["path"]
+    if path.rstrip("/") == "/discovery" or path.startswith("/discovery/"):
+        return JSONResponse(discovery(workspace))
+    registry = REGISTRY.match(path)
+    if registry:
+        return JSONResponse(registry_discovery(workspace, registry["name"]))
+    found = SCOPED.match(path)
+    if not found:
+        return None
+    main = workspace.config.workspace_id
+    if found["workspace"].lower() != main.lower() or workspace.store.get(main) is None:
+        raise ArmError(404, "UserError", f"The workspace '{found['workspace']}' was not found.")
+    rest = found["rest"] or "/"
+    service = found["service"].lower()
+    reads = request.method == "GET" or rest.lower().endswith(ASKING)
+    action = f"Microsoft.MachineLearningServices/workspaces/experiments/runs/{'read' if reads else 'write'}"
+    workspace.services["access"].need(oid, caller, action, main)
+    if service == "history":
+        history: History = _part(workspace, "history", History)
+        return await history.answer(request, rest)
+    if service == "mlflow":
+        routes: TrackingRoutes = _part(workspace, "mlflow", TrackingRoutes)
+        return await routes.answer(request, rest, caller)
+    if rest.lower().endswith("/batchgetresolveduris") and request.method == "POST":
+        values = [str(value) for value in sequence((await read_json(request)).get("values"), "values")]
+        key = "uri" if service == "data" else "path"
+        return JSONResponse(_part(workspace, "history", History).resolve(values, key))
+    return None
+
+
+def _part(workspace: Workspace, name: str, make: Any) -> Any:
+    """One instance per workspace."""
+    if name not in workspace.services:
+        workspace.services[name] = make(workspace)
+    return workspace.services[name]
+
+
+def discovery(workspace: Workspace) -> dict[str, str]:
+    """Where a workspace's services are."""
+    api = f"https://{workspace.config.api_host}"
+    names = ("api", "experimentation", "history", "hyperdrive", "labeling", "modelmanagement", "pipelines")
+    return {**dict.fromkeys(names, api), "studio": "https://ml.azure.com"}
+
+
+def registry_discovery(workspace: Workspace, name: str) -> dict[str, Any]:
+    """Where a registry's data plane is."""
+    config = workspace.config
+    if name.lower() != config.registry.lower():
+        message = f"Registry {name} was not found; the local workspace has the registry '{config.registry}'."
+        raise ArmError(404, "RegistryNotFound", message)
+    api = f"https://{config.api_host}"
+    return {
+        "registryId": config.workspace_guid,
+        "registryName": config.registry,
+        "tenantId": config.tenant,
+        "primaryRegion": config.region,
+        "regions": [config.region],
+        "subscriptionId": config.subscription,
+        "resourceGroup": config.resource_group,
+        "workspaceName": None,
+        "primaryRegionResourceProviderUri": f"{api}/",
+        "registryFqdns": {config.region: {"uri": api}},
+    }

@@ -1,0 +1,1 @@
+"""Logins of the local workspace: tokens, federated credentials, GitHub's token service."""

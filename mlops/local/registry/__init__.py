@@ -1,0 +1,1 @@
+"""The registry ``azureml`` of the local workspace."""

@@ -1,0 +1,1 @@
+"""Run history and MLflow of the local workspace."""

@@ -1,0 +1,1 @@
+"""Machine sizes: what they have, what they cost in quota, which models and servers fit them."""

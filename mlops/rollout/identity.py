@@ -1,0 +1,128 @@
+"""The identity that an endpoint runs as: what it needs to pull the model and the image, and no more.
+
+`mlops deploy` refuses for what is missing before it makes an endpoint, and `mlops doctor` finds it, by these functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlops.azure import identities, management, roles
+from mlops.azure.identities import Identity
+from mlops.azure.roles import Assignment
+from mlops.core.errors import AzureError, PreconditionError
+
+if TYPE_CHECKING:
+    from mlops.azure.session import Session
+    from mlops.config.settings import Settings
+
+API = "2024-10-01"
+ML = "Microsoft.MachineLearningServices/workspaces"
+COVERS = {"Storage Blob Data Reader": ("Storage Blob Data Contributor", "Storage Blob Data Owner")}
+ENOUGH = frozenset({"Storage Blob Data Reader", "AcrPull", "AzureML Metrics Writer (preview)"})
+"""What a container that serves a model may have; the last one Azure itself gives to an endpoint's own identity."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A workspace, and the ARM ids of what it rests on; ``registry`` is empty before the first image is built."""
+
+    id: str
+    name: str
+    region: str
+    state: str
+    account: str
+    registry: str
+
+    @property
+    def group(self) -> str:
+        """ARM id of its resource group."""
+        return self.id.partition("/providers/")[0]
+
+
+def place(session: Session) -> Place | None:
+    """The session's workspace; None where there is none."""
+    ml = session.ml
+    group = f"{management.subscription_id(session)}/resourceGroups/{ml.resource_group_name}"
+    id_ = f"{group}/providers/{ML}/{ml.workspace_name}"
+    found = management.get(session, id_, API)
+    if found is None:
+        return None
+    properties = found.get("properties") or {}
+    return Place(
+        id=id_,
+        name=str(found.get("name", ml.workspace_name)),
+        region=str(found.get("location", "")),
+        state=str(properties.get("provisioningState", "Succeeded")),
+        account=str(properties.get("storageAccount") or ""),
+        registry=str(properties.get("containerRegistry") or ""),
+    )
+
+
+def check(session: Session, settings: Settings, here: Place) -> Identity | None:
+    """The identity that the settings name, with all that it needs; None where the endpoint has its own.
+
+    Raises:
+        PreconditionError: it is not there, or lacks a role.
+    """
+    named = settings.deployment.identity
+    if named is None:
+        return None
+    at = "" if settings.is_local else f" -t {settings.target}"
+    parts = named.strip("/").split("/")
+    group = parts[3] if len(parts) > 3 else session.ml.resource_group_name
+    found = identities.get(session, parts[-1], group)
+    if found is None:
+        raise PreconditionError(
+            f"there is no identity '{parts[-1]}' in the resource group '{group}'",
+            hint=f"mlops setup{at} makes it; or set deployment.identity to null in mlops.yaml",
+        )
+    lacking = [
+        f"{role} on {management.short(scope)}"
+        for role, scope in (("Storage Blob Data Reader", here.account), ("AcrPull", here.registry))
+        if scope and not _has(role, scope, roles.of(session, found.principal_id, scope))
+    ]
+    if lacking:
+        raise PreconditionError(f"'{found.name}' lacks {' and '.join(lacking)}", hint=f"mlops setup{at} gives it")
+    return found
+
+
+def check_before(session: Session, settings: Settings) -> tuple[str, ...]:
+    """The same before an endpoint is made, from the beginning; what the identity has too much is a warning.
+
+    A login that may not read roles is only warned: without them the container cannot pull its image or its model.
+
+    Raises:
+        PreconditionError: see :func:`check`.
+    """
+    if settings.deployment.identity is None:
+        return ()
+    try:
+        here = place(session)
+        found = check(session, settings, here) if here else None
+        more = too_much(session, found.principal_id, here) if found and here else []
+    except AzureError as error:
+        return (f"the roles of '{settings.deployment.identity}' are not known: {error.message}",)
+    return (f"the endpoint's identity has more than it needs: {'; '.join(more)}",) if more else ()
+
+
+def _has(role: str, scope: str, held: list[Assignment]) -> bool:
+    return any(each.role in (role, *COVERS.get(role, ())) and each.covers(scope) for each in held)
+
+
+def too_much(session: Session, principal: str, here: Place) -> list[str]:
+    """The roles of an identity in the workspace's group beyond what an endpoint needs, in words."""
+    held = roles.of(session, principal, here.group)
+    return list(dict.fromkeys(in_words(each, here) for each in held if each.role not in ENOUGH))
+
+
+def in_words(assignment: Assignment, here: Place) -> str:
+    """``Contributor on the resource group``."""
+    scope = assignment.scope.rstrip("/")
+    if scope.lower() == here.group.lower():
+        return f"{assignment.role} on the resource group"
+    if here.group.lower().startswith(f"{scope.lower()}/"):
+        above = "the subscription" if "/subscriptions/" in scope else "all subscriptions"
+        return f"{assignment.role} on {above}"
+    return f"{assignment.role} on {management.short(scope)}"

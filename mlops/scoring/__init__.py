@@ -1,0 +1,1 @@
+"""Asking an endpoint: requests, answers, streams."""

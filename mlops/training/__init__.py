@@ -1,0 +1,1 @@
+"""Training jobs and the model versions that come of them."""

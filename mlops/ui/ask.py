@@ -1,0 +1,77 @@
+"""Questions to the endpoint: to live traffic or to one slot, told piece by piece where the server streams.
+
+The endpoint's key stays here. It is fetched once, and once more where the endpoint does not take it any longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlops.scoring.client import Answer, Line, Scorer
+
+if TYPE_CHECKING:
+    from mlops.ui.ttl_cache import Shelf
+
+SCORER = "scorer"
+KEEP_S = 600.0
+AT_ONCE = 16
+DENIED = (401, 403, 404)
+"""Answers that may mean that the endpoint was made anew: its key or its address is another one."""
+
+
+class Asker:
+    """One endpoint, its connections kept open between questions; ``find`` looks up its address and its key."""
+
+    def __init__(self, find: Callable[[], Scorer], shelf: Shelf) -> None:
+        self._find = find
+        self._shelf = shelf
+        self._known: Scorer | None = None
+        self._line: Line | None = None
+        self._open = contextlib.AsyncExitStack()
+
+    async def ask(
+        self, messages: Sequence[Mapping[str, str]], parameters: Mapping[str, Any], *, slot: str | None
+    ) -> AsyncIterator[str | Answer]:
+        """The pieces of an answer as they come, and at the end the answer itself.
+
+        Raises:
+            MlopsError: there is no endpoint, or Azure does not give its key.
+        """
+        payload = {"input_data": {"input_string": list(messages), "parameters": dict(parameters)}, "params": {}}
+        for attempt in (1, 2):
+            line = await self._to_endpoint()
+            async for found in _told(line, payload, slot):
+                if isinstance(found, Answer) and found.status in DENIED and attempt == 1:
+                    self._shelf.forget(SCORER)
+                    break
+                yield found
+            else:
+                return
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._open.aclose()
+
+    async def _to_endpoint(self) -> Line:
+        found = await self._shelf.get(SCORER, self._find, keep_s=KEEP_S)
+        if self._line is None or found != self._known:
+            # what is under way on the old connections ends there: they are closed with the page
+            self._line = await self._open.enter_async_context(found.line(AT_ONCE))
+            self._known = found
+        return self._line
+
+
+async def _told(line: Line, payload: Mapping[str, Any], slot: str | None) -> AsyncIterator[str | Answer]:
+    """One request; whoever stops listening stops it."""
+    pieces: asyncio.Queue[str | None] = asyncio.Queue()
+    asked = asyncio.ensure_future(line.ask(payload, slot=slot, piece=pieces.put_nowait))
+    asked.add_done_callback(lambda _: pieces.put_nowait(None))
+    try:
+        while (piece := await pieces.get()) is not None:
+            yield piece
+        yield await asked
+    finally:
+        asked.cancel()
