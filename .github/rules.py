@@ -119,8 +119,11 @@ def shellcheck(script: str) -> list[str]:
     """What shellcheck says of a script that GitHub runs with `bash -eo pipefail`."""
     done = subprocess.run(
         [SHELLCHECK, "--shell=bash", "--norc", "--format=gcc", "-"],
-        input=f"set -eo pipefail\n{script}\n", capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        input=f"set -eo pipefail\n{script}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode > 1:
         raise RuntimeError(f"shellcheck: {done.stderr}")
     return [line.split(":", 3)[3].strip() for line in done.stdout.splitlines()]

@@ -103,8 +103,11 @@ def init() -> None:
     _batcher = MicroBatcher(answer, max_items=max_items, wait_s=wait_s)
     logger.info(
         "loaded %s in %.1f s; batches of %d, waiting %.0f ms",
-        folder, time.monotonic() - started, max_items, wait_s * 1000,
-    )  # fmt: skip
+        folder,
+        time.monotonic() - started,
+        max_items,
+        wait_s * 1000,
+    )
 
 
 def grouping_key(parameters: dict[str, Any]) -> tuple[str, int]:

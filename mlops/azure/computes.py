@@ -113,9 +113,10 @@ def create(session: Session, wanted: Compute) -> Cluster:
             if tier != tiers[-1]:
                 session.console.warn(f"the cluster cannot be had as {tier}; trying {tiers[-1]}: {error.message}")
     raise PreconditionError(
-        f"the cluster '{wanted.name}' ({wanted.size}) cannot be created", details=refusals,
+        f"the cluster '{wanted.name}' ({wanted.size}) cannot be created",
+        details=refusals,
         hint="ask for quota, or choose another size under compute.size in mlops.yaml",
-    )  # fmt: skip
+    )
 
 
 def _create(session: Session, wanted: Compute, tier: str) -> Cluster:

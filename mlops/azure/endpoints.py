@@ -230,9 +230,12 @@ def _entity(spec: DeploymentSpec, digest: str) -> Any:
 
     def probe(found: Probe) -> Any:
         return ProbeSettings(
-            initial_delay=found.initial_delay_s, period=found.period_s, timeout=found.timeout_s,
-            failure_threshold=found.failure_threshold, success_threshold=found.success_threshold,
-        )  # fmt: skip
+            initial_delay=found.initial_delay_s,
+            period=found.period_s,
+            timeout=found.timeout_s,
+            failure_threshold=found.failure_threshold,
+            success_threshold=found.success_threshold,
+        )
 
     return ManagedOnlineDeployment(
         name=spec.name,

@@ -79,7 +79,7 @@ def of(session: Session, principal: str, scope: str) -> list[Assignment]:
                 id=item.id, role=_name(client, item.role_definition_id), scope=item.scope, principal=item.principal_id
             )
             for item in found
-        ]  # fmt: skip
+        ]
 
 
 def assign(session: Session, principal: str, role: str, scope: str) -> None:

@@ -123,9 +123,13 @@ def decide_endpoint(standing: Standing, rollouts: Rollouts, rules: Rules) -> Dec
     def decision(action: Action, why: str) -> Decision:
         machines = [(slot.instance_type, slot.instance_count) for slot in standing.slots] if action != "keep" else []
         return Decision(
-            kind="endpoint", name=endpoint.name, action=action, why=why,
-            age_s=age.total_seconds() if age is not None else None, saving=saving(machines, rules.prices_per_hour),
-        )  # fmt: skip
+            kind="endpoint",
+            name=endpoint.name,
+            action=action,
+            why=why,
+            age_s=age.total_seconds() if age is not None else None,
+            saving=saving(machines, rules.prices_per_hour),
+        )
 
     protected = untouchable(endpoint) or _protected_preview(standing, rules)
     if protected:
@@ -167,9 +171,14 @@ def decide_slot(slot: Deployment, endpoint: Endpoint, rollouts: Rollouts, rules:
     def decision(action: Action, why: str) -> Decision:
         machines = [(slot.instance_type, slot.instance_count)] if action != "keep" else []
         return Decision(
-            kind="slot", name=slot.name, endpoint=endpoint.name, action=action, why=why,
-            age_s=age.total_seconds() if age is not None else None, saving=saving(machines, rules.prices_per_hour),
-        )  # fmt: skip
+            kind="slot",
+            name=slot.name,
+            endpoint=endpoint.name,
+            action=action,
+            why=why,
+            age_s=age.total_seconds() if age is not None else None,
+            saving=saving(machines, rules.prices_per_hour),
+        )
 
     protected = _protected_slot(slot, endpoint, rollouts)
     if protected:

@@ -70,8 +70,15 @@ def chat(
     session, scorer, title = _open(run, endpoint, deployment)
     with Asker(scorer, slot=deployment) as asker:
         if asked is not None:
-            _once(run, asker, talk, asked, endpoint=endpoint or session.settings.endpoint.name,
-                  logs=_logs(run, endpoint, deployment), keep=(chats, name) if resume else None)  # fmt: skip
+            _once(
+                run,
+                asker,
+                talk,
+                asked,
+                endpoint=endpoint or session.settings.endpoint.name,
+                logs=_logs(run, endpoint, deployment),
+                keep=(chats, name) if resume else None,
+            )
         else:
             logs = _logs(run, endpoint, deployment)
             _terminal(run, asker, talk, chats=chats, name=name, endpoint=endpoint, title=title, logs=logs)
@@ -147,9 +154,15 @@ def _named(endpoint: str | None, deployment: str | None, option: str) -> str:
 
 
 def _once(
-    run: Run, asker: Asker, talk: Conversation, question: str, *, endpoint: str, logs: str,
+    run: Run,
+    asker: Asker,
+    talk: Conversation,
+    question: str,
+    *,
+    endpoint: str,
+    logs: str,
     keep: tuple[Chats, str] | None,
-) -> None:  # fmt: skip
+) -> None:
     """One question, one answer on stdout."""
     from mlops.chat import usage
     from mlops.chat.terminal import harmless
@@ -158,8 +171,7 @@ def _once(
     asked = asker.ask(talk, question)
     answer = asked.answer
     if not answer.ok:
-        raise AzureError(f"the endpoint '{endpoint}' did not answer: {answer.error}",
-                         hint=f"{logs} shows why")  # fmt: skip
+        raise AzureError(f"the endpoint '{endpoint}' did not answer: {answer.error}", hint=f"{logs} shows why")
     if asked.newly_left_out:
         run.console.warn(f"{asked.newly_left_out} of the oldest turns were left out: the model's context is full")
     if keep is not None:
@@ -173,9 +185,16 @@ def _once(
 
 
 def _terminal(
-    run: Run, asker: Asker, talk: Conversation, *, chats: Chats, name: str, endpoint: str | None, title: str,
+    run: Run,
+    asker: Asker,
+    talk: Conversation,
+    *,
+    chats: Chats,
+    name: str,
+    endpoint: str | None,
+    title: str,
     logs: str,
-) -> None:  # fmt: skip
+) -> None:
     """A chat with whoever sits at the terminal."""
     from mlops.chat.commands import State
     from mlops.chat.terminal import Terminal
@@ -186,7 +205,12 @@ def _terminal(
     if talk.turns:
         console.print(f"going on with {name}: {len(talk.turns)} turns so far", style="dim")
     chat = Terminal(
-        asker=asker, chats=chats, name=name, endpoint=endpoint or run.settings.endpoint.name, logs=logs,
-        state=State(talk=talk), console=console,
-    )  # fmt: skip
+        asker=asker,
+        chats=chats,
+        name=name,
+        endpoint=endpoint or run.settings.endpoint.name,
+        logs=logs,
+        state=State(talk=talk),
+        console=console,
+    )
     chat.run()

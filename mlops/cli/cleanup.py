@@ -36,9 +36,11 @@ mlops cleanup --older-than 7d --yes --keep-versions 10 --scale-down-clusters
     "--older-than", metavar="AGE", help="Of previews: 7d, 12h, 30m; the settings' cleanup.older_than_days by default."
 )
 @option(
-    "--keep-versions", type=click.IntRange(1), metavar="K",
+    "--keep-versions",
+    type=click.IntRange(1),
+    metavar="K",
     help="Archive model versions beyond the newest K that nothing serves and no rollback wants.",
-)  # fmt: skip
+)
 @click.option("--scale-down-clusters", is_flag=True, help="Set idle clusters' minimum of nodes back to 0.")
 @click.option(
     "--dry-run",

@@ -33,9 +33,12 @@ def data() -> None:
 
 def _row_limit(function: Any) -> Any:
     return click.option(
-        "--max-row-mb", type=click.FloatRange(min=0, min_open=True), default=10, show_default=True,
+        "--max-row-mb",
+        type=click.FloatRange(min=0, min_open=True),
+        default=10,
+        show_default=True,
         help="A longer row breaks a rule; it is not read into memory.",
-    )(function)  # fmt: skip
+    )(function)
 
 
 @command(
@@ -51,9 +54,10 @@ mlops data prepare --dataset chats/ --output out --drop-invalid
 @option("--revision", help="Branch, tag or commit on the hub.")
 @option("--percent", type=float, help="How much of each split, from its beginning.  [default: data.percent]")
 @option(
-    "--way", type=click.Choice(["splits", "cut"]),
+    "--way",
+    type=click.Choice(["splits", "cut"]),
     help="splits: a share of every split · cut: one split 80/20 into train and test.  [default: data.way]",
-)  # fmt: skip
+)
 @option("--seed", type=int, help="Decides the cut.  [default: data.seed]")
 @option("--train-split", help="The split that is cut.  [default: data.train_split]")
 @option("--output", type=click.Path(path_type=Path), help="The folder to write.  [default: .mlops/data/HASH]")
@@ -185,9 +189,13 @@ def wanted(run: Run) -> tuple[Request, Path]:
 
     data = run.settings.data
     request = Request(
-        dataset=data.dataset, revision=data.revision, way=data.way, percent=data.percent, seed=data.seed,
+        dataset=data.dataset,
+        revision=data.revision,
+        way=data.way,
+        percent=data.percent,
+        seed=data.seed,
         train_split=data.train_split,
-    )  # fmt: skip
+    )
     return request, run.settings.root
 
 

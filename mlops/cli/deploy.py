@@ -63,8 +63,14 @@ def deploy(
     model = register.find(session, settings, version)
     if dry_run:
         look = look_of(session, settings, model, preview=preview, skip_gate=skip_gate is not None, force=force)
-        data = {"plan": look.plan, "preflight": look.preflight, "notes": look.notes, "model": model.name,
-                "version": model.version, "dry_run": True}  # fmt: skip
+        data = {
+            "plan": look.plan,
+            "preflight": look.preflight,
+            "notes": look.notes,
+            "model": model.name,
+            "version": model.version,
+            "dry_run": True,
+        }
         label = f"{model.name}:{model.version}"
         run.console.result(
             data, plan_text(look, label), summary=f"### Plan for {label}\n\n```text\n{plan_text(look, label)}\n```"
@@ -73,7 +79,7 @@ def deploy(
     rows = gate_rows(run, prepared(run, folder))
     outcome = deploy_version(
         session, settings, model, test_rows=rows, preview=preview, force=force, skip_gate=skip_gate
-    )  # fmt: skip
+    )
     show(run, outcome)
 
 
@@ -126,9 +132,7 @@ def rollback(run: Run, version: str | None, skip_gate: str | None, reason: str, 
         raise UsageError("--skip-gate needs a version and a reason", hint='mlops rollback VERSION --skip-gate "REASON"')
     session = connect(run.settings, run.console)
     model = register.find(session, run.settings, version) if version else None
-    show(run, roll_back(
-        session, run.settings, version=model, name=name, skip_gate=skip_gate, reason=reason
-    ))  # fmt: skip
+    show(run, roll_back(session, run.settings, version=model, name=name, skip_gate=skip_gate, reason=reason))
 
 
 def gate_rows(run: Run, data: TrainingData) -> Path:
@@ -168,9 +172,13 @@ def show(run: Run, outcome: Outcome) -> None:
     if outcome.skipped_gate:
         summary += f"\n\n**The gate was skipped**: {outcome.skipped_gate}"
     outputs: dict[str, Any] = {
-        "endpoint": outcome.endpoint, "slot": outcome.slot, "version": outcome.version,
-        "url": outcome.scoring_url or "", "changed": outcome.changed, "report": outcome.report_folder or "",
-    }  # fmt: skip
+        "endpoint": outcome.endpoint,
+        "slot": outcome.slot,
+        "version": outcome.version,
+        "url": outcome.scoring_url or "",
+        "changed": outcome.changed,
+        "report": outcome.report_folder or "",
+    }
     run.console.result(outcome, "\n".join(lines), outputs=outputs, summary=summary)
 
 

@@ -42,9 +42,7 @@ def doctor(context: click.Context, run: Run, only: tuple[str, ...]) -> None:
 
     with _shown(run.console, run.target):
         report = doctor.examine(run.target, run.console, only=only)
-    run.console.result(
-        as_data(report), as_table(report), outputs={"sound": report.sound}, summary=as_markdown(report)
-    )  # fmt: skip
+    run.console.result(as_data(report), as_table(report), outputs={"sound": report.sound}, summary=as_markdown(report))
     annotate(run.console, report)
     if not report.sound:
         context.exit(PreconditionError.exit_code)

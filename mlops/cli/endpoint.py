@@ -48,18 +48,23 @@ def status(run: Run, name: str | None) -> None:
         table.add_column(title)
     rows = [
         [
-            item.name, f"{found.traffic.get(item.name, 0)} %", item.model_version or item.model, item.state,
+            item.name,
+            f"{found.traffic.get(item.name, 0)} %",
+            item.model_version or item.model,
+            item.state,
             f"{item.instance_count} × {item.instance_type}",
         ]
         for item in sorted(slots, key=lambda item: item.name)
-    ]  # fmt: skip
+    ]
     for row in rows:
         table.add_row(*row)
     outputs = {"endpoint": name, "live": ",".join(found.live), "url": found.scoring_url or ""}
     run.console.result(
-        {"endpoint": found, "deployments": slots}, table, outputs=outputs,
+        {"endpoint": found, "deployments": slots},
+        table,
+        outputs=outputs,
         summary=f"### {name} ({run.target})\n\n{markdown_table(header, rows)}",
-    )  # fmt: skip
+    )
 
 
 @command(group=endpoint, name="list", example="mlops endpoint list --json")
@@ -93,10 +98,11 @@ def list_(run: Run) -> None:
         table.add_row(*line)
     cells = [[cell.replace("\n", " · ") for cell in line] for line in shown]
     run.console.result(
-        {"endpoints": rows}, table if rows else "there is no endpoint; mlops deploy makes one",
+        {"endpoints": rows},
+        table if rows else "there is no endpoint; mlops deploy makes one",
         outputs={"endpoints": [row["endpoint"] for row in rows]},
         summary=f"### {len(rows)} endpoints\n\n{markdown_table(header, cells)}",
-    )  # fmt: skip
+    )
     problems = [f"{standing.endpoint.name}: {standing.problem}" for standing in found if standing.problem]
     if problems:
         for problem in problems:
@@ -210,4 +216,4 @@ def history(run: Run, limit: int, name: str | None) -> None:
         return
     run.console.result(
         data, shown.table(newest, title=title), summary=shown.markdown(newest, title=f"History of {title}")
-    )  # fmt: skip
+    )

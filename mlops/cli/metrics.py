@@ -38,16 +38,24 @@ def metrics(run: Run, job: str | None, plot: Path | None) -> None:
     if report and not evaluation.was_evaluated(found.last):  # the tracking server lost what the step wrote as well
         found = replace(found, last={**found.last, **evaluation.written_scores(Path(report).parent)})
     judgement = evaluation.judge(run.settings.training.evaluation, found.last)
-    data = {"job": name, "metrics": dict(found.last), "curves": found.curves, "plot": picture, "report": report,
-            "evaluation": {"verdict": judgement.verdict, "why": judgement.why, "checks": judgement.checks}}  # fmt: skip
+    data = {
+        "job": name,
+        "metrics": dict(found.last),
+        "curves": found.curves,
+        "plot": picture,
+        "report": report,
+        "evaluation": {"verdict": judgement.verdict, "why": judgement.why, "checks": judgement.checks},
+    }
     notes = [f"evaluation: {judgement.verdict}" + (f", {judgement.why}" if judgement.why else "")]
     notes = notes if judgement.verdict else []
     notes += [f"curve: {picture}"] if picture else []
     notes += [f"report: {report}"] if report else []
     run.console.result(
-        data, Group(metrics_table(found, judgement), *notes), outputs=dict(found.last),
+        data,
+        Group(metrics_table(found, judgement), *notes),
+        outputs=dict(found.last),
         summary=metrics_markdown(found, judgement),
-    )  # fmt: skip
+    )
 
 
 def fetch_report(run: Run, session: Session, job: str) -> str | None:

@@ -37,9 +37,12 @@ mlops payload build --data .mlops/data/HASH --split test_sft
 @click.option("--split", default="test_gen", show_default=True, help="The split that the row is drawn from.")
 @click.option("--seed", type=int, help="Draws the row.  [default: data.seed of mlops.yaml]")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=Path("sample_score.json"), show_default=True,
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("sample_score.json"),
+    show_default=True,
     help="The file to write.",
-)  # fmt: skip
+)
 def build(run: Run, folder: Path | None, split: str, seed: int | None, output: Path) -> None:
     """Write the request for one random row."""
     import os

@@ -46,7 +46,7 @@ def reconcile(run: Run, dry_run: bool) -> None:
     }
     run.console.result(
         data(outcome, dry_run=dry_run), table(rows, words), outputs=outputs, summary=markdown(rows, words)
-    )  # fmt: skip
+    )
     for problem in outcome.problems:
         run.console.warn(f"{problem}; it is tried again by the next mlops reconcile")
     told = dataclasses.replace(run.console, as_json=False)  # stdout has its document already
@@ -123,8 +123,7 @@ def data(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
         "running": [_job(job) for job in outcome.work.running],
         "register": [_job(job) for job in outcome.work.register],
         "registered": [
-            {"job": job.name, "model": version.name, "version": version.version}
-            for job, version in outcome.registered
+            {"job": job.name, "model": version.name, "version": version.version} for job, version in outcome.registered
         ],
         "failed": [
             {**_job(failure.job), "message": failure.error.message, "details": list(failure.error.details)}
@@ -135,7 +134,7 @@ def data(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:
         "version": outcome.deploy.version,
         "why": outcome.deploy.why,
         "problems": [*outcome.problems, *([outcome.broken.message] if outcome.broken else [])],
-    }  # fmt: skip
+    }
 
 
 def _job(job: Job) -> dict[str, Any]:

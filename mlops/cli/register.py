@@ -35,9 +35,13 @@ def register(run: Run, job: str | None, accept: str | None) -> None:
     model, judgement = found.model, found.judgement
     verb = "registered" if found.made else "was registered already"
     data = {
-        "model": model.name, "version": model.version, "id": model.id, "tags": dict(model.tags), "made": found.made,
+        "model": model.name,
+        "version": model.version,
+        "id": model.id,
+        "tags": dict(model.tags),
+        "made": found.made,
         "evaluation": judgement_data(judgement),
-    }  # fmt: skip
+    }
     table = "\n".join([*judgement.lines, ""]) if judgement and judgement.checks else ""
     run.console.result(
         data,

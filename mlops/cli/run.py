@@ -55,14 +55,22 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...], accept: str | None) -
             raise AzureError(f"the endpoint did not answer: {answer.error}", hint="mlops endpoint logs")
     question = sample.messages[-1]["content"]
     result = {
-        "job": job.name, "model": model.name, "version": model.version, "outcome": outcome,
-        "metrics": dict(found.last), "question": question, "answer": answer.texts[0],
+        "job": job.name,
+        "model": model.name,
+        "version": model.version,
+        "outcome": outcome,
+        "metrics": dict(found.last),
+        "question": question,
+        "answer": answer.texts[0],
         "steps": [{"step": item.title, "seconds": round(item.seconds, 1)} for item in console.steps],
-    }  # fmt: skip
+    }
     outputs = {
-        "job": job.name, "version": model.version, "endpoint": outcome.endpoint, "slot": outcome.slot,
+        "job": job.name,
+        "version": model.version,
+        "endpoint": outcome.endpoint,
+        "slot": outcome.slot,
         "report": str(outcome.report_folder or ""),
-    }  # fmt: skip
+    }
     console.result(
         result, closing(run, outcome, question, answer.texts[0]), outputs=outputs, summary=summary(run, found, outcome)
     )

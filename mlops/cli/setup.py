@@ -34,20 +34,28 @@ mlops setup -t staging --delete    # takes away what it has made
 @option("--region", metavar="NAME", help="Instead of AZURE_REGION.")
 @option("--tenant", metavar="ID", help="Instead of AZURE_TENANT_ID; the login's by default.")
 @click.option(
-    "--environment", "environments", multiple=True, metavar="NAME",
+    "--environment",
+    "environments",
+    multiple=True,
+    metavar="NAME",
     help="GitHub environment whose jobs may log in; the target's name by default. Repeatable.",
-)  # fmt: skip
+)
 @click.option(
-    "--subject", "subjects", multiple=True, metavar="ENV=SUBJECT",
+    "--subject",
+    "subjects",
+    multiple=True,
+    metavar="ENV=SUBJECT",
     help="Whom to trust for an environment, where GitHub cannot be asked. Repeatable.",
-)  # fmt: skip
+)
 @option("--repository", metavar="OWNER/NAME", help="The one that this checkout was cloned from by default.")
 @click.option("--github", is_flag=True, help="Create the environments and set their variables with gh.")
 @click.option("--prompt-flow", is_flag=True, help="A hub, a project and the connection for Prompt flow too.")
 @click.option(
-    "--request-quota/--no-request-quota", "quota", default=None,
+    "--request-quota/--no-request-quota",
+    "quota",
+    default=None,
     help="Ask for quota where it is short: again, or never; by default once.",
-)  # fmt: skip
+)
 @click.option("--delete", is_flag=True, help="Delete what setup has made here, with all that is in it.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and end.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

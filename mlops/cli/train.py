@@ -28,13 +28,15 @@ mlops train --detach --json             # submit and leave; mlops wait JOB goes 
 )
 @option("--data", "folder", type=click.Path(path_type=Path), help="A folder that `mlops data prepare` wrote.")
 @option(
-    "--base-model", metavar="MODEL",
+    "--base-model",
+    metavar="MODEL",
     help="A model of the hub (owner/name) or the registry (name, name:version).  [default: base_model]",
-)  # fmt: skip
+)
 @option(
-    "--percent", type=click.FloatRange(0, 100, min_open=True),
+    "--percent",
+    type=click.FloatRange(0, 100, min_open=True),
     help="How much of each split is prepared.  [default: data.percent]",
-)  # fmt: skip
+)
 @option("--epochs", type=click.IntRange(1), help="The parameter num_train_epochs.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override a parameter of the pipeline.")
 @option("--reason", help="Why, in your words; a tag of the job and of its model.")
@@ -84,8 +86,13 @@ def train(
     found = submit_plan(run, session, made, again=again)
     job = found.job
     if detach:
-        outcome = {"job": job.name, "status": job.status, "url": job.studio_url, "reused": not found.is_new,
-                   "fingerprint": made.fingerprint}  # fmt: skip
+        outcome = {
+            "job": job.name,
+            "status": job.status,
+            "url": job.studio_url,
+            "reused": not found.is_new,
+            "fingerprint": made.fingerprint,
+        }
         note = "" if found.is_new else ": the job of the same content that was there"
         text = f"{job.name} is {job.status}{note}\nnext: mlops wait {job.name}{run.at}"
         console.result(outcome, text, summary=plan_markdown(made, found))
@@ -136,9 +143,13 @@ def make_plan(
 
     with run.console.step("Check model and cluster"):
         return submit.plan(
-            session, run.settings, data,
-            create_compute=create_compute, tags=lineage.tags(run.settings.root, reason=reason), overrides=overrides,
-        )  # fmt: skip
+            session,
+            run.settings,
+            data,
+            create_compute=create_compute,
+            tags=lineage.tags(run.settings.root, reason=reason),
+            overrides=overrides,
+        )
 
 
 def submit_plan(run: Run, session: Session, made: TrainingPlan, *, again: bool) -> Submitted:
@@ -148,8 +159,12 @@ def submit_plan(run: Run, session: Session, made: TrainingPlan, *, again: bool) 
     with run.console.step("Submit the pipeline") as step:
         found = submit_job(session, run.settings, made, again=again)
         step.note = found.job.name if found.is_new else f"{found.job.name} is there already ({found.job.status})"
-    outputs = {"job": found.job.name, "fingerprint": made.fingerprint, "reused": not found.is_new,
-               "completed": found.job.is_completed}  # fmt: skip
+    outputs = {
+        "job": found.job.name,
+        "fingerprint": made.fingerprint,
+        "reused": not found.is_new,
+        "completed": found.job.is_completed,
+    }
     run.console.outputs(outputs)  # a workflow can go on from here even if following the job ends badly
     return found
 

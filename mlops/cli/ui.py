@@ -37,9 +37,12 @@ def show(run: Run, *, port: int, browser: bool) -> None:
     def ready(address: Address) -> None:
         run.console.mask(address.token)
         document = {
-            "url": address.url, "base_url": address.base, "token": address.token,
-            "openai_base_url": address.openai_base_url, "target": address.target,
-        }  # fmt: skip
+            "url": address.url,
+            "base_url": address.base,
+            "token": address.token,
+            "openai_base_url": address.openai_base_url,
+            "target": address.target,
+        }
         run.console.result(document, address.url)
         run.console.say(f"OpenAI-style clients: base URL {address.openai_base_url}, API key: the token")
         run.console.say("Ctrl-C ends it")

@@ -156,9 +156,12 @@ class DeploymentSettings(Section):
     def server(self) -> servers.Server:
         """What serves it."""
         return servers.chosen(
-            self.environment, size=self.instance_type, code=self.code, script=self.scoring_script,
+            self.environment,
+            size=self.instance_type,
+            code=self.code,
+            script=self.scoring_script,
             concurrency=self.max_concurrent_requests,
-        )  # fmt: skip
+        )
 
     @field_validator("scoring_script")
     @classmethod

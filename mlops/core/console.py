@@ -105,9 +105,7 @@ class Console:
 
         terminal = stream.isatty()
         width = None if terminal or "COLUMNS" in os.environ else WIDTH
-        return Terminal(
-            file=stream, width=width, highlight=False, emoji=False, markup=markup, soft_wrap=not terminal
-        )  # fmt: skip
+        return Terminal(file=stream, width=width, highlight=False, emoji=False, markup=markup, soft_wrap=not terminal)
 
     # -- progress --------------------------------------------------------------------------------------------------
 

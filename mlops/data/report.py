@@ -104,6 +104,7 @@ class Tally:
         )
         broken = tuple(
             Violation(rule, self.counts[rule], *rows[0], rows=tuple(rows))
-            for rule in RULES if (rows := self.offenders.get(rule))
-        )  # fmt: skip
+            for rule in RULES
+            if (rows := self.offenders.get(rule))
+        )
         return Report(splits=splits, violations=broken, ignored_columns=tuple(sorted(self.columns)))

@@ -33,7 +33,10 @@ CHECKS = (
     Check(name="values", look=machine.values, after=("settings",)),
     Check(name="packages", look=machine.packages, after=("settings",)),
     Check(
-        name="login", look=access.login, after=("settings",), gives="no login",
+        name="login",
+        look=access.login,
+        after=("settings",),
+        gives="no login",
         limit_s=BROWSER_S if access.interactive() else LOGIN_S,
     ),
     Check(name="subscription", look=access.subscription, after=("login",), gives="no subscription"),
@@ -45,21 +48,25 @@ CHECKS = (
     Check(name="base-model", look=models.base_model, after=("login",), follows=("registry",)),
     Check(name="cluster", look=machines.cluster, after=("workspace",), gives="no cluster that takes jobs"),
     Check(
-        name="training-size", look=machines.training_size, after=("cluster",), follows=("region", "base-model"),
+        name="training-size",
+        look=machines.training_size,
+        after=("cluster",),
+        follows=("region", "base-model"),
         gives="no size to train on",
     ),
     Check(
-        name="serving-size", look=machines.serving_size, after=("workspace",), follows=("region", "base-model"),
+        name="serving-size",
+        look=machines.serving_size,
+        after=("workspace",),
+        follows=("region", "base-model"),
         gives="no size to serve on",
     ),
     Check(name="endpoint", look=serving.endpoint, after=("workspace",)),
     Check(name="quota", look=machines.cores, after=("training-size", "serving-size"), follows=("endpoint", "usage")),
-    Check(
-        name="pipeline", look=models.pipeline, after=("login",), follows=("registry", "base-model", "training-size")
-    ),
+    Check(name="pipeline", look=models.pipeline, after=("login",), follows=("registry", "base-model", "training-size")),
     Check(name="identity", look=rights.identity, after=("workspace",), follows=("endpoint",)),
     Check(name="github", look=github.variables, after=("settings",), limit_s=40.0),
-)  # fmt: skip
+)
 """In the order of the screen."""
 
 

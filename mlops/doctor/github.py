@@ -66,8 +66,9 @@ def judged(facts: Facts, found: dict[str, str], where: str, here: dict[str, str]
     others = [name for name, value in here.items() if value and value.lower() != found[name].lower()]
     if others:
         return Finding(
-            mark=Mark.DOUBTFUL, what=f"{where} means another place than this machine",
+            mark=Mark.DOUBTFUL,
+            what=f"{where} means another place than this machine",
             details=tuple(f"{name} is '{found[name]}' there, '{here[name]}' here" for name in others),
             hint="what is right here says nothing of the workflows then",
-        )  # fmt: skip
+        )
     return good(f"all {len(VARIABLES)} are set for {where}")

@@ -97,14 +97,18 @@ def compared(lock: Path, *, install: str) -> Finding:
     name = f"environments/{lock.parent.name}/{lock.name}"
     if missing:
         return Finding(
-            mark=Mark.BAD, what=f"{len(missing)} of {count} packages of {name} are missing", hint=install,
+            mark=Mark.BAD,
+            what=f"{len(missing)} of {count} packages of {name} are missing",
+            hint=install,
             details=_some(missing),
-        )  # fmt: skip
+        )
     if others:
         return Finding(
-            mark=Mark.DOUBTFUL, what=f"{len(others)} of {count} packages are not as locked in {name}", hint=install,
+            mark=Mark.DOUBTFUL,
+            what=f"{len(others)} of {count} packages are not as locked in {name}",
+            hint=install,
             details=_some(others),
-        )  # fmt: skip
+        )
     return good(f"{count} as locked in {name}")
 
 

@@ -136,9 +136,7 @@ class Cores:
     @property
     def together(self) -> tuple[quota.Needs, ...]:
         """All that a release during a training takes."""
-        return quota.all_needs(
-            self.training, self.nodes, self.serving, self.instances, low_priority=self.low_priority
-        )  # fmt: skip
+        return quota.all_needs(self.training, self.nodes, self.serving, self.instances, low_priority=self.low_priority)
 
 
 def cores(facts: Facts) -> Finding | list[Finding]:
@@ -152,10 +150,13 @@ def cores(facts: Facts) -> Finding | list[Finding]:
     low = is_low_priority(facts.cluster)
     own = facts.nodes * facts.training_size.cores
     wanted = Cores(
-        training=facts.training_size, nodes=nodes, serving=facts.serving_size,
-        instances=facts.settings.deployment.instance_count, low_priority=low,
+        training=facts.training_size,
+        nodes=nodes,
+        serving=facts.serving_size,
+        instances=facts.settings.deployment.instance_count,
+        low_priority=low,
         held=held_by(facts, 0 if low else own),
-    )  # fmt: skip
+    )
     found: list[Finding] = []
     try:
         check_nodes(facts.cluster, nodes)

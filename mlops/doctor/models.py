@@ -91,9 +91,14 @@ def pipeline(facts: Facts) -> Finding | list[Finding]:
     defaults = catalogue.model_defaults(facts.base.tags) if facts.base else {}
     parameters = submit.resolve_parameters(settings.training.parameters, defaults, pipeline=settings.training.pipeline)
     given = pipelines.inputs(
-        settings, {item.name: item.value for item in parameters}, base=facts.base, cluster=settings.compute.name,
-        gpus=facts.training_size.gpus if facts.training_size else 1, train=Path("train.jsonl"), test=Path("test.jsonl"),
-    )  # fmt: skip
+        settings,
+        {item.name: item.value for item in parameters},
+        base=facts.base,
+        cluster=settings.compute.name,
+        gpus=facts.training_size.gpus if facts.training_size else 1,
+        train=Path("train.jsonl"),
+        test=Path("test.jsonl"),
+    )
     taken = pipelines.takes(facts.session, settings)
     problems = list(pipelines.problems(taken, given))
     label = pipelines.label(settings)

@@ -103,9 +103,14 @@ class Environment:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         try:
             done = subprocess.run(
-                [self.python, INSIDE / program], input=json.dumps(asked), env=environment | self.variables(),
-                capture_output=True, text=True, timeout=timeout_s, check=False,
-            )  # fmt: skip
+                [self.python, INSIDE / program],
+                input=json.dumps(asked),
+                env=environment | self.variables(),
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             raise FlowFailed(f"Prompt flow did not end within {timeout_s:g} s") from None
         try:

@@ -63,11 +63,16 @@ def judge_absolute(settings: Gate, measured: Measured) -> list[Check]:
     rows: list[tuple[str, str, float, Relation, float | None]] = [
         ("success_rate", "answered (HTTP 200)", measured.success_rate, "≥", settings.min_success_rate),
         ("contract_rate", "keeps the contract", measured.contract_rate, "≥", settings.min_contract_rate),
-        ("transport_error_rate", "transport errors", measured.transport_error_rate, "≤",
-         settings.max_transport_error_rate),
+        (
+            "transport_error_rate",
+            "transport errors",
+            measured.transport_error_rate,
+            "≤",
+            settings.max_transport_error_rate,
+        ),
         ("latency_p95_ms", "latency p95 (ms)", measured.p95_ms, "≤", settings.max_p95_ms),
         ("ms_per_token", "time per output token (ms)", measured.ms_per_token, "≤", settings.max_ms_per_token),
-    ]  # fmt: skip
+    ]
     for name, quality in settings.quality.items():
         found, least = measured.scores.get(name, math.nan), quality.min
         if least is None and quality.max_loss is not None and math.isnan(found):

@@ -111,9 +111,12 @@ def _asked(report: Report) -> str:
 def speed(slots: Sequence[Measured]) -> str:
     """Latency and throughput of the slots, as a table."""
     names = {
-        "p50_ms": "latency p50 (ms)", "p95_ms": "latency p95 (ms)", "p99_ms": "latency p99 (ms)",
-        "ms_per_token": "time per output token (ms)", "tokens_per_s": "output tokens per second",
-    }  # fmt: skip
+        "p50_ms": "latency p50 (ms)",
+        "p95_ms": "latency p95 (ms)",
+        "p99_ms": "latency p99 (ms)",
+        "ms_per_token": "time per output token (ms)",
+        "tokens_per_s": "output tokens per second",
+    }
     rows = [[words, *(number(getattr(slot, name)) for slot in slots)] for name, words in names.items()]
     heads = [f"new ({slots[0].slot})", *(f"live ({slot.slot})" for slot in slots[1:])]
     return markdown_table(["speed", *heads], rows)
@@ -129,9 +132,7 @@ def latency_chart(slots: Sequence[Measured]) -> str:
     for slot in drawn:
         ordered = sorted(slot.latencies_ms)
         lines.append(", ".join(f"{percentile(ordered, share / 100):.4g}" for share in SHARES))
-    legend = " · ".join(
-        f"{'🟦 new' if slot is slots[0] else '🟧 live'} ({slot.slot})" for slot in drawn
-    )  # fmt: skip
+    legend = " · ".join(f"{'🟦 new' if slot is slots[0] else '🟧 live'} ({slot.slot})" for slot in drawn)
     theme = '%%{init: {"themeVariables": {"xyChart": {"plotColorPalette": "' + ", ".join(colours) + '"}}}}%%'
     axis = ", ".join(f'"p{share}"' for share in SHARES)
     body = "\n".join(f"  line [{values}]" for values in lines)
@@ -147,10 +148,17 @@ def soaks(found: Sequence[Soak]) -> str:
     for soak in found:
         missed = ", ".join(item.title for item in soak.checks if not item.passed) or "–"
         for slot in soak.slots:
-            rows.append([
-                f"{soak.share} %", slot.slot, slot.requests, percent(slot.success_rate), number(slot.p95_ms), missed,
-                "✓" if soak.verdict == "pass" else "✕",
-            ])  # fmt: skip
+            rows.append(
+                [
+                    f"{soak.share} %",
+                    slot.slot,
+                    slot.requests,
+                    percent(slot.success_rate),
+                    number(slot.p95_ms),
+                    missed,
+                    "✓" if soak.verdict == "pass" else "✕",
+                ]
+            )
     return markdown_table(["soak at", "slot", "probes", "answered", "p95 (ms)", "missed", ""], rows)
 
 

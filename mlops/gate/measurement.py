@@ -23,9 +23,7 @@ def _number(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-Number = Annotated[
-    float, BeforeValidator(_number), WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]})
-]  # fmt: skip
+Number = Annotated[float, BeforeValidator(_number), WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]})]
 """A measured value: NaN where nothing could be measured, which JSON has as null."""
 
 

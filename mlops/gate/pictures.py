@@ -64,14 +64,27 @@ def latency(figure: Any, report: Report, slots: list[Measured]) -> None:
         p50, p95 = slot.p50_ms / scale, slot.p95_ms / scale
         label = f"{'new' if new else 'live'} ({slot.slot}): p50 {_short(p50)}, p95 {_short(p95)} {unit}"
         axes.step([values[0], *values], [0, *shares], where="post", color=colour, linestyle=style, label=label, lw=2)
-        axes.plot([p50, p95], [50, 95], linestyle="", marker="o" if new else "s", color=colour, markersize=8,
-                  markeredgecolor="white", zorder=3)  # fmt: skip
+        axes.plot(
+            [p50, p95],
+            [50, 95],
+            linestyle="",
+            marker="o" if new else "s",
+            color=colour,
+            markersize=8,
+            markeredgecolor="white",
+            zorder=3,
+        )
     for share in (50, 95):
         axes.axhline(share, color=GREY, linewidth=0.8, linestyle=":")
     limit = next((check.threshold for check in report.checks if check.name == "latency_p95_ms"), None)
     if limit is not None and limit / scale <= 3 * slowest / scale:
-        axes.axvline(limit / scale, color=VERDICT_COLOURS["fail"], linewidth=1.2, linestyle="-.",
-                     label=f"limit of p95: {_short(limit / scale)} {unit}")  # fmt: skip
+        axes.axvline(
+            limit / scale,
+            color=VERDICT_COLOURS["fail"],
+            linewidth=1.2,
+            linestyle="-.",
+            label=f"limit of p95: {_short(limit / scale)} {unit}",
+        )
     axes.set(xlabel=f"latency ({unit})", ylabel="answers that had come (%)", ylim=(0, 102), yticks=[0, 25, 50, 75, 95])
     axes.set_xlim(left=0, right=axes.get_xlim()[1])
     axes.set_title(f"Latency of {report.candidate.requests} conversations: {report.model}", loc="left", fontsize=11)
@@ -96,11 +109,25 @@ def scores(figure: Any, report: Report) -> None:
         axes.plot([item.difference], [y], marker=marker, markersize=10, color=colour, markeredgecolor="white", zorder=3)
         word = item.verdict if item.decisive else "reported only"
         label = f"{span(item)}: {word}"
-        axes.text(item.difference, y + 0.17, label, color=colour, ha="center", va="bottom", fontsize=9,
-                  bbox={"color": "white", "pad": 1})  # fmt: skip
+        axes.text(
+            item.difference,
+            y + 0.17,
+            label,
+            color=colour,
+            ha="center",
+            va="bottom",
+            fontsize=9,
+            bbox={"color": "white", "pad": 1},
+        )
         if item.max_loss is not None:
-            axes.plot([-item.max_loss] * 2, [y - 0.4, y + 0.14], color=GREY, linestyle="--", linewidth=1.5,
-                      label="allowed loss" if at == 0 else None)  # fmt: skip
+            axes.plot(
+                [-item.max_loss] * 2,
+                [y - 0.4, y + 0.14],
+                color=GREY,
+                linestyle="--",
+                linewidth=1.5,
+                label="allowed loss" if at == 0 else None,
+            )
     axes.axvline(0, color=GREY, linewidth=0.8)
     bounds = [0.0]
     for item in shown:
@@ -141,11 +168,28 @@ def traffic(figure: Any, report: Report) -> None:
     for (at, moment), label_at in zip(verdicts, apart([at for at, _ in verdicts], times[-1]), strict=True):
         marker = MARKERS.get(moment.verdict or "", ".")
         axes.axvline(at, color="#333333", linewidth=1, linestyle=":")
-        axes.plot([at], [100], marker=marker, markersize=9, color=VERDICT_COLOURS.get(moment.verdict or "", GREY),
-                  markeredgecolor="white", clip_on=False, zorder=4)  # fmt: skip
-        axes.annotate(f"{moment.what}: {moment.verdict}", (at, 101.5), (label_at, 107), rotation=30, ha="left",
-                      va="bottom", rotation_mode="anchor", fontsize=8, annotation_clip=False,
-                      arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7})  # fmt: skip
+        axes.plot(
+            [at],
+            [100],
+            marker=marker,
+            markersize=9,
+            color=VERDICT_COLOURS.get(moment.verdict or "", GREY),
+            markeredgecolor="white",
+            clip_on=False,
+            zorder=4,
+        )
+        axes.annotate(
+            f"{moment.what}: {moment.verdict}",
+            (at, 101.5),
+            (label_at, 107),
+            rotation=30,
+            ha="left",
+            va="bottom",
+            rotation_mode="anchor",
+            fontsize=8,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7},
+        )
     axes.set(xlim=(0, times[-1]), ylim=(0, 100), ylabel="live traffic (%)")
     axes.set_xlabel(f"{unit} since {begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
     figure.suptitle(f"Traffic of {report.endpoint}: {report.model}", x=0.02, ha="left", fontsize=11)

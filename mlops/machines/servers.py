@@ -60,11 +60,18 @@ def chosen(environment: Path | None, *, size: str, code: Path, script: str, conc
     path = environment or (ENGINE if ours and has_nvidia(size) else SCORING)
     if path.parts[-len(ENGINE.parts) :] == ENGINE.parts:
         return Server(
-            name="vLLM", environment=path, script=ENGINE_SCRIPT, max_concurrent_requests=concurrency or 64,
-            warm_up_s=ENGINE_WARM_UP_S, has_workers=False,
-        )  # fmt: skip
+            name="vLLM",
+            environment=path,
+            script=ENGINE_SCRIPT,
+            max_concurrent_requests=concurrency or 64,
+            warm_up_s=ENGINE_WARM_UP_S,
+            has_workers=False,
+        )
     threads = {"GUNICORN_CMD_ARGS": "--worker-class gthread --threads 8"}  # else it answers one request at a time
     return Server(
-        name="azureml-inference-server-http", environment=path, script=script,
-        max_concurrent_requests=concurrency or 8, variables=threads,
-    )  # fmt: skip
+        name="azureml-inference-server-http",
+        environment=path,
+        script=script,
+        max_concurrent_requests=concurrency or 8,
+        variables=threads,
+    )

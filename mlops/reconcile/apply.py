@@ -88,9 +88,7 @@ def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) ->
     console, name = session.console, settings.endpoint.name
     with console.step("Look at the trainings") as step:
         work = look(session, settings)
-        step.note = (
-            f"{len(work.running)} running, {len(work.register)} to register, {len(work.report)} to report"
-        )  # fmt: skip
+        step.note = f"{len(work.running)} running, {len(work.register)} to register, {len(work.report)} to report"
     problems: list[str] = []
     failures = _failed(session, work.report, problems)
     refused: list[Job] = []
@@ -105,9 +103,15 @@ def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) ->
         except MlopsError as error:
             step.outcome, broken = "failed", error
     return Outcome(
-        work=work, registered=registered, failures=failures, repair=repair, deploy=deploy, problems=problems,
-        refused=refused, broken=broken,
-    )  # fmt: skip
+        work=work,
+        registered=registered,
+        failures=failures,
+        repair=repair,
+        deploy=deploy,
+        problems=problems,
+        refused=refused,
+        broken=broken,
+    )
 
 
 def mark_reported(session: Session, job: str) -> None:
@@ -130,9 +134,13 @@ def _failed(session: Session, ended: Sequence[Job], problems: list[str]) -> list
 
 
 def _register(
-    session: Session, settings: Settings, completed: Sequence[Job], failures: list[Failure], problems: list[str],
+    session: Session,
+    settings: Settings,
+    completed: Sequence[Job],
+    failures: list[Failure],
+    problems: list[str],
     refused: list[Job],
-) -> list[tuple[Job, ModelVersion]]:  # fmt: skip
+) -> list[tuple[Job, ModelVersion]]:
     """Register each one's model. What fails is a problem, and where it will fail again people are told once.
 
     A model that falls short of ``training.evaluation`` waits for a person or for other limits: people are told once.

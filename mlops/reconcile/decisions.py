@@ -82,9 +82,8 @@ def next_version(
     if newest in live:
         return Next("", f"{newest} is live")
     tried = {
-        entry.version for entry in entries
-        if entry.outcome in DECIDED and (entry.ended or entry.outcome == "overruled")
-    }  # fmt: skip
+        entry.version for entry in entries if entry.outcome in DECIDED and (entry.ended or entry.outcome == "overruled")
+    }
     judged = {record.text("version") for record in records if record.kind == "verdict" and record.text("verdict") in NO}
     past = {version for version in (*live, *tried, *judged) if version.isdigit()}
     newer = max(past, key=int, default="0")

@@ -98,9 +98,14 @@ class UnderWay:
     def verdict(self, what: str, verdict: str, **facts: Any) -> None:
         """Put a verdict on record."""
         self.hold.write(
-            "verdict", what=what, verdict=verdict, slot=self.plan.slot, model=self.version.name,
-            version=self.version.version, **facts,
-        )  # fmt: skip
+            "verdict",
+            what=what,
+            verdict=verdict,
+            slot=self.plan.slot,
+            model=self.version.name,
+            version=self.version.version,
+            **facts,
+        )
         share = facts.get("share")
         self.mark(what if share is None else f"{what} {share} %", verdict)
 
@@ -114,20 +119,20 @@ class UnderWay:
         now = shares(found.traffic if found else {})
         hint = "look with mlops endpoint status, then deploy again"
         if now != self.traffic:
-            raise PreconditionError(
-                f"somebody else changed the traffic of '{self.name}' to {now or 'none'}", hint=hint
-            )  # fmt: skip
+            raise PreconditionError(f"somebody else changed the traffic of '{self.name}' to {now or 'none'}", hint=hint)
         if not self.holds_version():
             raise PreconditionError(
                 f"somebody else deployed to the slot '{self.plan.slot}' of '{self.name}'", hint=hint
-            )  # fmt: skip
+            )
 
     def holds_version(self) -> bool:
         """Whether the plan's slot stands and holds the version."""
         slot = endpoints.deployment(self.session, self.name, self.plan.slot)
         return slot is not None and (slot.model, slot.model_version, slot.state.lower()) == (
-            self.version.name, self.version.version, "succeeded",
-        )  # fmt: skip
+            self.version.name,
+            self.version.version,
+            "succeeded",
+        )
 
     # -- back ------------------------------------------------------------------------------------------------------
 

@@ -65,9 +65,17 @@ def deploy(
         hold.write("begin", model=version.name, version=version.version, reason=skip_gate)
         recover(session, hold, name)
         return release(
-            session, settings, hold, version,
-            name=name, samples=samples, split=test_rows.stem, preview=preview, force=force, skip_gate=skip_gate,
-        )  # fmt: skip
+            session,
+            settings,
+            hold,
+            version,
+            name=name,
+            samples=samples,
+            split=test_rows.stem,
+            preview=preview,
+            force=force,
+            skip_gate=skip_gate,
+        )
 
 
 def release(
@@ -105,9 +113,16 @@ def release(
     session.console.say(f"{version.name}:{version.version} goes into {plan.slot}: {plan.why}")
     steps = plan.steps if skip_gate is None else (100,)
     hold.write(
-        "plan", action="deploy", slot=plan.slot, live=plan.live, before=dict(plan.before), steps=steps,
-        model=version.name, version=version.version, replaced=named(live),
-    )  # fmt: skip
+        "plan",
+        action="deploy",
+        slot=plan.slot,
+        live=plan.live,
+        before=dict(plan.before),
+        steps=steps,
+        model=version.name,
+        version=version.version,
+        replaced=named(live),
+    )
     work = UnderWay(session, settings, hold, plan, version, samples, traffic=shares(plan.before))
     work.mark("begin")
     try:
@@ -129,11 +144,21 @@ def release(
     hold.write("end", outcome="released", traffic=work.traffic, left=replaced)
     folder = work.write_report(logs=False)
     return Outcome(
-        endpoint=name, slot=plan.slot, model=version.name, version=version.version, traffic=work.traffic,
-        before=plan.before, scoring_url=seen.scoring_url, changed=True, rollout=hold.rollout,
-        replaced=f"{live.model}:{live.model_version}" if live else None, report=work.report,
-        report_folder=str(folder) if folder else None, skipped_gate=skip_gate, note=plan.why,
-    )  # fmt: skip
+        endpoint=name,
+        slot=plan.slot,
+        model=version.name,
+        version=version.version,
+        traffic=work.traffic,
+        before=plan.before,
+        scoring_url=seen.scoring_url,
+        changed=True,
+        rollout=hold.rollout,
+        replaced=f"{live.model}:{live.model_version}" if live else None,
+        report=work.report,
+        report_folder=str(folder) if folder else None,
+        skipped_gate=skip_gate,
+        note=plan.why,
+    )
 
 
 def named(live: Deployment | None) -> dict[str, str] | None:
@@ -160,10 +185,17 @@ def unchanged(
 ) -> Outcome:
     """The outcome where the version is live as it is."""
     return Outcome(
-        endpoint=plan.endpoint, slot=live.name, model=version.name, version=version.version, traffic=plan.before,
-        before=plan.before, scoring_url=found.scoring_url if found else None, changed=False, rollout=hold.rollout,
+        endpoint=plan.endpoint,
+        slot=live.name,
+        model=version.name,
+        version=version.version,
+        traffic=plan.before,
+        before=plan.before,
+        scoring_url=found.scoring_url if found else None,
+        changed=False,
+        rollout=hold.rollout,
         note=note,
-    )  # fmt: skip
+    )
 
 
 def _prepare_endpoint(work: UnderWay, found: Endpoint | None, *, preview: bool) -> None:
@@ -212,10 +244,16 @@ def _ask_gate(work: UnderWay, split: str) -> None:
         with console.progress() as progress:
             task = progress.add_task("answers", total=None)
             report = gate.evaluate(
-                work.scorer, settings.gate, work.samples, endpoint=plan.endpoint, model=work.label,
-                candidate=plan.slot, live=plan.live, done=lambda: progress.advance(task),
+                work.scorer,
+                settings.gate,
+                work.samples,
+                endpoint=plan.endpoint,
+                model=work.label,
+                candidate=plan.slot,
+                live=plan.live,
+                done=lambda: progress.advance(task),
                 planned=lambda count: progress.update(task, total=count),
-            )  # fmt: skip
+            )
         work.report = report
         step.note = gate.summary_line(report)
         work.verdict("gate", report.verdict, scores=dict(report.candidate.scores))

@@ -119,15 +119,19 @@ def check(
         model_bytes=bytes_,
         server=settings.deployment.server,
         probes=probes(
-            bytes_, initial_delay_s=settings.deployment.liveness_initial_delay_s,
+            bytes_,
+            initial_delay_s=settings.deployment.liveness_initial_delay_s,
             warm_up_s=settings.deployment.server.warm_up_s,
         ),
         duration=how_long(
-            settings, bytes_, plan.steps if plan.live else plan.steps[-1:],
-            creates_endpoint=plan.creates_endpoint, mirror=bool(plan.mirror),
+            settings,
+            bytes_,
+            plan.steps if plan.live else plan.steps[-1:],
+            creates_endpoint=plan.creates_endpoint,
+            mirror=bool(plan.mirror),
         ),
         warnings=warnings,
-    )  # fmt: skip
+    )
 
 
 def check_job(session: Session, version: ModelVersion) -> tuple[str, ...]:

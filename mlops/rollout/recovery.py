@@ -72,10 +72,11 @@ def repair(dead: Sequence[Record], endpoint: Endpoint | None, standing: Sequence
 def passed(records: Sequence[Record]) -> bool:
     """Whether the gate let this rollout's version through, or a person did."""
     return any(
-        record.kind == "verdict" and record.facts.get("what") in ("gate", "skipped")
+        record.kind == "verdict"
+        and record.facts.get("what") in ("gate", "skipped")
         and record.facts.get("verdict") in ("pass", "skipped")
         for record in records
-    )  # fmt: skip
+    )
 
 
 def failed(records: Sequence[Record]) -> bool:

@@ -88,9 +88,14 @@ def _back(
     if version is None and undone is not None and live is not None:
         _stay(session, hold, name, now)
         hold.write(
-            "end", outcome="rolled_back", before=undone, traffic=now, slot=live.name, model=live.model,
+            "end",
+            outcome="rolled_back",
+            before=undone,
+            traffic=now,
+            slot=live.name,
+            model=live.model,
             version=live.model_version,
-        )  # fmt: skip
+        )
         note = "the rollout that was under way is undone"
         return _outcome(hold, found, live, before=undone, changed=True, note=note)
     try:
@@ -108,10 +113,13 @@ def _back(
         hold.write("end", outcome="unchanged", traffic=now, slot=live.name)
         return _outcome(hold, found, live, before=now, note="was live already")
     ready = [
-        item for item in standing if _is(item, goal) and item.state.lower() == "succeeded"
+        item
+        for item in standing
+        if _is(item, goal)
+        and item.state.lower() == "succeeded"
         and (skip_gate is not None or cleared(hold.records(), item.name))
         and (version is not None or item is not live)  # the same version in both: it was deployed anew with --force
-    ]  # fmt: skip
+    ]
     if not ready:
         session.console.say(f"no slot holds {goal.name}:{goal.version}; it is deployed again")
         why = skip_gate or "a rollback to a version that has passed before"
@@ -126,12 +134,26 @@ def _switch(
     """All traffic to a slot that stands, read back."""
     before, goal = shares(found.traffic), {slot.name.lower(): 100}
     hold.write(
-        "plan", action="rollback", slot=slot.name, live=live.name if live else None, before=before, steps=[100],
-        model=slot.model, version=slot.model_version, replaced=named(live),
-    )  # fmt: skip
+        "plan",
+        action="rollback",
+        slot=slot.name,
+        live=live.name if live else None,
+        before=before,
+        steps=[100],
+        model=slot.model,
+        version=slot.model_version,
+        replaced=named(live),
+    )
     if skip_gate is not None:
-        hold.write("verdict", what="skipped", verdict="skipped", slot=slot.name, model=slot.model,
-                   version=slot.model_version, reason=skip_gate)  # fmt: skip
+        hold.write(
+            "verdict",
+            what="skipped",
+            verdict="skipped",
+            slot=slot.name,
+            model=slot.model,
+            version=slot.model_version,
+            reason=skip_gate,
+        )
     with session.console.step(f"Traffic: 100 % to {slot.name}"):
         seen = endpoints.set_traffic(
             session, found.name, goal, fence=lambda: hold.write("traffic", wanted=goal, what="rollback")
@@ -141,9 +163,15 @@ def _switch(
     _ask(session, found.name)
     hold.write("end", outcome="rolled_back", traffic=shares(seen.traffic), left=live.name if live else None)
     return _outcome(
-        hold, seen, slot, before=before, changed=before != goal, skipped=skip_gate, replaced=live,
+        hold,
+        seen,
+        slot,
+        before=before,
+        changed=before != goal,
+        skipped=skip_gate,
+        replaced=live,
         note="back to the slot that still stands",
-    )  # fmt: skip
+    )
 
 
 def the_one_before(
@@ -174,9 +202,7 @@ def the_one_before(
 
 def replaced_by(records: Sequence[Record], live: Deployment | None) -> list[tuple[str, str]]:
     """What was live when the version that is live now came, by the newest rollout that brought it."""
-    ended = {
-        record.rollout for record in records if record.kind == "end" and record.text("outcome") in BROUGHT
-    }  # fmt: skip
+    ended = {record.rollout for record in records if record.kind == "end" and record.text("outcome") in BROUGHT}
     for record in reversed(records):
         found = record.facts.get("replaced")
         if record.kind != "plan" or record.rollout not in ended or live is None:
@@ -224,7 +250,7 @@ def _stay(session: Session, hold: Hold, name: str, wanted: dict[str, int]) -> No
         session.console.warn(f"the deploy that was stopped set the traffic of {name} once more; it is set back")
         endpoints.set_traffic(
             session, name, wanted, fence=lambda: hold.write("traffic", wanted=wanted, what="rollback")
-        )  # fmt: skip
+        )
 
 
 def _outcome(
@@ -239,8 +265,16 @@ def _outcome(
     replaced: Deployment | None = None,
 ) -> Outcome:
     return Outcome(
-        endpoint=found.name, slot=slot.name, model=slot.model, version=slot.model_version,
-        traffic=shares(found.traffic), before=before, scoring_url=found.scoring_url, changed=changed,
-        rollout=hold.rollout, replaced=f"{replaced.model}:{replaced.model_version}" if replaced else None,
-        skipped_gate=skipped, note=note,
-    )  # fmt: skip
+        endpoint=found.name,
+        slot=slot.name,
+        model=slot.model,
+        version=slot.model_version,
+        traffic=shares(found.traffic),
+        before=before,
+        scoring_url=found.scoring_url,
+        changed=changed,
+        rollout=hold.rollout,
+        replaced=f"{replaced.model}:{replaced.model_version}" if replaced else None,
+        skipped_gate=skipped,
+        note=note,
+    )

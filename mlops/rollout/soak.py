@@ -157,9 +157,12 @@ def judged(watch: Watch, settings: Gate, rollout: Rollout, *, share: int, second
         check(
             settings, "unreached_rate", "probes that reached no slot", unreached, "≤", settings.max_transport_error_rate
         ),
-    ]  # fmt: skip
+    ]
     failed = any(not check.passed for check in checks)
     return gate.Soak(
-        share=share, seconds=seconds, slots=tuple(measured.values()), checks=tuple(checks),
+        share=share,
+        seconds=seconds,
+        slots=tuple(measured.values()),
+        checks=tuple(checks),
         verdict="fail" if failed else "pass",
-    )  # fmt: skip
+    )

@@ -48,7 +48,7 @@ def _watch(work: UnderWay, share: int) -> gate.Soak:
         plan = work.plan
         return soak(
             work.scorer, work.settings, work.samples, candidate=plan.slot, live=plan.live, share=share, seen=seen
-        )  # fmt: skip
+        )
 
 
 def soak_line(found: gate.Soak) -> str:

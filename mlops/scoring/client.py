@@ -293,9 +293,15 @@ def read(response: httpx.Response, latency_ms: float) -> Answer:
         return Answer(status=200, latency_ms=latency_ms, slot=slot, error=error, raw=raw)
     why = body.get("finish_reason") if isinstance(body, dict) else None
     return Answer(
-        status=200, latency_ms=latency_ms, slot=slot, texts=texts, raw=raw, completion_tokens=completion_tokens(body),
-        prompt_tokens=tokens(body, "prompt_tokens"), finish_reason=why if isinstance(why, str) else None,
-    )  # fmt: skip
+        status=200,
+        latency_ms=latency_ms,
+        slot=slot,
+        texts=texts,
+        raw=raw,
+        completion_tokens=completion_tokens(body),
+        prompt_tokens=tokens(body, "prompt_tokens"),
+        finish_reason=why if isinstance(why, str) else None,
+    )
 
 
 def completion_tokens(body: Any) -> int | None:

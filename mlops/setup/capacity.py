@@ -56,9 +56,12 @@ def look(session: Session, settings: Settings, place: Place, *, ask: bool | None
             return Capacity(unknown=unknown, ask=ask)
         training, serving = (sizes[name.lower()] for name in wanted)
         needs = quota.all_needs(
-            training, settings.compute.max_nodes, serving, settings.deployment.instance_count,
+            training,
+            settings.compute.max_nodes,
+            serving,
+            settings.deployment.instance_count,
             low_priority=settings.compute.tier == "LowPriority",
-        )  # fmt: skip
+        )
         usages = region.usages(session, place.region)
         held = _held(session, settings, serving)
         short = quota.shortages(usages, needs, held={serving.family: held})

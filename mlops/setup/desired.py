@@ -88,7 +88,11 @@ def foundations(place: Place, workspace: Mapping[str, Any] | None) -> list[Wante
     logs = place.id_of("Microsoft.OperationalInsights/workspaces", place.logs)
     made = [
         _wanted(
-            "storage account", uses.storage, place, sku={"name": "Standard_LRS"}, kind_of="StorageV2",
+            "storage account",
+            uses.storage,
+            place,
+            sku={"name": "Standard_LRS"},
+            kind_of="StorageV2",
             unfit=_not_for_a_workspace,
             properties={
                 "minimumTlsVersion": "TLS1_2",
@@ -98,7 +102,9 @@ def foundations(place: Place, workspace: Mapping[str, Any] | None) -> list[Wante
             },
         ),
         _wanted(
-            "key vault", uses.vault, place,
+            "key vault",
+            uses.vault,
+            place,
             properties={
                 "tenantId": place.tenant,
                 "sku": {"family": "A", "name": "standard"},
@@ -107,14 +113,20 @@ def foundations(place: Place, workspace: Mapping[str, Any] | None) -> list[Wante
             },
         ),
         _wanted(
-            "container registry", uses.registry, place, sku={"name": "Standard"},
+            "container registry",
+            uses.registry,
+            place,
+            sku={"name": "Standard"},
             properties={"adminUserEnabled": True},  # as in the one that Azure ML makes itself: its nodes pull with it
         ),
-    ]  # fmt: skip
+    ]
     insights = _wanted(
-        "application insights", uses.insights, place, kind_of="web",
+        "application insights",
+        uses.insights,
+        place,
+        kind_of="web",
         properties={"Application_Type": "web", "WorkspaceResourceId": logs},
-    )  # fmt: skip
+    )
     ours = uses.insights.lower() == place.id_of("Microsoft.Insights/components", place.insights).lower()
     log_analytics = _wanted("log analytics", logs, place, properties={"sku": {"name": "PerGB2018"}})
     return [*([log_analytics] if ours else []), insights, *made]
@@ -142,15 +154,21 @@ def workspace(place: Place, found: Mapping[str, Any] | None) -> Wanted:
         return {"properties": absent} if absent else {}
 
     return _wanted(
-        "workspace", place.id_of(ML, place.workspace), place, kind_of="Default", sku={"name": "Basic", "tier": "Basic"},
-        identity={"type": "SystemAssigned"}, unfit=unfit, lacks=lacks,
+        "workspace",
+        place.id_of(ML, place.workspace),
+        place,
+        kind_of="Default",
+        sku={"name": "Basic", "tier": "Basic"},
+        identity={"type": "SystemAssigned"},
+        unfit=unfit,
+        lacks=lacks,
         properties={
             "friendlyName": place.workspace,
             "publicNetworkAccess": "Enabled",
             "allowRecoverSoftDeletedWorkspace": True,  # a deleted one keeps its name for 14 days
             **wanted,
         },
-    )  # fmt: skip
+    )
 
 
 def flow_workspaces(place: Place, found: Mapping[str, Any] | None, *, hub: str, project: str) -> list[Wanted]:
@@ -167,7 +185,12 @@ def flow_workspaces(place: Place, found: Mapping[str, Any] | None, *, hub: str, 
 
     return [
         _wanted(
-            "hub", hub_id, place, kind_of="Hub", identity={"type": "SystemAssigned"}, unfit=fit("Hub"),
+            "hub",
+            hub_id,
+            place,
+            kind_of="Hub",
+            identity={"type": "SystemAssigned"},
+            unfit=fit("Hub"),
             properties={
                 "friendlyName": hub,
                 "storageAccount": uses.storage,
@@ -177,10 +200,15 @@ def flow_workspaces(place: Place, found: Mapping[str, Any] | None, *, hub: str, 
             },
         ),
         _wanted(
-            "project", place.id_of(ML, project), place, kind_of="Project", identity={"type": "SystemAssigned"},
-            unfit=fit("Project"), properties={"friendlyName": project, "hubResourceId": hub_id},
+            "project",
+            place.id_of(ML, project),
+            place,
+            kind_of="Project",
+            identity={"type": "SystemAssigned"},
+            unfit=fit("Project"),
+            properties={"friendlyName": project, "hubResourceId": hub_id},
         ),
-    ]  # fmt: skip
+    ]
 
 
 def provisioning(document: Mapping[str, Any]) -> str:

@@ -206,9 +206,10 @@ def _refusal(method: str, path: str, code: int, said: str) -> MlopsError:
     status = STATUS.search(said)
     if code == 4 or "gh auth login" in said or (status and status[1] == "401"):
         return PreconditionError(
-            "GitHub cannot be asked: the program 'gh' is not logged in", details=[line],
+            "GitHub cannot be asked: the program 'gh' is not logged in",
+            details=[line],
             hint="gh auth login, with the scope repo; in a workflow set GH_TOKEN",
-        )  # fmt: skip
+        )
     if status and status[1] == "404":
         hint = "check the name; a login without the right to see something is told that it is not there"
         return NotThereError(f"GitHub has no '{path}', or does not show it to this login", hint=hint)

@@ -85,10 +85,14 @@ def nothing_to_do(parts: Sequence[Part]) -> bool:
 def _providers(facts: Facts) -> Part:
     names = facts.unregistered
     return Part(
-        kind="providers", what="resource providers", name="", state="make" if names else "exists",
+        kind="providers",
+        what="resource providers",
+        name="",
+        state="make" if names else "exists",
         note=f"register {', '.join(name.removeprefix('Microsoft.') for name in names)}" if names else "",
-        action=ACTIONS["providers"], data={"names": list(names)},
-    )  # fmt: skip
+        action=ACTIONS["providers"],
+        data={"names": list(names)},
+    )
 
 
 def _group(order: Order, facts: Facts) -> Part:
@@ -97,9 +101,7 @@ def _group(order: Order, facts: Facts) -> Part:
     note = f"in {place.region}" if found is None else "" if made_here(found.tags) else "not made by setup"
     if found is not None and found.state.lower() == "deleting":
         state, note = "wrong", "it is being deleted: wait until it is gone"
-    return Part(
-        kind="group", what="resource group", name=place.group, state=state, note=note, action=ACTIONS["group"]
-    )  # fmt: skip
+    return Part(kind="group", what="resource group", name=place.group, state=state, note=note, action=ACTIONS["group"])
 
 
 def _resources(order: Order, facts: Facts, *, flow: bool) -> Iterator[Part]:
@@ -194,9 +196,13 @@ def _identities(order: Order, facts: Facts) -> Iterator[Part]:
         found = facts.identities.get(name)
         note = "" if found is None or made_here(found.tags) else "not made by setup"
         yield Part(
-            kind="identity", what="identity", name=name, state="exists" if found else "make", note=note,
+            kind="identity",
+            what="identity",
+            name=name,
+            state="exists" if found else "make",
+            note=note,
             action=ACTIONS["identity"],
-        )  # fmt: skip
+        )
         for role, where in granted:
             scope = scopes[where]
             held = any(
@@ -204,10 +210,14 @@ def _identities(order: Order, facts: Facts) -> Iterator[Part]:
                 for item in facts.assignments.get(name, ())
             )
             yield Part(
-                kind="role", what="role", name=f"{role} for {name}", state="exists" if held else "make",
+                kind="role",
+                what="role",
+                name=f"{role} for {name}",
+                state="exists" if held else "make",
                 note=f"on {'the group' if where == 'group' else scope.rsplit('/', 1)[-1]}",
-                action=ACTIONS["role"], data={"identity": name, "role": role, "scope": scope},
-            )  # fmt: skip
+                action=ACTIONS["role"],
+                data={"identity": name, "role": role, "scope": scope},
+            )
 
 
 def _federations(order: Order, facts: Facts) -> Iterator[Part]:
@@ -229,9 +239,14 @@ def _federations(order: Order, facts: Facts) -> Iterator[Part]:
         elif found is not None:
             state, note = "change", f"{subject.value} instead of {found.subject}"
         yield Part(
-            kind="trust", what="federated credential", name=subject.credential, state=state, note=note,
-            action=ACTIONS["trust"], data=data,
-        )  # fmt: skip
+            kind="trust",
+            what="federated credential",
+            name=subject.credential,
+            state=state,
+            note=note,
+            action=ACTIONS["trust"],
+            data=data,
+        )
 
 
 def _connection(order: Order, facts: Facts) -> Iterator[Part]:

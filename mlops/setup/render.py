@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 MARKS = {"exists": "✓", "make": "+", "change": "~", "wrong": "✕", "later": "…", "open": "!"}
 WORDS = {
-    "exists": "exists", "make": "make", "change": "change", "wrong": "in the way", "later": "look later",
+    "exists": "exists",
+    "make": "make",
+    "change": "change",
+    "wrong": "in the way",
+    "later": "look later",
     "open": "for you",
-}  # fmt: skip
+}
 
 
 def table(parts: Sequence[Part]) -> Table:

@@ -96,9 +96,15 @@ def label(settings: Settings) -> str:
 
 
 def inputs(
-    settings: Settings, values: Mapping[str, Any], *, base: ModelVersion | None, cluster: str, gpus: int,
-    train: Path, test: Path,
-) -> dict[str, Any]:  # fmt: skip
+    settings: Settings,
+    values: Mapping[str, Any],
+    *,
+    base: ModelVersion | None,
+    cluster: str,
+    gpus: int,
+    train: Path,
+    test: Path,
+) -> dict[str, Any]:
     """All that the pipeline is given, by name.
 
     Args:

@@ -102,9 +102,13 @@ def planned_cluster(settings: Settings) -> Cluster:
     """What the cluster would be that the settings ask for."""
     wanted = settings.compute
     return Cluster(
-        name=wanted.name, size=wanted.size, state=NOT_THERE, tier=wanted.tier,
-        min_nodes=wanted.min_nodes, max_nodes=wanted.max_nodes,
-    )  # fmt: skip
+        name=wanted.name,
+        size=wanted.size,
+        state=NOT_THERE,
+        tier=wanted.tier,
+        min_nodes=wanted.min_nodes,
+        max_nodes=wanted.max_nodes,
+    )
 
 
 def is_low_priority(cluster: Cluster) -> bool:

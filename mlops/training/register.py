@@ -23,9 +23,16 @@ if TYPE_CHECKING:
 LINEAGE = ("base-model", "data-hash", "commit", "actor", "run-url", "reason", "fingerprint")
 """Tags that travel from the job to its model."""
 SCORES = (
-    "base_exact_match", "tuned_exact_match", "tuned_rouge_l", "tuned_perplexity", "base_loss", "tuned_loss",
-    "base_general_loss", "tuned_general_loss", "eval_loss",
-)  # fmt: skip
+    "base_exact_match",
+    "tuned_exact_match",
+    "tuned_rouge_l",
+    "tuned_perplexity",
+    "base_loss",
+    "tuned_loss",
+    "base_general_loss",
+    "tuned_general_loss",
+    "eval_loss",
+)
 """Scores of the job that its model bears as tags."""
 EVALUATION_TAG = "evaluation"
 """On a version: ``passed``, ``not evaluated``, or ``failed`` where a person has accepted it."""

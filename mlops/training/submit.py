@@ -162,8 +162,15 @@ def display_name(model: str, values: Mapping[str, Any], *, gpus_per_node: int, n
     return f"{model}-ultrachat-bs{batch}-{scheduler}-{deepspeed}-{lora}-save_limit{limit}-seqlen{length}"
 
 
-def plan(session: Session, settings: Settings, data: TrainingData, *, create_compute: bool, tags: Mapping[str, str],
-         overrides: Mapping[str, Any] | None = None) -> TrainingPlan:  # fmt: skip
+def plan(
+    session: Session,
+    settings: Settings,
+    data: TrainingData,
+    *,
+    create_compute: bool,
+    tags: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+) -> TrainingPlan:
     """Decide everything about a training job.
 
     Raises:
@@ -209,10 +216,16 @@ def plan(session: Session, settings: Settings, data: TrainingData, *, create_com
         nodes=nodes,
         parameters=parameters,
         inputs=inputs,
-        tags={**tags, MANAGED_TAG: MANAGED_BY, MODEL_TAG: model_name(settings), "data-hash": data.content_hash,
-              "base-model": base_id, "fingerprint": fingerprint},
+        tags={
+            **tags,
+            MANAGED_TAG: MANAGED_BY,
+            MODEL_TAG: model_name(settings),
+            "data-hash": data.content_hash,
+            "base-model": base_id,
+            "fingerprint": fingerprint,
+        },
         fingerprint=fingerprint,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

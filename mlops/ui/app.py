@@ -123,9 +123,16 @@ class Site:
             contents.append((place, html))
         settings = self.session.settings
         return page(
-            "page.html", status=status, tab=tab, title=title or tab, target=settings.target, contents=contents,
-            whole=whole, endpoint=settings.endpoint.name, workspace=self.session.ml.workspace_name,
-        )  # fmt: skip
+            "page.html",
+            status=status,
+            tab=tab,
+            title=title or tab,
+            target=settings.target,
+            contents=contents,
+            whole=whole,
+            endpoint=settings.endpoint.name,
+            workspace=self.session.ml.workspace_name,
+        )
 
     async def part(self, request: Request) -> Response:
         """One part alone; ``fresh`` asks Azure whatever is kept."""

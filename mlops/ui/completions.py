@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 
 LIVE = "live"
 NAMES = {
-    "temperature": "temperature", "top_p": "top_p", "max_tokens": "max_new_tokens", "seed": "seed", "stop": "stop",
-    "max_completion_tokens": "max_new_tokens", "max_new_tokens": "max_new_tokens", "top_k": "top_k",
-    "repetition_penalty": "repetition_penalty", "do_sample": "do_sample",
-}  # fmt: skip
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "max_tokens": "max_new_tokens",
+    "seed": "seed",
+    "stop": "stop",
+    "max_completion_tokens": "max_new_tokens",
+    "max_new_tokens": "max_new_tokens",
+    "top_k": "top_k",
+    "repetition_penalty": "repetition_penalty",
+    "do_sample": "do_sample",
+}
 """Their names for parameters, and ours; the newer of theirs for one thing stands later and wins."""
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
@@ -47,9 +54,14 @@ class Refused(Exception):
     """An error in OpenAI's shape."""
 
     def __init__(
-        self, status: int, message: str, *, kind: str = "invalid_request_error", param: str | None = None,
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
         code: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
@@ -239,8 +251,11 @@ def refused(answer: Answer) -> Refused:
 
 def _head(kind: str, wanted: Wanted) -> dict[str, Any]:
     return {
-        "id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": wanted.model,
-    }  # fmt: skip
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": wanted.model,
+    }
 
 
 def _event(head: Mapping[str, Any], delta: Mapping[str, Any], reason: str | None = None) -> str:
@@ -254,8 +269,10 @@ def _usage(answer: Answer) -> dict[str, int] | None:
         return None
     both = answer.prompt_tokens + answer.completion_tokens
     return {
-        "prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens, "total_tokens": both,
-    }  # fmt: skip
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "total_tokens": both,
+    }
 
 
 def _headers(answer: Answer) -> dict[str, str]:

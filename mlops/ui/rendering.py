@@ -41,9 +41,19 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= {
-        "ago": ago, "age": age, "when": when, "iso": iso, "mood": mood, "slot_class": slot_class, "address": address,
-        "commit_address": commit_address, "short": short, "figure": figure, "plain": spoken, "last_part": last_part,
-    }  # fmt: skip
+        "ago": ago,
+        "age": age,
+        "when": when,
+        "iso": iso,
+        "mood": mood,
+        "slot_class": slot_class,
+        "address": address,
+        "commit_address": commit_address,
+        "short": short,
+        "figure": figure,
+        "plain": spoken,
+        "last_part": last_part,
+    }
     made.globals["words"] = markdown
     return made
 

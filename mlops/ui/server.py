@@ -92,9 +92,14 @@ def serve(session: Session, *, port: int, ready: Callable[[Address], object]) ->
         base = f"http://{HOST}:{own}"
         address = Address(target=session.settings.target, base=base, token=token, ticket=ticket)
         config = uvicorn.Config(
-            Site(session).app(token=token, port=own, ticket=ticket), log_level="warning", access_log=False,
-            server_header=False, timeout_graceful_shutdown=GRACE_S, timeout_keep_alive=30, ws="none",
-        )  # fmt: skip
+            Site(session).app(token=token, port=own, ticket=ticket),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+            timeout_keep_alive=30,
+            ws="none",
+        )
         server = uvicorn.Server(config)
         # what is under way when it closes is cancelled, and of that nobody needs a traceback
         logging.getLogger("uvicorn.error").addFilter(lambda _: not server.should_exit)

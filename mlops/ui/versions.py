@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 MOST = 60
 SHOWN = {
-    *LINEAGE, *SCORES, "managed-by", "job", "experiment", EVALUATION_TAG, ACCEPTED_TAG, f"{ACCEPTED_TAG}-by",
-}  # fmt: skip
+    *LINEAGE,
+    *SCORES,
+    "managed-by",
+    "job",
+    "experiment",
+    EVALUATION_TAG,
+    ACCEPTED_TAG,
+    f"{ACCEPTED_TAG}-by",
+}
 """Tags that have a place of their own."""
 
 

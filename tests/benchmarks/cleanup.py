@@ -115,12 +115,10 @@ def fill(folder: Path, endpoints: int, stale: int) -> float:
     (code / "score.py").write_text("def init():\n    pass\n\n\ndef run(raw):\n    return raw\n")
     (folder / "model").mkdir()
     (folder / "model" / "weights").write_text("none")
-    model = ml.models.create_or_update(
-        Model(path=str(folder / "model"), name="chat", version="1", type="custom_model")
-    )  # fmt: skip
+    model = ml.models.create_or_update(Model(path=str(folder / "model"), name="chat", version="1", type="custom_model"))
     environment = ml.environments.create_or_update(
         Environment(name="bench", version="1", image="docker.io/library/python:3.12")
-    )  # fmt: skip
+    )
     now = datetime.now(UTC)
 
     def one(number: int) -> None:

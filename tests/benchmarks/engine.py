@@ -63,11 +63,19 @@ def random_model(folder: Path) -> Path:
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     config = Phi3Config(
-        vocab_size=shape.vocabulary, hidden_size=shape.width, intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.heads,
-        max_position_embeddings=shape.context, original_max_position_embeddings=shape.context,
-        sliding_window=shape.window, bos_token_id=1, eos_token_id=3, pad_token_id=3,
-    )  # fmt: skip
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=shape.context,
+        original_max_position_embeddings=shape.context,
+        sliding_window=shape.window,
+        bos_token_id=1,
+        eos_token_id=3,
+        pad_token_id=3,
+    )
     with torch.device("cuda"):
         Phi3ForCausalLM(config).save_pretrained(flat)
     torch.cuda.empty_cache()

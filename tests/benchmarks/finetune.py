@@ -63,7 +63,7 @@ from tests.benchmarks.training.load import (  # noqa: E402
     useful_work,
     write_model,
     write_tokens,
-)  # fmt: skip
+)
 from tests.benchmarks.training.ways import WAYS, install_clock  # noqa: E402
 
 GOAL_OVER_AZURE, GOAL_OVER_TRL, GOAL_OF_PEAK = 3.0, 1.3, 0.5

@@ -130,9 +130,15 @@ def gate_s(asker: Scorer, samples: list[gate.Sample], settings: Gate, *, live: s
     """Seconds from the end of the warm-up to the verdict."""
     begun: list[float] = []
     report = gate.evaluate(
-        asker, settings, samples, endpoint="timed", model="timed:1", candidate="green", live=live,
+        asker,
+        settings,
+        samples,
+        endpoint="timed",
+        model="timed:1",
+        candidate="green",
+        live=live,
         planned=lambda _: begun.append(time.perf_counter()),
-    )  # fmt: skip
+    )
     end = time.perf_counter()
     if report.candidate.requests != CONVERSATIONS or report.candidate.success_rate < 1:
         raise SystemExit(f"the gate is no measure: {report.errors}")
@@ -144,9 +150,12 @@ def measure(session: Session, folder: Path, arguments: argparse.Namespace) -> li
     asker = deployed(session, folder, answer_s=arguments.answer_s, model=arguments.model)
     samples = bundled() if arguments.model else conversations()
     settings = Gate(
-        conversations=len(samples), max_conversations=len(samples), concurrency=CONCURRENCY, parameters=PARAMETERS,
+        conversations=len(samples),
+        max_conversations=len(samples),
+        concurrency=CONCURRENCY,
+        parameters=PARAMETERS,
         quality={"exact_match": Quality(max_loss=1), "rouge_l": Quality(max_loss=1)},
-    )  # fmt: skip
+    )
     payloads = [json.dumps(gate.payload(sample, PARAMETERS)).encode() for sample in samples]
     rows = []
     for title, live in (("alone", None), ("beside the live slot", "blue")):

@@ -36,8 +36,14 @@ async def through_the_gateway(bench: Bench, endpoint: str, key: str) -> None:
         (b"content-type", b"application/json"),
         (b"content-length", str(len(BODY)).encode()),
     ]
-    scope = {"type": "http", "method": "POST", "path": "/score", "raw_path": b"/score", "query_string": b"",
-             "headers": headers}  # fmt: skip
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/score",
+        "raw_path": b"/score",
+        "query_string": b"",
+        "headers": headers,
+    }
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": BODY, "more_body": False}

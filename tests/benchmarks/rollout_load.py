@@ -74,8 +74,14 @@ def draw(
         x, y = [each.due_s for each in some], [each.latency_ms for each in some]
         top.scatter(x, y, s=7, color=colour, alpha=0.75, linewidths=0, label=f"answered by {name}")
     bad = users.failed
-    top.scatter([each.due_s for each in bad], [each.latency_ms for each in bad], s=40, marker="x", color=BAD,
-                label=f"failed ({len(bad)})")  # fmt: skip
+    top.scatter(
+        [each.due_s for each in bad],
+        [each.latency_ms for each in bad],
+        s=40,
+        marker="x",
+        color=BAD,
+        label=f"failed ({len(bad)})",
+    )
     top.set_yscale("log")
     top.set_ylabel("latency from due time (ms)")
     top.set_title(

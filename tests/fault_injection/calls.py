@@ -119,9 +119,12 @@ class Kind:
                 path = path.replace(re.escape(name), pattern)
             path = f"(?:^|/workspaces/local){path}$"
         return {
-            **found, "host": HOSTS[self.service], "path": path, "agent": re.escape(agent),
+            **found,
+            "host": HOSTS[self.service],
+            "path": path,
+            "agent": re.escape(agent),
             **({"query": f"\\bcomp={self.query}\\b"} if self.query else {}),
-        }  # fmt: skip
+        }
 
     def __str__(self) -> str:
         if self.service in ("score", "login"):

@@ -24,11 +24,21 @@ from typing import Any, BinaryIO
 from tests.support.checkout import ROOT
 
 NEEDED = (
-    "mlops.cli.deploy", "mlops.rollout", "mlops.training.register",
-    "mlops.data", "mlops.azure.session", "mlops.azure.endpoints",
-    "mlops.azure.models", "azure.ai.ml", "azure.ai.ml.entities", "azure.identity", "azure.storage.blob", "httpx",
-    "rich.progress", "uuid",
-)  # fmt: skip
+    "mlops.cli.deploy",
+    "mlops.rollout",
+    "mlops.training.register",
+    "mlops.data",
+    "mlops.azure.session",
+    "mlops.azure.endpoints",
+    "mlops.azure.models",
+    "azure.ai.ml",
+    "azure.ai.ml.entities",
+    "azure.identity",
+    "azure.storage.blob",
+    "httpx",
+    "rich.progress",
+    "uuid",
+)
 
 
 def warm_up(names: list[str]) -> None:

@@ -79,17 +79,18 @@ def load(endpoint: Endpoint, *, rate: float) -> Iterator[Load]:
         except httpx.HTTPError as problem:
             error = f"{type(problem).__name__}: {problem}"
         latency_ms = (time.perf_counter() - due) * 1000
-        made.requests.append(
-            Request(due - begin, asked_s, latency_ms, seen.status, seen.version, seen.right, error)
-        )  # fmt: skip
+        made.requests.append(Request(due - begin, asked_s, latency_ms, seen.status, seen.version, seen.right, error))
 
     async def users() -> None:
         # as many as a proxy before the users would keep; who waits for one has waited since his time came
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
         async with httpx.AsyncClient(
-            proxy=endpoint.workspace.env["HTTPS_PROXY"], verify=endpoint.workspace.trust, trust_env=False,
-            timeout=httpx.Timeout(HANG_S, pool=None), limits=limits,
-        ) as client:  # fmt: skip
+            proxy=endpoint.workspace.env["HTTPS_PROXY"],
+            verify=endpoint.workspace.trust,
+            trust_env=False,
+            timeout=httpx.Timeout(HANG_S, pool=None),
+            limits=limits,
+        ) as client:
             number = 0
             async with asyncio.TaskGroup() as group:
                 while not over.is_set():
@@ -148,9 +149,12 @@ def moments(endpoint: Endpoint, found: Load) -> list[Moment]:
             continue
         shares = " ".join(f"{name} {share}" for name, share in facts.get("traffic", {}).items() if share)
         what = {
-            "begin": f"{facts.get('action')} begins", "deployed": f"{facts.get('slot')} stands",
-            "verdict": f"{facts.get('what')}: {facts.get('verdict')}", "moved": shares, "end": "end",
-        }.get(record["kind"])  # fmt: skip
+            "begin": f"{facts.get('action')} begins",
+            "deployed": f"{facts.get('slot')} stands",
+            "verdict": f"{facts.get('what')}: {facts.get('verdict')}",
+            "moved": shares,
+            "end": "end",
+        }.get(record["kind"])
         if what:
             told.append(Moment(at_s, what))
     return told

@@ -17,9 +17,11 @@ STATUS = "/subscriptions/00000000-0000-0000-0000-000000000001/providers/M.L/loca
 GUID = "0c0ffee0-0000-4000-8000-00000000000b"
 LEDGER = f"/azureml-blobstore-{GUID}/mlops/endpoints/{E}.jsonl"
 HOSTS = {
-    "arm": "management.azure.com", "blob": "mlopslocal.blob.core.windows.net", "login": "login.microsoftonline.com",
+    "arm": "management.azure.com",
+    "blob": "mlopslocal.blob.core.windows.net",
+    "login": "login.microsoftonline.com",
     "score": f"{E}.eastus.inference.ml.azure.com",
-}  # fmt: skip
+}
 
 
 def call(service: str, method: str, path: str, query: str = "", agent: str = f"azsdk {AGENT}") -> dict[str, Any]:
@@ -36,14 +38,25 @@ def trace(*, polls: int = 2) -> list[dict[str, Any]]:
         call("arm", "GET", endpoint),
     ]
     return [
-        call("login", "POST", "/tenant/token"), others, call("blob", "PUT", LEDGER, "comp=lease"), append,
-        call("arm", "GET", endpoint), call("arm", "GET", f"{endpoint}/deployments"), call("arm", "GET", endpoint),
+        call("login", "POST", "/tenant/token"),
+        others,
+        call("blob", "PUT", LEDGER, "comp=lease"),
+        append,
+        call("arm", "GET", endpoint),
+        call("arm", "GET", f"{endpoint}/deployments"),
+        call("arm", "GET", endpoint),
         call("arm", "PUT", f"{endpoint}/deployments/green"),
         *[call("arm", "GET", f"{STATUS}/od:{GUID}:{GUID}")] * polls,
-        append, call("arm", "POST", f"{endpoint}/listKeys"),
+        append,
+        call("arm", "POST", f"{endpoint}/listKeys"),
         *[call("score", "POST", "/score", agent="python-httpx")] * 9,
-        append, *moved, others, append, *moved, append,
-    ]  # fmt: skip
+        append,
+        *moved,
+        others,
+        append,
+        *moved,
+        append,
+    ]
 
 
 def struck(place: Place, calls: list[dict[str, Any]]) -> list[int]:
@@ -90,10 +103,12 @@ async def test_the_operation_that_fails_is_the_one_that_the_call_starts(nth: int
 
 def test_stages_are_what_the_last_rollout_wrote() -> None:
     records = [
-        {"kind": "begin", "facts": {}}, {"kind": "end", "facts": {"outcome": "released"}},
-        {"kind": "begin", "facts": {}}, {"kind": "verdict", "facts": {"what": "gate", "verdict": "pass"}},
+        {"kind": "begin", "facts": {}},
+        {"kind": "end", "facts": {"outcome": "released"}},
+        {"kind": "begin", "facts": {}},
+        {"kind": "verdict", "facts": {"what": "gate", "verdict": "pass"}},
         {"kind": "traffic", "facts": {"wanted": {"green": 50, "blue": 50}}},
-    ]  # fmt: skip
+    ]
     assert stages(records) == ["begin", "gate pass", "traffic 50 wanted"]
 
 

@@ -25,9 +25,15 @@ from tests.support.checkout import ROOT
 from tests.support.waiting import HANG_S, until
 
 SHORT = {
-    "RETRY_AFTER_S": "0.1", "ENDPOINT_S": "0.05", "DEPLOYMENT_S": "0.05", "COMPUTE_S": "0.05", "DELETE_S": "0.05",
-    "PARTS": "registry,jobs,serving", "ENDPOINTS": "1000", "FAMILY_VCPUS": "100000",
-}  # fmt: skip
+    "RETRY_AFTER_S": "0.1",
+    "ENDPOINT_S": "0.05",
+    "DEPLOYMENT_S": "0.05",
+    "COMPUTE_S": "0.05",
+    "DELETE_S": "0.05",
+    "PARTS": "registry,jobs,serving",
+    "ENDPOINTS": "1000",
+    "FAMILY_VCPUS": "100000",
+}
 QUESTIONS = {f"question {number}": f"the answer is number {number}" for number in range(10)}
 MODEL = "trivial"
 MANAGEMENT, STORAGE = "https://management.azure.com", "https://storage.azure.com"
@@ -59,14 +65,26 @@ SETTINGS: dict[str, Any] = {
         "max_concurrent_requests": 16,
     },
     "gate": {
-        "split": "test_sft", "conversations": 10, "max_conversations": 10, "concurrency": 4, "warmup": 1,
-        "timeout_s": 5, "max_p95_ms": None, "max_latency_ratio": None, "max_transport_error_rate": 0.1,
+        "split": "test_sft",
+        "conversations": 10,
+        "max_conversations": 10,
+        "concurrency": 4,
+        "warmup": 1,
+        "timeout_s": 5,
+        "max_p95_ms": None,
+        "max_latency_ratio": None,
+        "max_transport_error_rate": 0.1,
     },
     "rollout": {
-        "steps": [50, 100], "soak_s": 0.3, "probes": 3, "probes_per_s": 30, "max_soak_s": 300, "lease_s": 15,
+        "steps": [50, 100],
+        "soak_s": 0.3,
+        "probes": 3,
+        "probes_per_s": 30,
+        "max_soak_s": 300,
+        "lease_s": 15,
     },
     "http": {"connect_timeout_s": 2, "read_timeout_s": 2},
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -184,11 +202,12 @@ class Workspace:
         for split, pairs in chats.items():
             rows = [
                 {
-                    "prompt": asked, "prompt_id": hashlib.sha256(asked.encode()).hexdigest(),
+                    "prompt": asked,
+                    "prompt_id": hashlib.sha256(asked.encode()).hexdigest(),
                     "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}],
                 }
                 for asked, answer in pairs.items()
-            ]  # fmt: skip
+            ]
             (raw / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         settings = self._settings_file("nobody", "data")
         command = [sys.executable, "-m", "mlops", "data", "prepare", "--dataset", str(raw), "--output", str(self.data)]
@@ -227,10 +246,14 @@ class Workspace:
         path = f"azureml://subscriptions/{self.env['AZURE_SUBSCRIPTION_ID']}/resourcegroups/local/workspaces/local"
         body = {
             "properties": {
-                "modelType": "custom_model", "tags": {}, "properties": {}, "isAnonymous": False, "isArchived": False,
+                "modelType": "custom_model",
+                "tags": {},
+                "properties": {},
+                "isAnonymous": False,
+                "isArchived": False,
                 "modelUri": f"{path}/datastores/workspaceblobstore/paths/models",
             }
-        }  # fmt: skip
+        }
         self._checked(self.http.put(self.arm(f"models/{MODEL}/versions/{number}"), json=body, headers=self._bearer()))
         return number
 
@@ -283,9 +306,11 @@ class Workspace:
         tokens = {}
         for scope in (MANAGEMENT, STORAGE):
             form = {
-                "grant_type": "client_credentials", "client_id": self.env["AZURE_CLIENT_ID"],
-                "client_secret": self.env["AZURE_CLIENT_SECRET"], "scope": f"{scope}/.default",
-            }  # fmt: skip
+                "grant_type": "client_credentials",
+                "client_id": self.env["AZURE_CLIENT_ID"],
+                "client_secret": self.env["AZURE_CLIENT_SECRET"],
+                "scope": f"{scope}/.default",
+            }
             url = f"https://login.microsoftonline.com/{self.env['AZURE_TENANT_ID']}/oauth2/v2.0/token"
             tokens[scope] = str(self._checked(self.http.post(url, data=form)).json()["access_token"])
         return tokens

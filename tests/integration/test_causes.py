@@ -175,9 +175,14 @@ def test_missing_quota_is_told_with_family_and_shortage(bench: Bench, code: Path
 
 def plan_of(bench: Bench) -> Plan:
     return Plan(
-        endpoint=bench.settings.endpoint.name, creates_endpoint=True, slot="blue", live=None, why="", before={},
+        endpoint=bench.settings.endpoint.name,
+        creates_endpoint=True,
+        slot="blue",
+        live=None,
+        why="",
+        before={},
         steps=(100,),
-    )  # fmt: skip
+    )
 
 
 def check(bench: Bench, version: ModelVersion, settings: Settings, *standing: Deployment) -> preflight.Preflight:
@@ -206,9 +211,14 @@ def test_too_few_cores_are_refused_and_none_are_asked_for_by_a_slot_that_has_the
     assert endpoints.get(bench.session, bench.settings.endpoint.name) is None
 
     slot = Deployment(
-        name="blue", endpoint="e", state="Succeeded", model="m", model_version="1", instance_type=SIZE.upper(),
+        name="blue",
+        endpoint="e",
+        state="Succeeded",
+        model="m",
+        model_version="1",
+        instance_type=SIZE.upper(),
         instance_count=2,
-    )  # fmt: skip
+    )
     found = check(bench, version, settings, slot)
     assert found.needs is not None
     assert (found.needs.cores, found.used) == (0, None)

@@ -183,8 +183,10 @@ def test_a_rollback_breaks_the_lease_and_the_deploy_stops_at_its_next_write(sess
             rollback.write("end", outcome="rolled_back")
     records = found.read()
     assert [(record.rollout, record.kind) for record in records] == [
-        (deploy.rollout, "begin"), (rollback.rollout, "begin"), (rollback.rollout, "end"),
-    ]  # fmt: skip
+        (deploy.rollout, "begin"),
+        (rollback.rollout, "begin"),
+        (rollback.rollout, "end"),
+    ]
     assert [entry.outcome for entry in history(records)] == ["rolled_back", "overruled"]
     with found.hold(action="rollback", break_lease=True) as hold:
         assert hold.broke is None

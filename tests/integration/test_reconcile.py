@@ -46,9 +46,11 @@ def train(
         from azure.ai.ml import Output, command, dsl
 
         made = command(
-            name="finetune", command=line, environment="azureml:not-built-here:1",
+            name="finetune",
+            command=line,
+            environment="azureml:not-built-here:1",
             outputs={"model": Output(type="mlflow_model")},
-        )  # fmt: skip
+        )
 
         @dsl.pipeline()  # type: ignore[untyped-decorator]
         def pipeline() -> dict[str, Any]:

@@ -26,9 +26,15 @@ pytestmark = [
 ]
 __all__ = ["checkout"]
 SCORES = {
-    "base_loss": 1.5, "tuned_loss": 1.2, "base_exact_match": 0.2, "tuned_exact_match": 0.9, "base_empty": 0.0,
-    "tuned_empty": 0.0, "base_repetition": 0.0, "tuned_repetition": 0.0,
-}  # fmt: skip
+    "base_loss": 1.5,
+    "tuned_loss": 1.2,
+    "base_exact_match": 0.2,
+    "tuned_exact_match": 0.9,
+    "base_empty": 0.0,
+    "tuned_empty": 0.0,
+    "base_repetition": 0.0,
+    "tuned_repetition": 0.0,
+}
 
 
 def train(bench: Bench, **scores: float) -> str:
@@ -41,13 +47,17 @@ def train(bench: Bench, **scores: float) -> str:
         from azure.ai.ml import Output, command, dsl
 
         finetune = command(
-            name="finetune", command=MODEL, environment="azureml:not-built-here:1",
+            name="finetune",
+            command=MODEL,
+            environment="azureml:not-built-here:1",
             outputs={"model": Output(type="mlflow_model")},
-        )  # fmt: skip
+        )
         compare = command(
-            name="evaluate", command=lines, environment="azureml:not-built-here:1",
+            name="evaluate",
+            command=lines,
+            environment="azureml:not-built-here:1",
             outputs={"evaluation_output": Output(type="uri_folder")},
-        )  # fmt: skip
+        )
 
         @dsl.pipeline()  # type: ignore[untyped-decorator]
         def pipeline() -> dict[str, Any]:

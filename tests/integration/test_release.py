@@ -193,7 +193,7 @@ def test_what_was_judged_and_not_what_came_after_gets_the_traffic(
         else:
             made = plan.Plan(
                 endpoint=name, creates_endpoint=False, slot=options["candidate"], live=None, why="", before={}, steps=()
-            )  # fmt: skip
+            )
             spec = deployment_spec(bench.settings, made, theirs, probes=probes(1000))
             endpoints.deploy(bench.session, spec)
         return report

@@ -52,43 +52,62 @@ MISTAKES = [
     Mistake("a command is renamed", "reconcile.yml", "mlops reconcile", "mlops reconsile", "command lines"),
     Mistake("a needs is dropped", "train.yml", "    needs: train\n", "", "language server"),
     Mistake("a needs names nobody", "reconcile.yml", "needs: reconcile #", "needs: reconciled #", "parser"),
-    Mistake("an if is broken", "train.yml",
-            "steps.wait.outputs.finished", "step.wait.outputs.finished", "parser"),
-    Mistake("an if is always true", "deploy.yml",
-            "if: ${{ always() &&", "if: always() && ${{", "language server"),
+    Mistake("an if is broken", "train.yml", "steps.wait.outputs.finished", "step.wait.outputs.finished", "parser"),
+    Mistake("an if is always true", "deploy.yml", "if: ${{ always() &&", "if: always() && ${{", "language server"),
     Mistake("an if asks the wrong way", "train.yml", "finished == 'true'", "finished != 'true'", "run"),
-    Mistake("an output is misspelt", "train.yml",
-            "steps.register.outputs.version", "steps.register.outputs.verson", "run"),
-    Mistake("a step's id is renamed", "train.yml",
-            "        id: submit\n", "        id: send\n", "language server"),
-    Mistake("an action is not pinned", "cleanup.yml",
-            "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@v7", "zizmor"),
+    Mistake(
+        "an output is misspelt", "train.yml", "steps.register.outputs.version", "steps.register.outputs.verson", "run"
+    ),
+    Mistake("a step's id is renamed", "train.yml", "        id: submit\n", "        id: send\n", "language server"),
+    Mistake(
+        "an action is not pinned", "cleanup.yml", "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@v7", "zizmor"
+    ),
     Mistake("a pin without its version", "rollback.yml", " # v7.0.1", "", "rules"),
-    Mistake("a permission of a caller is dropped", "train.yml",
-            "      id-token: write # deploy.yml", "#", "run"),
+    Mistake("a permission of a caller is dropped", "train.yml", "      id-token: write # deploy.yml", "#", "run"),
     Mistake("a permission of a job is dropped", "cleanup.yml", "      id-token: write #", "      #", "rules"),
     Mistake("a permission too many", "pr.yml", "      contents: read\n", "      contents: write\n", "zizmor"),
     Mistake("permissions at the top are gone", "pr.yml", "permissions: {}\n", "", "zizmor"),
-    Mistake("credentials stay", "deploy.yml",
-            "          persist-credentials: false\n", "          fetch-depth: 1\n", "zizmor"),
-    Mistake("an input goes into the shell", "rollback.yml",
-            '--reason "$REASON"', '--reason "${{ inputs.reason }}"', "zizmor"),
+    Mistake(
+        "credentials stay",
+        "deploy.yml",
+        "          persist-credentials: false\n",
+        "          fetch-depth: 1\n",
+        "zizmor",
+    ),
+    Mistake(
+        "an input goes into the shell",
+        "rollback.yml",
+        '--reason "$REASON"',
+        '--reason "${{ inputs.reason }}"',
+        "zizmor",
+    ),
     Mistake("a time limit is gone", "cleanup.yml", "    timeout-minutes: 60\n", "", "rules"),
     Mistake("a shell without pipefail", "deploy.yml", "defaults:\n  run:\n    shell: bash\n", "", "rules"),
-    Mistake("a variable is not quoted", "rollback.yml",
-            'mlops rollback "$VERSION"', "mlops rollback $VERSION", "rules"),
+    Mistake(
+        "a variable is not quoted", "rollback.yml", 'mlops rollback "$VERSION"', "mlops rollback $VERSION", "rules"
+    ),
     Mistake("a key is misspelt", "pr.yml", "    runs-on:", "    run-on:", "schema"),
     Mistake("a cron that is none", "reconcile.yml", "13,43 * * * *", "13,73 * * * *", "language server"),
     Mistake("the path filter is gone", "train.yml", '      - "!**/*.md"\n', "      - README.md\n", "run"),
-    Mistake("a deploy is cancelled half way", "deploy.yml",
-            "      queue: max\n", "      cancel-in-progress: true\n", "run"),
-    Mistake("caller and called share a group", "train.yml", "    uses: $/.github/workflows/deploy.yml\n",
-            "    uses: $/.github/workflows/deploy.yml\n    concurrency: deploy-staging\n", "run"),
-    Mistake("an input that the called has not", "train.yml",
-            "      version: ${{ needs", "      versoin: ${{ needs", "parser"),
-    Mistake("a pull request gets the secrets", "pr.yml",
-            "  pull_request:\n", "  pull_request_target:\n", "zizmor"),
-]  # fmt: skip
+    Mistake(
+        "a deploy is cancelled half way", "deploy.yml", "      queue: max\n", "      cancel-in-progress: true\n", "run"
+    ),
+    Mistake(
+        "caller and called share a group",
+        "train.yml",
+        "    uses: $/.github/workflows/deploy.yml\n",
+        "    uses: $/.github/workflows/deploy.yml\n    concurrency: deploy-staging\n",
+        "run",
+    ),
+    Mistake(
+        "an input that the called has not",
+        "train.yml",
+        "      version: ${{ needs",
+        "      versoin: ${{ needs",
+        "parser",
+    ),
+    Mistake("a pull request gets the secrets", "pr.yml", "  pull_request:\n", "  pull_request_target:\n", "zizmor"),
+]
 
 
 def linter(*command: str) -> Callable[[Path], bool]:

@@ -97,10 +97,15 @@ def table(found: Comparison) -> list[dict[str, str]]:
         shown = f"{change:+{measure.form}}" if math.isfinite(change) else "–"
         if measure.name == "loss" and all(map(math.isfinite, found.interval)):
             shown += f" ({found.interval[0]:+.4f} … {found.interval[1]:+.4f})"
-        lines.append({
-            "title": measure.title, "base": measure.text(before), "change": shown,
-            "tuned": "no number" if broken else measure.text(after), "verdict": "worse" if broken else verdict,
-        })  # fmt: skip
+        lines.append(
+            {
+                "title": measure.title,
+                "base": measure.text(before),
+                "change": shown,
+                "tuned": "no number" if broken else measure.text(after),
+                "verdict": "worse" if broken else verdict,
+            }
+        )
     return lines
 
 
@@ -149,11 +154,18 @@ def sections(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
             Row(*(shortened(text) for text in (row.prompt, row.reference, row.base, row.tuned)))
             for row in most_changed(comparison.rows, limit)
         ]
-        found.append({
-            "title": title, "note": note, "rows": len(comparison.rows), "short": comparison.short,
-            "table": table(comparison), "changed": changed, "points": points(comparison.losses),
-            "same": sum(row.base == row.tuned for row in comparison.rows),
-        })  # fmt: skip
+        found.append(
+            {
+                "title": title,
+                "note": note,
+                "rows": len(comparison.rows),
+                "short": comparison.short,
+                "table": table(comparison),
+                "changed": changed,
+                "points": points(comparison.losses),
+                "same": sum(row.base == row.tuned for row in comparison.rows),
+            }
+        )
     return found
 
 

@@ -180,8 +180,14 @@ class JobType(ResourceType):
             studio = tracking.page(name) or studio
 
         def service(kind: str, endpoint: str) -> Document:
-            return {"jobServiceType": kind, "port": None, "endpoint": endpoint, "status": None, "errorMessage": None,
-                    "properties": None}  # fmt: skip
+            return {
+                "jobServiceType": kind,
+                "port": None,
+                "endpoint": endpoint,
+                "status": None,
+                "errorMessage": None,
+                "properties": None,
+            }
 
         return {"Tracking": service("Tracking", tracking_uri(config)), "Studio": service("Studio", studio)}
 

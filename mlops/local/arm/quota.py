@@ -120,10 +120,13 @@ class Usages(ResourceType):
         rows = [_usage(call, "Total Cluster Dedicated Regional vCPUs", "totalDedicatedCores", sum(used.values()), -1)]
         rows.append(
             _usage(
-                call, "Total Cluster LowPriority Regional vCPUs", "totalLowPriorityCores", low,
+                call,
+                "Total Cluster LowPriority Regional vCPUs",
+                "totalLowPriorityCores",
+                low,
                 self._limits.low_priority_vcpus,
             )
-        )  # fmt: skip
+        )
         for family, title in skus().families.items():
             name = f"{title} Cluster Dedicated vCPUs"
             rows.append(_usage(call, name, "dedicatedCores", used.get(family, 0), self._limits.family(family)))

@@ -128,10 +128,14 @@ class VersionType(ResourceType):
             "name": call.parent_id.rsplit("/", 1)[1],
             "type": f"Microsoft.MachineLearningServices/{self.kind.removesuffix('/versions')}",
             "properties": {"description": None, "tags": {}, "properties": {}, "isArchived": False},
-            "systemData": {"createdAt": made, "createdBy": call.caller, "createdByType": "Application",
-                           "lastModifiedAt": made},
+            "systemData": {
+                "createdAt": made,
+                "createdBy": call.caller,
+                "createdByType": "Application",
+                "lastModifiedAt": made,
+            },
             **({"anonymous": True} if anonymous else {}),
-        }  # fmt: skip
+        }
 
     async def get(self, call: Call) -> Answer:
         """One version; the registry first looks whether the checkout changed."""

@@ -37,9 +37,8 @@ class Blocks:
         if not folder.is_dir():
             return {}
         return {
-            base64.urlsafe_b64decode(entry.name).decode(): entry.stat().st_size
-            for entry in sorted(folder.iterdir())
-        }  # fmt: skip
+            base64.urlsafe_b64decode(entry.name).decode(): entry.stat().st_size for entry in sorted(folder.iterdir())
+        }
 
     def assemble(
         self, container: str, name: str, wanted: list[tuple[str, str]]

@@ -242,15 +242,22 @@ def _entry(call: BlobCall, blob: Blob, *, with_metadata: bool) -> str:
         "Last-Modified": formatdate(blob.modified, usegmt=True),
         "Etag": blob.etag.strip('"'),
         "Content-Length": str(blob.size),
-        **{name: headers.get(name, "") for name in (
-            "Content-Type", "Content-Encoding", "Content-Language", "Content-MD5", "Cache-Control",
-            "Content-Disposition",
-        )},
+        **{
+            name: headers.get(name, "")
+            for name in (
+                "Content-Type",
+                "Content-Encoding",
+                "Content-Language",
+                "Content-MD5",
+                "Cache-Control",
+                "Content-Disposition",
+            )
+        },
         "BlobType": blob.kind,
         "LeaseStatus": "locked" if lease and lease.locks else "unlocked",
         "LeaseState": lease.state if lease else "available",
         "ServerEncrypted": flag(True),
-    }  # fmt: skip
+    }
     if blob.kind == "BlockBlob":
         properties["AccessTier"] = "Hot"
     inner = "".join(f"<{tag}>{escape(value)}</{tag}>" for tag, value in properties.items())

@@ -19,9 +19,18 @@ VERSION = "2021-12-02"
 """The version that this workspace signs its own signatures with."""
 
 SIGNED_HEADERS = (
-    "content-encoding", "content-language", "content-length", "content-md5", "content-type", "date",
-    "if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range",
-)  # fmt: skip
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-md5",
+    "content-type",
+    "date",
+    "if-modified-since",
+    "if-match",
+    "if-none-match",
+    "if-unmodified-since",
+    "range",
+)
 OVERRIDES = {
     "rscc": "Cache-Control",
     "rscd": "Content-Disposition",
@@ -82,8 +91,10 @@ def check_shared_key(
     _, _, pair = authorization.partition(" ")
     name, _, signature = pair.partition(":")
     length = headers.get("content-length", "")
-    signed = [("" if length == "0" else length) if header == "content-length" else headers.get(header, "")
-              for header in SIGNED_HEADERS]  # fmt: skip
+    signed = [
+        ("" if length == "0" else length) if header == "content-length" else headers.get(header, "")
+        for header in SIGNED_HEADERS
+    ]
     own = [(header, value) for header, value in headers.items() if header.startswith("x-ms-")]
     grouped: dict[str, list[str]] = {}
     for parameter, value in query:

@@ -216,9 +216,18 @@ class Blobs:
             whole = size == stat.st_size and changed_ns == stat.st_mtime_ns
             if whole or (kind == "AppendBlob" and size <= stat.st_size):  # what follows was never acknowledged
                 return Blob(
-                    container, name, path, size, etag, modified, created, kind,
-                    json.loads(headers), json.loads(metadata), tuple(map(tuple, json.loads(blocks))),
-                )  # fmt: skip
+                    container,
+                    name,
+                    path,
+                    size,
+                    etag,
+                    modified,
+                    created,
+                    kind,
+                    json.loads(headers),
+                    json.loads(metadata),
+                    tuple(map(tuple, json.loads(blocks))),
+                )
         etag = f'"0x{stat.st_mtime_ns:X}{stat.st_size:X}"'
         return Blob(container, name, path, stat.st_size, etag, stat.st_mtime, stat.st_mtime)
 
@@ -292,9 +301,18 @@ class Blobs:
                 stat = content.stat()
                 now = time.time()
                 blob = Blob(
-                    container, name, path, stat.st_size, new_etag(), now, existing.created if existing else now,
-                    kind, headers or {}, metadata or {}, blocks,
-                )  # fmt: skip
+                    container,
+                    name,
+                    path,
+                    stat.st_size,
+                    new_etag(),
+                    now,
+                    existing.created if existing else now,
+                    kind,
+                    headers or {},
+                    metadata or {},
+                    blocks,
+                )
                 with self._store.transaction():
                     content.replace(path)
                     self._save(blob, stat.st_mtime_ns)
@@ -354,10 +372,19 @@ class Blobs:
             connection.execute(
                 "INSERT OR REPLACE INTO blob VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    blob.container, blob.name, blob.kind, blob.etag, blob.size, changed_ns, blob.created, blob.modified,
-                    json.dumps(blob.headers), json.dumps(blob.metadata), json.dumps(blob.blocks),
+                    blob.container,
+                    blob.name,
+                    blob.kind,
+                    blob.etag,
+                    blob.size,
+                    changed_ns,
+                    blob.created,
+                    blob.modified,
+                    json.dumps(blob.headers),
+                    json.dumps(blob.metadata),
+                    json.dumps(blob.blocks),
                 ),
-            )  # fmt: skip
+            )
 
     def _make_room(self, container: str, name: str) -> Path:
         """Make the folders above a blob; a blob that stands where a folder must be moves into it."""

@@ -100,9 +100,14 @@ async def put_block_list(call: BlobCall) -> Response:
     call.check_replace(call.blobs.get(call.container, call.name))
     path, blocks = await asyncio.to_thread(Blocks(call.blobs).assemble, call.container, call.name, wanted)
     blob = call.blobs.commit(
-        call.container, call.name, path,
-        headers=call.properties, metadata=call.metadata, blocks=blocks, check=call.check_replace,
-    )  # fmt: skip
+        call.container,
+        call.name,
+        path,
+        headers=call.properties,
+        metadata=call.metadata,
+        blocks=blocks,
+        check=call.check_replace,
+    )
     Blocks(call.blobs).forget(call.container, call.name)
     return call.written(blob)
 
@@ -246,8 +251,14 @@ async def _copy_blob(call: BlobCall) -> Response:
     metadata = call.metadata or source.metadata
     headers = source.headers | call.properties
     blob = call.blobs.commit(
-        call.container, call.name, path, kind=source.kind, headers=headers, metadata=metadata,
-        blocks=source.blocks, check=call.check_replace,
-    )  # fmt: skip
+        call.container,
+        call.name,
+        path,
+        kind=source.kind,
+        headers=headers,
+        metadata=metadata,
+        blocks=source.blocks,
+        check=call.check_replace,
+    )
     whole = call.header("x-ms-blob-type") is not None  # Put Blob From URL
     return call.written(blob, 201 if whole else 202, x_ms_copy_id=str(uuid.uuid4()), x_ms_copy_status="success")

@@ -85,9 +85,13 @@ class Identity:
         self._key_id = uuid.uuid5(uuid.NAMESPACE_URL, public_pem(self._key)).hex
         self._checked: dict[str, dict[str, Any]] = {}
         self._audiences = {
-            *MANAGEMENT, *MACHINE_LEARNING, *STORAGE,
-            "https://graph.microsoft.com", "https://vault.azure.net", "https://containerregistry.azure.net",
-        }  # fmt: skip
+            *MANAGEMENT,
+            *MACHINE_LEARNING,
+            *STORAGE,
+            "https://graph.microsoft.com",
+            "https://vault.azure.net",
+            "https://containerregistry.azure.net",
+        }
 
     # -- tokens ----------------------------------------------------------------------------------------------------
 

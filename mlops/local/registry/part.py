@@ -103,8 +103,14 @@ class RegistryPart:
     def _put(self, family: str, name: str, version: str, properties: Document) -> None:
         store, base = self.workspace.store, f"{self.workspace.config.registry_id}/{family}/{name}"
         made = now()
-        data = {"createdAt": made, "createdBy": "Microsoft", "createdByType": "User", "lastModifiedAt": made,
-                "lastModifiedBy": "Microsoft", "lastModifiedByType": "User"}  # fmt: skip
+        data = {
+            "createdAt": made,
+            "createdBy": "Microsoft",
+            "createdByType": "User",
+            "lastModifiedAt": made,
+            "lastModifiedBy": "Microsoft",
+            "lastModifiedByType": "User",
+        }
         kind = f"Microsoft.MachineLearningServices/registries/{family}"
         common: Document = {"description": None, "tags": {}, "properties": {}, "isArchived": False}
         if store.get(base) is None:

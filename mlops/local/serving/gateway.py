@@ -124,8 +124,11 @@ class Gateway:
     async def _score(self, running: Running, call: Call) -> Response:
         spec = running.spec
         if running.in_flight >= spec.pending_limit:
-            return plain(429, "Too many pending requests: the deployment takes no more than "
-                         f"{spec.pending_limit} at a time.", {"Retry-After": "1"})  # fmt: skip
+            return plain(
+                429,
+                f"Too many pending requests: the deployment takes no more than {spec.pending_limit} at a time.",
+                {"Retry-After": "1"},
+            )
         running.in_flight += 1
         try:
             async with asyncio.timeout(spec.timeout_s) as limit:

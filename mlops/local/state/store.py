@@ -145,10 +145,13 @@ class Store:
         self.generation += 1
         with self.transaction() as connection:
             below = "key = ? OR substr(key, 1, ?) = ?"
-            return connection.execute(
-                f"DELETE FROM resource WHERE {below}",  # noqa: S608 - constant
-                (key, len(key) + 1, key + "/"),
-            ).rowcount > 0  # fmt: skip
+            return (
+                connection.execute(
+                    f"DELETE FROM resource WHERE {below}",  # noqa: S608 - constant
+                    (key, len(key) + 1, key + "/"),
+                ).rowcount
+                > 0
+            )
 
     def children(self, collection_id: str) -> list[Document]:
         """The documents of a collection (``…/workspaces/w/jobs``), in the order in which they were made."""

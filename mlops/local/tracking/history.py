@@ -150,12 +150,25 @@ class History:
     def _artifact(self, run: str, name: str) -> Document:
         made = stamp()
         identity = f"ExperimentRun/dcid.{run}/{quote(name)}"
-        return {"artifactId": identity, "origin": "ExperimentRun", "container": f"dcid.{run}", "path": name,
-                "etag": None, "createdTime": made, "dataPath": None, "tags": {}}  # fmt: skip
+        return {
+            "artifactId": identity,
+            "origin": "ExperimentRun",
+            "container": f"dcid.{run}",
+            "path": name,
+            "etag": None,
+            "createdTime": made,
+            "dataPath": None,
+            "tags": {},
+        }
 
     def _content(self, run: str, name: str, permissions: str = "r") -> Document:
-        return {"contentUri": self._signed(run, name, permissions), "origin": "ExperimentRun",
-                "container": f"dcid.{run}", "path": name, "tags": {}}  # fmt: skip
+        return {
+            "contentUri": self._signed(run, name, permissions),
+            "origin": "ExperimentRun",
+            "container": f"dcid.{run}",
+            "path": name,
+            "tags": {},
+        }
 
     async def _artifacts(self, request: Request, run: Document, rest: str) -> Response:
         name = run["runId"]

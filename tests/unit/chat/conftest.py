@@ -92,9 +92,15 @@ class Chatting:
 
     def piped(self, question: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*arguments), input=question, cwd=ROOT, env=self.environment, capture_output=True, text=True,
-            timeout=HANG_S, check=False,
-        )  # fmt: skip
+            self.command(*arguments),
+            input=question,
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=HANG_S,
+            check=False,
+        )
 
     def open(self, *arguments: str, command: list[str] | None = None) -> PseudoTerminal:
         opened = PseudoTerminal(command or self.command(*arguments), cwd=ROOT, environment=self.environment)
@@ -151,11 +157,19 @@ def standing(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         endpoints.deploy(
             session,
             DeploymentSpec(
-                name=slot, endpoint=NAME, model_id=model.id, instance_type="Standard_NC24ads_A100_v4", instance_count=1,
-                environment=settings.root / settings.deployment.server.environment, code=folder / "code",
-                scoring_script="score.py", max_concurrent_requests=8, request_timeout_ms=180_000, probes=probes(1000),
+                name=slot,
+                endpoint=NAME,
+                model_id=model.id,
+                instance_type="Standard_NC24ads_A100_v4",
+                instance_count=1,
+                environment=settings.root / settings.deployment.server.environment,
+                code=folder / "code",
+                scoring_script="score.py",
+                max_concurrent_requests=8,
+                request_timeout_ms=180_000,
+                probes=probes(1000),
                 variables={"SLOT": slot, "SIGNS": str(home), "GUNICORN_CMD_ARGS": "--worker-class gthread --threads 8"},
             ),
-        )  # fmt: skip
+        )
     endpoints.set_traffic(session, NAME, {"blue": 100})
     return home

@@ -32,9 +32,15 @@ class PseudoTerminal:
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C becomes a signal
 
         self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=cwd, env=environment, start_new_session=True,
+            command,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
             preexec_fn=own_terminal,
-        )  # fmt: skip
+        )
         os.close(theirs)
         self.raw = ""
         self._from = 0

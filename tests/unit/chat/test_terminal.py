@@ -167,8 +167,11 @@ def test_one_piped_question_gets_one_answer(chatting: Chatting) -> None:
     done = chatting.piped("who", "--json", "--deployment", "green")
     found = json.loads(done.stdout)
     assert (found["answer"], found["slot"], found["completion_tokens"], found["finish_reason"]) == (
-        "green", "green", 5, "stop",
-    )  # fmt: skip
+        "green",
+        "green",
+        5,
+        "stop",
+    )
     assert found["tokens_per_s"] > 0
 
 
@@ -185,9 +188,14 @@ def test_one_piped_question_gets_one_answer(chatting: Chatting) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_and_has_its_exit_code(
-    standing: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], question: str,
-    arguments: list[str], code: int, says: str,
-) -> None:  # fmt: skip
+    standing: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    question: str,
+    arguments: list[str],
+    code: int,
+    says: str,
+) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(question))
     assert run(["chat", "--endpoint", NAME, *arguments]) == code
     shown = capsys.readouterr()

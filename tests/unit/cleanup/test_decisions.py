@@ -22,16 +22,21 @@ OURS = {"managed-by": "mlops"}
 PRICES = {"Standard_NC24ads_A100_v4": 3.673}
 SIZE = "STANDARD_NC24ADS_A100_V4"
 RULES = Rules(
-    lasting=LASTING, prefix=PREFIX, older_than=timedelta(days=7), grace=timedelta(hours=24),
-    failed_after=timedelta(hours=1), now=NOW, prices_per_hour=PRICES,
-)  # fmt: skip
+    lasting=LASTING,
+    prefix=PREFIX,
+    older_than=timedelta(days=7),
+    grace=timedelta(hours=24),
+    failed_after=timedelta(hours=1),
+    now=NOW,
+    prices_per_hour=PRICES,
+)
 
 
 def slot(name: str = "blue", *, age: timedelta = timedelta(days=30), **values: Any) -> Deployment:
     given = {"state": "Succeeded", "tags": OURS, "changed": NOW - age, **values}
     return Deployment(
         name=name, endpoint="e", model="chat", model_version="1", instance_type=SIZE, instance_count=1, **given
-    )  # fmt: skip
+    )
 
 
 def endpoint(name: str, tags: Mapping[str, str], **values: Any) -> Endpoint:
@@ -159,9 +164,7 @@ def test_what_is_protected_is_never_selected(
     age: timedelta,
 ) -> None:
     rules = dataclasses.replace(RULES, older_than=age, grace=age, failed_after=age)
-    found = Standing(
-        endpoint=endpoint(name, tags, state=state, traffic=traffic, mirror=mirror), slots=tuple(slots)
-    )  # fmt: skip
+    found = Standing(endpoint=endpoint(name, tags, state=state, traffic=traffic, mirror=mirror), slots=tuple(slots))
 
     for item in decide(found, rollouts, rules):
         if not item.stale:

@@ -244,9 +244,12 @@ def test_a_long_one_beside_it_turns_no_positions(standin: StandIn, tmp_path: Pat
     config = json.loads((standin.model / "config.json").read_text())
     half = config["hidden_size"] // config["num_attention_heads"] // 2
     rope = config["rope_parameters"] | {
-        "rope_type": "longrope", "short_factor": [1.0] * half, "long_factor": [8.0] * half,
-        "original_max_position_embeddings": 40, "factor": 25.6,
-    }  # fmt: skip
+        "rope_type": "longrope",
+        "short_factor": [1.0] * half,
+        "long_factor": [8.0] * half,
+        "original_max_position_embeddings": 40,
+        "factor": 25.6,
+    }
     (tmp_path / "config.json").unlink()
     written = config | {"rope_parameters": rope, "original_max_position_embeddings": 40}
     (tmp_path / "config.json").write_text(json.dumps(written))

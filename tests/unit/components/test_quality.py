@@ -103,10 +103,16 @@ def tokens(tuned: Tuned, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def test_adapters_beside_the_weights_are_merged_when_packed(tokens: dict[str, Path], tmp_path: Path) -> None:
     succeed(
         run_step(
-            "finetune", **tokens, pytorch_model_folder=tmp_path / "out", apply_lora="true", merge_lora_weights="false",
-            max_steps=2, learning_rate=0.01, per_device_train_batch_size=4,
+            "finetune",
+            **tokens,
+            pytorch_model_folder=tmp_path / "out",
+            apply_lora="true",
+            merge_lora_weights="false",
+            max_steps=2,
+            learning_rate=0.01,
+            per_device_train_batch_size=4,
         )
-    )  # fmt: skip
+    )
     base = (tokens["model_selector_output"] / "model.safetensors").read_bytes()
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == base
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
@@ -122,16 +128,28 @@ def test_metrics_reach_mlflow(
     env, database = mlflow_run()
     succeed(
         run_step(
-            "finetune", **tokens, pytorch_model_folder=tmp_path / "out", apply_lora="true", num_train_epochs=2,
-            per_device_train_batch_size=8, logging_steps=1, save_total_limit=1, env=env,
+            "finetune",
+            **tokens,
+            pytorch_model_folder=tmp_path / "out",
+            apply_lora="true",
+            num_train_epochs=2,
+            per_device_train_batch_size=8,
+            logging_steps=1,
+            save_total_limit=1,
+            env=env,
         )
-    )  # fmt: skip
+    )
     succeed(
         run_step(
-            "evaluate", **tokens, pytorch_model_folder=tmp_path / "out", evaluation_output=tmp_path / "eval", env=env,
-            max_rows=3, max_new_tokens=8,
+            "evaluate",
+            **tokens,
+            pytorch_model_folder=tmp_path / "out",
+            evaluation_output=tmp_path / "eval",
+            env=env,
+            max_rows=3,
+            max_new_tokens=8,
         )
-    )  # fmt: skip
+    )
     import sqlite3
 
     with sqlite3.connect(database()) as connection:

@@ -33,11 +33,18 @@ def model(**shape: Any) -> Any:
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "original_max_position_embeddings": 64} | shape
     return Phi3ForCausalLM(
         Phi3Config(
-            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, pad_token_id=0,
-            bos_token_id=1, eos_token_id=0, initializer_range=0.3, max_position_embeddings=64,
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=0,
+            initializer_range=0.3,
+            max_position_embeddings=64,
             **heads,
         )
-    )  # fmt: skip
+    )
 
 
 def conversations(count: int, *, seed: int = 1, longest: int = 24) -> list[Example]:
@@ -134,9 +141,14 @@ def start_ranks(out: Path, *, processes: int, env: Mapping[str, str] | None = No
     started = []
     for rank in range(processes):
         named = {
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "MASTER_PORT": port,
-            "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo",
-        }  # fmt: skip
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(processes),
+            "MASTER_PORT": port,
+            "LOCAL_WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
         started.append(start(out, env={**(env or {}), **named}, **inputs))
     return started
 

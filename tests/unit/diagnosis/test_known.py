@@ -95,77 +95,269 @@ def crash(own: str, *events: str) -> dict[str, str]:
 TABLE: list[tuple[str, str, dict[str, str], str, str, str]] = [
     # name, Azure's sentence, logs, kind, what is said, what to do
     ("quota", QUOTA, {}, "quota", "48 vCPUs of 'fam' are needed, 24 of 30 are in use, 42 are missing", PAGE),
-    ("endpoints", "Endpoint Quota reached for subscription s.Current usage/limit: 100/100", {}, "quota",
-     "number of endpoints is used up (100/100)", "mlops cleanup"),
+    (
+        "endpoints",
+        "Endpoint Quota reached for subscription s.Current usage/limit: 100/100",
+        {},
+        "quota",
+        "number of endpoints is used up (100/100)",
+        "mlops cleanup",
+    ),
     ("other quota", "OutOfQuota: Kubernetes unschedulable", {}, "quota", "does not suffice", PAGE),
     ("capacity", "OutOfCapacity the region lacks", {}, "capacity", "no machine", "try again later"),
-    ("image, url", "ImageBuildFailure Image build failed. Build log: https://acr.blob.core.windows.net/c/logs/cb9u/"
-     "rawtext.log", {}, "image build", "https://acr.blob.core.windows.net/c/logs/cb9u/rawtext.log", "pin"),
-    ("image, path", "ImageBuildFailure failed; the build log is available in the workspace blob store \"b\" under the "
-     'path "/azureml/ImageLogs/id/build.log"', {}, "image build", "/azureml/ImageLogs/id/build.log", "pin"),
-    ("image, none", "ImageBuildFailure Failed building the environment.", {}, "image build", "azureml/ImageLogs",
-     "pin"),
+    (
+        "image, url",
+        "ImageBuildFailure Image build failed. Build log: https://acr.blob.core.windows.net/c/logs/cb9u/rawtext.log",
+        {},
+        "image build",
+        "https://acr.blob.core.windows.net/c/logs/cb9u/rawtext.log",
+        "pin",
+    ),
+    (
+        "image, path",
+        'ImageBuildFailure failed; the build log is available in the workspace blob store "b" under the '
+        'path "/azureml/ImageLogs/id/build.log"',
+        {},
+        "image build",
+        "/azureml/ImageLogs/id/build.log",
+        "pin",
+    ),
+    (
+        "image, none",
+        "ImageBuildFailure Failed building the environment.",
+        {},
+        "image build",
+        "azureml/ImageLogs",
+        "pin",
+    ),
     ("pull", CRASHED, crash("", "ImagePullFailed"), "image pull", "could not pull", "AcrPull"),
-    ("storage right", "BadArgument", {"storage": log("ErrorCode:AuthorizationPermissionMismatch", "DownloadFailed")},
-     "download", "may not read the model", "Storage Blob Data Reader"),
-    ("storage, gone", "BadArgument", {"storage": log("BlobNotFound", "DownloadFailed")}, "download",
-     "could not download", "still in the workspace's storage"),
-    ("startup", "BadArgument Startup task failed due to authorization error", {}, "identity",
-     "the identity 'mlops-endpoint' may not read", "AcrPull"),
-    ("rights", "AuthorizationFailed The client 'c' does not have authorization to perform action "
-     "'Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments/write' over scope", {}, "rights",
-     "deployments/write'", "AzureML Data Scientist"),
-    ("disk", "BadArgument", {"storage": log("OSError: No space left on device", "DownloadFailed")}, "disk",
-     "disk of 'Standard_NC24ads_A100_v4'", "larger disk"),
-    ("gpu", CRASHED, crash(TRACEBACK.replace("OSError: no file named model.safetensors",
-     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB")), "out of memory",
-     "Tried to allocate 2.00 GiB", "more GPU memory"),
-    ("engine, no room", CRASHED, crash("(EngineCore pid=9) ValueError: 1.5 GiB KV cache is needed, which is larger "
-     "than the available KV cache memory (0.7 GiB)."), "out of memory", "KV cache memory",
-     "--max-model-len"),
-    ("engine, its process", CRASHED, crash(CORE), "model does not load", "SafetensorError: file not fully covered",
-     "traceback"),
-    ("engine, its model", CRASHED, crash('Traceback (most recent call last):\n  File "/lib/x.py", line 9\n'
-     "ValidationError: 1 validation error for ModelConfig\n  Value error, model type `nope`\n"), "model does not load",
-     "1 validation error for ModelConfig Value error, model type `nope`", "traceback"),
-    ("engine, its arguments", CRASHED, crash("api_server.py: error: unrecognized arguments: --max-model-length 9"),
-     "engine", "unrecognized arguments: --max-model-length 9", "environments/serve/environment.yml"),
-    ("engine, no packages", "ImageNotFound The image of 'e' has a command of its own, whose packages are not installed "
-     "on this machine: run make engine", crash("", "OOMKilled"), "packages", "not installed on this machine",
-     "make engine"),
-    ("engine, no code", CRASHED, crash("sh: 1: code: no engine.py below /var/azureml-app; the deployment needs "
-     "environments/serve as its code"), "engine", "no engine.py below /var/azureml-app", "correct that"),
-    ("driver", CRASHED, crash("(Worker pid=9) ERROR 11-21 20:20:32 [x.py:9] RuntimeError: The NVIDIA driver on your "
-     "system is too old (found version 12040)."), "GPU driver", "driver: RuntimeError: The NVIDIA driver",
-     "deployment.instance_type"),
-    ("engine, no model", CRASHED, crash("no model below AZUREML_MODEL_DIR '/m': one folder must hold config.json and "
-     "*.safetensors"), "engine", "no model below AZUREML_MODEL_DIR '/m'", "environments/serve/environment.yml"),
-    ("killed worker", "User container was not ready", crash("Worker (pid:9) was sent SIGKILL! Perhaps out of memory?",
-     "ReadinessProbeFailed"), "out of memory", "memory of 'Standard_NC24ads_A100_v4'", "more memory"),
-    ("exit code", CRASHED, {"server": log("").replace("Message: said", "").replace("Container events:\n",
-     "Container events:\nKind: Pod, Name: ContainerCrashed, Type: Warning, Time: t, Message: Container terminated with "
-     "exit code 137\n")}, "out of memory", "exit code 137", "more memory"),
+    (
+        "storage right",
+        "BadArgument",
+        {"storage": log("ErrorCode:AuthorizationPermissionMismatch", "DownloadFailed")},
+        "download",
+        "may not read the model",
+        "Storage Blob Data Reader",
+    ),
+    (
+        "storage, gone",
+        "BadArgument",
+        {"storage": log("BlobNotFound", "DownloadFailed")},
+        "download",
+        "could not download",
+        "still in the workspace's storage",
+    ),
+    (
+        "startup",
+        "BadArgument Startup task failed due to authorization error",
+        {},
+        "identity",
+        "the identity 'mlops-endpoint' may not read",
+        "AcrPull",
+    ),
+    (
+        "rights",
+        "AuthorizationFailed The client 'c' does not have authorization to perform action "
+        "'Microsoft.MachineLearningServices/workspaces/onlineEndpoints/deployments/write' over scope",
+        {},
+        "rights",
+        "deployments/write'",
+        "AzureML Data Scientist",
+    ),
+    (
+        "disk",
+        "BadArgument",
+        {"storage": log("OSError: No space left on device", "DownloadFailed")},
+        "disk",
+        "disk of 'Standard_NC24ads_A100_v4'",
+        "larger disk",
+    ),
+    (
+        "gpu",
+        CRASHED,
+        crash(
+            TRACEBACK.replace(
+                "OSError: no file named model.safetensors",
+                "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+            )
+        ),
+        "out of memory",
+        "Tried to allocate 2.00 GiB",
+        "more GPU memory",
+    ),
+    (
+        "engine, no room",
+        CRASHED,
+        crash(
+            "(EngineCore pid=9) ValueError: 1.5 GiB KV cache is needed, which is larger "
+            "than the available KV cache memory (0.7 GiB)."
+        ),
+        "out of memory",
+        "KV cache memory",
+        "--max-model-len",
+    ),
+    (
+        "engine, its process",
+        CRASHED,
+        crash(CORE),
+        "model does not load",
+        "SafetensorError: file not fully covered",
+        "traceback",
+    ),
+    (
+        "engine, its model",
+        CRASHED,
+        crash(
+            'Traceback (most recent call last):\n  File "/lib/x.py", line 9\n'
+            "ValidationError: 1 validation error for ModelConfig\n  Value error, model type `nope`\n"
+        ),
+        "model does not load",
+        "1 validation error for ModelConfig Value error, model type `nope`",
+        "traceback",
+    ),
+    (
+        "engine, its arguments",
+        CRASHED,
+        crash("api_server.py: error: unrecognized arguments: --max-model-length 9"),
+        "engine",
+        "unrecognized arguments: --max-model-length 9",
+        "environments/serve/environment.yml",
+    ),
+    (
+        "engine, no packages",
+        "ImageNotFound The image of 'e' has a command of its own, whose packages are not installed "
+        "on this machine: run make engine",
+        crash("", "OOMKilled"),
+        "packages",
+        "not installed on this machine",
+        "make engine",
+    ),
+    (
+        "engine, no code",
+        CRASHED,
+        crash("sh: 1: code: no engine.py below /var/azureml-app; the deployment needs environments/serve as its code"),
+        "engine",
+        "no engine.py below /var/azureml-app",
+        "correct that",
+    ),
+    (
+        "driver",
+        CRASHED,
+        crash(
+            "(Worker pid=9) ERROR 11-21 20:20:32 [x.py:9] RuntimeError: The NVIDIA driver on your "
+            "system is too old (found version 12040)."
+        ),
+        "GPU driver",
+        "driver: RuntimeError: The NVIDIA driver",
+        "deployment.instance_type",
+    ),
+    (
+        "engine, no model",
+        CRASHED,
+        crash("no model below AZUREML_MODEL_DIR '/m': one folder must hold config.json and *.safetensors"),
+        "engine",
+        "no model below AZUREML_MODEL_DIR '/m'",
+        "environments/serve/environment.yml",
+    ),
+    (
+        "killed worker",
+        "User container was not ready",
+        crash("Worker (pid:9) was sent SIGKILL! Perhaps out of memory?", "ReadinessProbeFailed"),
+        "out of memory",
+        "memory of 'Standard_NC24ads_A100_v4'",
+        "more memory",
+    ),
+    (
+        "exit code",
+        CRASHED,
+        {
+            "server": log("")
+            .replace("Message: said", "")
+            .replace(
+                "Container events:\n",
+                "Container events:\nKind: Pod, Name: ContainerCrashed, Type: Warning, Time: t, "
+                "Message: Container terminated with exit code 137\n",
+            )
+        },
+        "out of memory",
+        "exit code 137",
+        "more memory",
+    ),
     ("OOMKilled", CRASHED, crash("", "OOMKilled"), "out of memory", "OOMKilled", "more memory"),
-    ("slow worker", CRASHED, crash(LOADING + "[CRITICAL] WORKER TIMEOUT (pid:9)\nWorker (pid:9) was sent SIGKILL! "
-     "Perhaps out of memory?"), "worker timeout", "ended while it loaded", "WORKER_TIMEOUT"),
-    ("import", CRASHED, crash(IMPORT), "scoring script", "No module named 'einops' (score.py, line 5, in <module>)",
-     "add the package of 'einops' to"),
-    ("no init", CRASHED, crash("User script at /a/score.py does not have a init() function defined."),
-     "scoring script", "does not have a init()", "scoring_script"),
-    ("init", CRASHED, crash(TRACEBACK, "ContainerCrashed"), "model does not load",
-     "OSError: no file named model.safetensors (240101/score.py, line 15, in init)", "traceback"),
-    ("probes", "User container was not ready within 310 seconds", crash(LOADING, "ReadinessProbeFailed"),
-     "probes too short", "was still loading the model", "liveness_initial_delay_s"),
-    ("probes, engine", "User container was not ready within 310 seconds", crash(ENGINE, "ReadinessProbeFailed"),
-     "probes too short", "was still loading the model", "liveness_initial_delay_s"),
-    ("engine, unanswering", "ResourceNotReady", crash(ENGINE + "INFO:     Application startup complete.\n",
-     "ReadinessProbeFailed"), "not ready", "did not answer its probes", "log"),
-    ("liveness", CRASHED, crash(LOADING, "LivenessProbeFailed", "BackOff"), "probes too short", "still loading",
-     "liveness_initial_delay_s"),
+    (
+        "slow worker",
+        CRASHED,
+        crash(LOADING + "[CRITICAL] WORKER TIMEOUT (pid:9)\nWorker (pid:9) was sent SIGKILL! Perhaps out of memory?"),
+        "worker timeout",
+        "ended while it loaded",
+        "WORKER_TIMEOUT",
+    ),
+    (
+        "import",
+        CRASHED,
+        crash(IMPORT),
+        "scoring script",
+        "No module named 'einops' (score.py, line 5, in <module>)",
+        "add the package of 'einops' to",
+    ),
+    (
+        "no init",
+        CRASHED,
+        crash("User script at /a/score.py does not have a init() function defined."),
+        "scoring script",
+        "does not have a init()",
+        "scoring_script",
+    ),
+    (
+        "init",
+        CRASHED,
+        crash(TRACEBACK, "ContainerCrashed"),
+        "model does not load",
+        "OSError: no file named model.safetensors (240101/score.py, line 15, in init)",
+        "traceback",
+    ),
+    (
+        "probes",
+        "User container was not ready within 310 seconds",
+        crash(LOADING, "ReadinessProbeFailed"),
+        "probes too short",
+        "was still loading the model",
+        "liveness_initial_delay_s",
+    ),
+    (
+        "probes, engine",
+        "User container was not ready within 310 seconds",
+        crash(ENGINE, "ReadinessProbeFailed"),
+        "probes too short",
+        "was still loading the model",
+        "liveness_initial_delay_s",
+    ),
+    (
+        "engine, unanswering",
+        "ResourceNotReady",
+        crash(ENGINE + "INFO:     Application startup complete.\n", "ReadinessProbeFailed"),
+        "not ready",
+        "did not answer its probes",
+        "log",
+    ),
+    (
+        "liveness",
+        CRASHED,
+        crash(LOADING, "LivenessProbeFailed", "BackOff"),
+        "probes too short",
+        "still loading",
+        "liveness_initial_delay_s",
+    ),
     ("silent", CRASHED, crash("", "BackOff"), "not ready", "names no known cause", "mlops endpoint logs"),
-    ("unanswering", "ResourceNotReady", crash(LOADING + "Users's init has completed successfully",
-     "ReadinessProbeFailed"), "not ready", "did not answer its probes", "log"),
-]  # fmt: skip
+    (
+        "unanswering",
+        "ResourceNotReady",
+        crash(LOADING + "Users's init has completed successfully", "ReadinessProbeFailed"),
+        "not ready",
+        "did not answer its probes",
+        "log",
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -270,8 +462,12 @@ def test_azures_refusal_for_quota_says_what_is_missing_and_where_to_ask() -> Non
     short = shortage_in(QUOTA)
     assert short is not None
     assert (short.size, short.needed, short.used, short.limit, short.missing) == (
-        "Standard_NC48ads_A100_v4", 48, 24, 30, 42,
-    )  # fmt: skip
+        "Standard_NC48ads_A100_v4",
+        48,
+        24,
+        30,
+        42,
+    )
     error = classified("deploy to the slot 'blue'", QUOTA)
     assert isinstance(error, PreconditionError)
     assert "42 are missing" in error.message

@@ -41,10 +41,11 @@ def look() -> Look:
             return good("of the test")
 
         checks: list[Check] = [
-            replace(check, look=given) if check.name == "settings"
+            replace(check, look=given)
+            if check.name == "settings"
             else replace(check, limit_s=(limits or {}).get(check.name, HANG_S))
             for check in CHECKS
-        ]  # fmt: skip
+        ]
         report = examine(settings.target, Console(quiet=True), only=only, checks=checks)
         found: dict[str, list[Finding]] = {}
         for each in report.findings:

@@ -36,9 +36,12 @@ def one(found: Finding | list[Finding]) -> Finding:
 @pytest.mark.parametrize(
     ("version", "mark"),
     [
-        ((3, 10, 14), Mark.BAD), ((3, 11, 0), Mark.GOOD), ((3, 13, 9), Mark.GOOD), ((3, 14, 0), Mark.DOUBTFUL),
+        ((3, 10, 14), Mark.BAD),
+        ((3, 11, 0), Mark.GOOD),
+        ((3, 13, 9), Mark.GOOD),
+        ((3, 14, 0), Mark.DOUBTFUL),
     ],
-)  # fmt: skip
+)
 def test_python_is_what_the_packages_are_locked_for(version: tuple[int, int, int], mark: Mark) -> None:
     found = machine.python_found(version)
 
@@ -67,9 +70,14 @@ def lock(folder: Path, *lines: str) -> Path:
 def test_packages_as_locked(tmp_path: Path) -> None:
     click = metadata.version("click")
     file = lock(
-        tmp_path, f"click=={click} \\", "    --hash=sha256:00", "    # via", "    #   other",
-        'nothing-for-here==1.0 ; python_version < "3" \\', "    --hash=sha256:00",
-    )  # fmt: skip
+        tmp_path,
+        f"click=={click} \\",
+        "    --hash=sha256:00",
+        "    # via",
+        "    #   other",
+        'nothing-for-here==1.0 ; python_version < "3" \\',
+        "    --hash=sha256:00",
+    )
 
     found = machine.compared(file, install="make install")
 
@@ -80,8 +88,10 @@ def test_other_versions_are_doubtful_and_missing_packages_bad(tmp_path: Path) ->
     click = metadata.version("click")
     found = machine.compared(lock(tmp_path, "click==0.1"), install="make install")
     assert (found.mark, found.details, found.hint) == (
-        Mark.DOUBTFUL, (f"click is {click}, not 0.1",), "make install",
-    )  # fmt: skip
+        Mark.DOUBTFUL,
+        (f"click is {click}, not 0.1",),
+        "make install",
+    )
 
     names = [f"no-such-package-{number}==1" for number in range(9)]
     found = machine.compared(lock(tmp_path, "click==0.1", *names), install="make install")
@@ -142,9 +152,13 @@ def test_a_retired_size_is_left_to_its_own_line(tmp_path: Path, monkeypatch: pyt
 # -- GitHub's variables, by a program that answers as gh does ----------------------------------------------------------
 
 SET = {
-    "AZURE_CLIENT_ID": "c", "AZURE_TENANT_ID": "t", "AZURE_SUBSCRIPTION_ID": "s", "AZURE_RESOURCE_GROUP": "g",
-    "AZUREML_WORKSPACE_NAME": "w", "AZURE_REGION": "westeurope",
-}  # fmt: skip
+    "AZURE_CLIENT_ID": "c",
+    "AZURE_TENANT_ID": "t",
+    "AZURE_SUBSCRIPTION_ID": "s",
+    "AZURE_RESOURCE_GROUP": "g",
+    "AZUREML_WORKSPACE_NAME": "w",
+    "AZURE_REGION": "westeurope",
+}
 GH = """#!/usr/bin/env python3
 import json, sys
 found = json.load(open({answers!r}))

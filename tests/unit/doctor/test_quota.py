@@ -34,8 +34,13 @@ def rows(limit: int, used: int = 0, *, low: int = 0, total: int | None = None) -
 
 def wanted(serving: VmSize = A100, *, held: int = 0, low_priority: bool = False) -> Cores:
     return Cores(
-        training=A100, nodes=1, serving=serving, instances=1, low_priority=low_priority, held={FAMILY: held},
-    )  # fmt: skip
+        training=A100,
+        nodes=1,
+        serving=serving,
+        instances=1,
+        low_priority=low_priority,
+        held={FAMILY: held},
+    )
 
 
 def cluster(state: str = "Succeeded", *, tier: str = "dedicated", max_nodes: int = 1) -> Cluster:

@@ -83,8 +83,11 @@ def test_what_needs_a_failed_check_is_not_looked_at_and_says_what_lacked_first()
 
     assert not looked
     assert marks(found) == [
-        ("login", Mark.BAD), ("workspace", Mark.SKIPPED), ("quota", Mark.SKIPPED), ("python", Mark.GOOD),
-    ]  # fmt: skip
+        ("login", Mark.BAD),
+        ("workspace", Mark.SKIPPED),
+        ("quota", Mark.SKIPPED),
+        ("python", Mark.GOOD),
+    ]
     assert found[1].what == found[2].what == "not looked at: no login"
 
 

@@ -167,7 +167,7 @@ def test_a_base_model_that_the_registry_has_not(look: Look) -> None:
         ({"parameters": {"lora_r": "many"}}, "'lora_r' is 'many'", "takes a number"),
         ({"pipeline": "components", "parameters": {"optim": "sgd"}}, "'optim' is 'sgd'", "adamw_torch, adafactor"),
     ],
-)  # fmt: skip
+)
 def test_a_pipeline_that_does_not_take_what_it_is_given(
     look: Look, training: dict[str, Any], says: str, hint: str
 ) -> None:
@@ -347,8 +347,9 @@ def test_an_identity_that_is_not_there_lacks_roles_or_has_too_many(look: Look, s
     roles.assign(session, made.principal_id, "Contributor", group)
     too_much = only(look(settings, "identity"), "identity")
     assert (too_much.mark, too_much.what) == (
-        Mark.DOUBTFUL, "the endpoint's identity has more than it needs: Contributor on the resource group",
-    )  # fmt: skip
+        Mark.DOUBTFUL,
+        "the endpoint's identity has more than it needs: Contributor on the resource group",
+    )
     assert identity.check_before(session, settings) == (too_much.what,)
 
 

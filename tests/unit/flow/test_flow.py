@@ -172,8 +172,11 @@ def test_the_command_serves_the_flow_over_http(installed: None, standing: Path) 
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlops", "flow", "serve", "--port", str(port), "--endpoint", NAME],
-            cwd=ROOT, stdout=stream, stderr=stream, start_new_session=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
     try:
         first = until(lambda: served(port, process, log), what="an answer of the flow", every_s=0.3)
         assert first == {"answer": "you said 'hello'"}
@@ -243,10 +246,16 @@ def test_the_connection_in_a_project_on_azure(environment: Environment, session:
     assert made.key not in json.dumps(shown)
     reader = Path(__file__).with_name("read_connection.py")
     done = subprocess.run(
-        [environment.python, reader, "chats", made.name], env={**os.environ, **environment.variables()},
-        capture_output=True, text=True, timeout=HANG_S, check=False,
-    )  # fmt: skip
+        [environment.python, reader, "chats", made.name],
+        env={**os.environ, **environment.variables()},
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-800:]
     assert json.loads(done.stdout.splitlines()[-1]) == {
-        "kind": "CustomConnection", "configs": {"endpoint": made.endpoint}, "secrets": {"key": made.key},
-    }  # fmt: skip
+        "kind": "CustomConnection",
+        "configs": {"endpoint": made.endpoint},
+        "secrets": {"key": made.key},
+    }

@@ -36,10 +36,18 @@ def sample(prompt: str = "what is it?", reference: str = "it is blue") -> gate.S
 
 def measured(**values: Any) -> gate.Measured:
     good: dict[str, Any] = {
-        "slot": "green", "requests": 10, "reached": 10, "transport_error_rate": 0.0, "success_rate": 1.0,
-        "contract_rate": 1.0, "p50_ms": 20.0, "p95_ms": 30.0, "p99_ms": 35.0, "ms_per_token": 2.0,
+        "slot": "green",
+        "requests": 10,
+        "reached": 10,
+        "transport_error_rate": 0.0,
+        "success_rate": 1.0,
+        "contract_rate": 1.0,
+        "p50_ms": 20.0,
+        "p95_ms": 30.0,
+        "p99_ms": 35.0,
+        "ms_per_token": 2.0,
         "scores": {"exact_match": 0.9, "rouge_l": 0.95},
-    }  # fmt: skip
+    }
     return gate.Measured(**{**good, **values})
 
 
@@ -90,11 +98,15 @@ def released() -> gate.Report:
 
     begin = datetime(2026, 11, 21, 12, 0, 4, tzinfo=UTC)
     steps = [
-        (0, {"blue": 100, "green": 0}, "deployed", None), (12, {"blue": 100, "green": 0}, "gate", "pass"),
-        (14, {"blue": 90, "green": 10}, "10 %", None), (74, {"blue": 90, "green": 10}, "soak at 10 %", "pass"),
-        (75, {"blue": 50, "green": 50}, "50 %", None), (135, {"blue": 50, "green": 50}, "soak at 50 %", "pass"),
-        (136, {"green": 100, "blue": 0}, "100 %", None), (196, {"green": 100, "blue": 0}, "soak at 100 %", "pass"),
-    ]  # fmt: skip
+        (0, {"blue": 100, "green": 0}, "deployed", None),
+        (12, {"blue": 100, "green": 0}, "gate", "pass"),
+        (14, {"blue": 90, "green": 10}, "10 %", None),
+        (74, {"blue": 90, "green": 10}, "soak at 10 %", "pass"),
+        (75, {"blue": 50, "green": 50}, "50 %", None),
+        (135, {"blue": 50, "green": 50}, "soak at 50 %", "pass"),
+        (136, {"green": 100, "blue": 0}, "100 %", None),
+        (196, {"green": 100, "blue": 0}, "soak at 100 %", "pass"),
+    ]
     moments = tuple(
         gate.Moment(at=begin + timedelta(seconds=at), traffic=traffic, what=what, verdict=verdict)
         for at, traffic, what, verdict in steps

@@ -18,9 +18,12 @@ NAMES: dict[str, Any] = {"endpoint": "chat", "model": "m:1", "candidate": "green
 
 def settings(**values: Any) -> Gate:
     base: dict[str, Any] = {
-        "conversations": 8, "max_conversations": 32, "concurrency": 4, "max_latency_ratio": None,
+        "conversations": 8,
+        "max_conversations": 32,
+        "concurrency": 4,
+        "max_latency_ratio": None,
         "quality": {"exact_match": Quality(), "rouge_l": Quality(min=0.5)},
-    }  # fmt: skip
+    }
     return Gate(**{**base, **values})
 
 
@@ -46,9 +49,13 @@ def test_both_slots_are_asked_the_same_in_turn_after_a_warm_up_that_does_not_cou
     planned: list[int] = []
     with answering(right) as endpoint:
         report = gate.evaluate(
-            endpoint.scorer, settings(warmup=2, concurrency=1), samples(8), **NAMES,
-            done=lambda: ticks.append(1), planned=planned.append,
-        )  # fmt: skip
+            endpoint.scorer,
+            settings(warmup=2, concurrency=1),
+            samples(8),
+            **NAMES,
+            done=lambda: ticks.append(1),
+            planned=planned.append,
+        )
 
     assert report.verdict == "pass"
     assert (report.candidate.requests, report.rounds, len(ticks), planned) == (8, 1, 16, [16])

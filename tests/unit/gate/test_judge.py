@@ -134,9 +134,11 @@ def test_settings_are_looked_at_before_anything_is_paid_for(update: dict[str, An
 def test_a_better_answer_never_turns_a_pass_into_a_failure(kinds: list[Any], data: st.DataObject) -> None:
     order = [None, "", "wrong", "right"]
     loose = Gate(
-        min_success_rate=0.5, min_contract_rate=0.5, max_transport_error_rate=0.5,
+        min_success_rate=0.5,
+        min_contract_rate=0.5,
+        max_transport_error_rate=0.5,
         quality={"exact_match": Quality(min=0.3)},
-    )  # fmt: skip
+    )
 
     def outcome(texts: list[Any]) -> str:
         answers = [answer(None, status=kind) if isinstance(kind, int) else answer(kind) for kind in texts]

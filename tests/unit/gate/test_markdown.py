@@ -33,8 +33,16 @@ def test_the_summary_reads_from_the_verdict_to_the_worst_answers(report: gate.Re
     assert text.startswith(
         "### Gate ✓ passed: phi:1763726400 in green of chat\n\n50 conversations, blue asked the same"
     )
-    order = ["| check |", "| quality |", "| speed |", "```mermaid", "🟦 new (green) · 🟧 live (blue)", "| soak at |",
-             "| UTC |", "Furthest from their references:"]  # fmt: skip
+    order = [
+        "| check |",
+        "| quality |",
+        "| speed |",
+        "```mermaid",
+        "🟦 new (green) · 🟧 live (blue)",
+        "| soak at |",
+        "| UTC |",
+        "Furthest from their references:",
+    ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
     assert "| 12:01:19 | blue 50 %, green 50 % | 50 % |  |" in text

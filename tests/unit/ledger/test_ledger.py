@@ -151,8 +151,12 @@ def test_the_history_of_a_release_and_of_one_that_was_taken_back() -> None:
     story.add("b", "end", outcome="restored", traffic={"blue": 100}, left="green", error="slow")
     second, first = history(story.records)
     assert (first.version, first.slot, first.outcome, first.before, first.after) == (
-        "1", "blue", "released", {}, {"blue": 100},
-    )  # fmt: skip
+        "1",
+        "blue",
+        "released",
+        {},
+        {"blue": 100},
+    )
     assert second.verdicts == ("gate pass", "soak 10 % fail")
     assert (second.before, second.after, second.outcome) == ({"blue": 100}, {"blue": 100}, "restored")
     assert (second.reason, second.error, second.run_url, second.commit) == ("why", "slow", "https://run", "c0")

@@ -72,9 +72,13 @@ def test_a_familys_row_is_found_under_its_other_name(family: str, row: str) -> N
 
 def test_a_slot_keeps_its_cores_only_on_the_same_machines() -> None:
     slot = Deployment(
-        name="blue", endpoint="e", state="Succeeded", model="m", model_version="1",
+        name="blue",
+        endpoint="e",
+        state="Succeeded",
+        model="m",
+        model_version="1",
         instance_type="STANDARD_NC24ADS_A100_V4",
-    )  # fmt: skip
+    )
     assert preflight.keeps_cores(slot, SETTINGS)
     assert not preflight.keeps_cores(None, SETTINGS)
     assert not preflight.keeps_cores(replace(slot, state="Failed"), SETTINGS)
@@ -124,9 +128,13 @@ def test_how_long_is_the_sum_of_parts_that_are_shown() -> None:
     parts = dict(found.parts)
 
     assert parts == {
-        "machine": 240, "image and model": 320, "load": pytest.approx(462.84), "gate": pytest.approx(65),
-        "traffic": 120, "soak": 180,
-    }  # fmt: skip
+        "machine": 240,
+        "image and model": 320,
+        "load": pytest.approx(462.84),
+        "gate": pytest.approx(65),
+        "traffic": 120,
+        "soak": 180,
+    }
     assert found.total.total_seconds() == pytest.approx(1387.84)
     assert found.text() == (
         "about 23 min on Azure: machine 4 min + image and model 5 min + load 8 min + gate 65 s + traffic 2 min + soak "

@@ -170,7 +170,10 @@ def test_wherever_it_dies_traffic_ends_whole_on_what_may_have_it(
     assert sum(after.values()) in (0, 100)
     assert after in (before, {slot: 100})
     if after == {slot: 100} and after != before:
-        assert any(item.facts.get("share") == 100 and item.facts["verdict"] == "pass" for item in records[3:]
-                   if item.kind == "verdict")  # fmt: skip
+        assert any(
+            item.facts.get("share") == 100 and item.facts["verdict"] == "pass"
+            for item in records[3:]
+            if item.kind == "verdict"
+        )
     again = repair(records, endpoint(after), BOTH)
     assert again.traffic in (None, after)

@@ -16,7 +16,7 @@ from mlops.rollout.rollback import replaced_by, were_live
 def slot(name: str, version: str) -> Deployment:
     return Deployment(
         name=name, endpoint="chat", state="Succeeded", model="m", model_version=version, instance_type="s"
-    )  # fmt: skip
+    )
 
 
 class Endpoint:

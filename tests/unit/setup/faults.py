@@ -28,9 +28,13 @@ KILLS: dict[str, dict[str, Any]] = {
 }
 FAILS = "operation fails"
 OPERATIONS = (
-    "logAnalytics.create", "storageAccounts.create", "vaults.create", "registries.create", "workspace.create",
+    "logAnalytics.create",
+    "storageAccounts.create",
+    "vaults.create",
+    "registries.create",
+    "workspace.create",
     "compute.write",
-)  # fmt: skip
+)
 PROVIDER = re.compile(r"/providers/Microsoft\.\w+(?=(/register)?$)")
 GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

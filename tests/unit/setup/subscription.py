@@ -23,14 +23,26 @@ from tests.support.waiting import HANG_S, until
 
 MANAGEMENT = "https://management.azure.com"
 SHORT = {
-    "RETRY_AFTER_S": "0.05", "ENDPOINT_S": "0.05", "DEPLOYMENT_S": "0.05", "COMPUTE_S": "0.05", "DELETE_S": "0.05",
-    "RESOURCE_S": "0.05", "PRINCIPAL_S": "0.3", "PARTS": "registry,jobs,serving", "EMPTY": "1",
-}  # fmt: skip
+    "RETRY_AFTER_S": "0.05",
+    "ENDPOINT_S": "0.05",
+    "DEPLOYMENT_S": "0.05",
+    "COMPUTE_S": "0.05",
+    "DELETE_S": "0.05",
+    "RESOURCE_S": "0.05",
+    "PRINCIPAL_S": "0.3",
+    "PARTS": "registry,jobs,serving",
+    "EMPTY": "1",
+}
 NEEDED = [
-    "azure.mgmt.resource.resources", "azure.mgmt.msi.v2024_11_30.models", "azure.mgmt.quota", "mlops.cli.setup",
-    "azure.mgmt.authorization.v2022_04_01.models", "mlops.setup.apply", "mlops.setup.removal",
+    "azure.mgmt.resource.resources",
+    "azure.mgmt.msi.v2024_11_30.models",
+    "azure.mgmt.quota",
+    "mlops.cli.setup",
+    "azure.mgmt.authorization.v2022_04_01.models",
+    "mlops.setup.apply",
+    "mlops.setup.removal",
     "mlops.setup.github_variables",
-]  # fmt: skip
+]
 """What commands need beside what a rollout does; imported once, before they are forked."""
 SUBJECT = "repo:octo@11/chat@22:environment:staging"
 CHANGES = ("PUT", "PATCH", "POST", "DELETE")
@@ -91,9 +103,11 @@ class Subscription:
         self._admin = json.loads((self.folder / "home" / "local" / "credentials.json").read_text())["admin_token"]
         tenant = f"https://login.microsoftonline.com/{self.env['AZURE_TENANT_ID']}/oauth2/v2.0/token"
         body = {
-            "grant_type": "client_credentials", "client_id": self.env["AZURE_CLIENT_ID"],
-            "client_secret": self.env["AZURE_CLIENT_SECRET"], "scope": f"{MANAGEMENT}/.default",
-        }  # fmt: skip
+            "grant_type": "client_credentials",
+            "client_id": self.env["AZURE_CLIENT_ID"],
+            "client_secret": self.env["AZURE_CLIENT_SECRET"],
+            "scope": f"{MANAGEMENT}/.default",
+        }
         self._bearer = {"Authorization": f"Bearer {self.http.post(tenant, data=body).json()['access_token']}"}
         until(lambda: can_start(self._forkserver, self._socket), what="the process that starts commands")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

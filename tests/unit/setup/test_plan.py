@@ -34,13 +34,18 @@ from tests.support.checkout import ROOT
 OURS = {MANAGED_TAG: MANAGED_BY}
 SUBJECT = "repo:octo@11/chat@22:environment:staging"
 PLACE = Place(
-    subscription="00000000-0000-0000-0000-000000000001", group="chat", workspace="chat-ws", region="eastus",
+    subscription="00000000-0000-0000-0000-000000000001",
+    group="chat",
+    workspace="chat-ws",
+    region="eastus",
     tenant="00000000-0000-0000-0000-00000000000a",
-)  # fmt: skip
+)
 ORDER = Order(
-    place=PLACE, settings=load("staging", ROOT / "mlops.yaml"), endpoint_identity="mlops-endpoint",
+    place=PLACE,
+    settings=load("staging", ROOT / "mlops.yaml"),
+    endpoint_identity="mlops-endpoint",
     subjects=[Subject(environment="staging", value=SUBJECT)],
-)  # fmt: skip
+)
 
 
 def everything(**changes: Any) -> Facts:
@@ -75,11 +80,16 @@ def everything(**changes: Any) -> Facts:
             )
         },
         cluster=Cluster(
-            name="gpu-cluster-a100", size="STANDARD_NC24ADS_A100_V4", state="Succeeded", tier="Dedicated", min_nodes=0,
-            max_nodes=1, tags=OURS,
+            name="gpu-cluster-a100",
+            size="STANDARD_NC24ADS_A100_V4",
+            state="Succeeded",
+            tier="Dedicated",
+            min_nodes=0,
+            max_nodes=1,
+            tags=OURS,
         ),
         capacity=Capacity(),
-    )  # fmt: skip
+    )
     return dataclasses.replace(facts, **changes)
 
 
@@ -323,9 +333,15 @@ def test_what_is_to_be_typed_runs_nothing_else() -> None:
 def test_what_github_is_told() -> None:
     values = variables(PLACE, "client")
     assert sorted(values) == sorted(
-        ["AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP",
-         "AZUREML_WORKSPACE_NAME", "AZURE_REGION"]
-    )  # fmt: skip
+        [
+            "AZURE_CLIENT_ID",
+            "AZURE_TENANT_ID",
+            "AZURE_SUBSCRIPTION_ID",
+            "AZURE_RESOURCE_GROUP",
+            "AZUREML_WORKSPACE_NAME",
+            "AZURE_REGION",
+        ]
+    )
     lines = commands("octo/chat", ["my env"], values)
     assert lines[0] == "gh api --silent --method PUT repos/octo/chat/environments/my%20env"
     assert "gh variable set AZURE_RESOURCE_GROUP --env 'my env' --body chat --repo octo/chat" in lines

@@ -39,8 +39,11 @@ def test_granted(limited: Callable[[int], Subscription]) -> None:
     subscription.record()
     again = subscription.setup(*GIVEN)
     assert again.line("quota") == {
-        "what": "quota", "name": "", "state": "exists", "note": "suffices for one training and two slots",
-    }  # fmt: skip
+        "what": "quota",
+        "name": "",
+        "state": "exists",
+        "note": "suffices for one training and two slots",
+    }
     assert subscription.changes() == []
 
 

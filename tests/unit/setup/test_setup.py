@@ -64,8 +64,11 @@ def test_what_stands_is_used_and_not_touched(fresh: Subscription) -> None:
     fresh.arm("DELETE", identity, api="2023-01-31")
     done = fresh.made()
     assert done.line("storage account") == {
-        "what": "storage account", "name": account.rsplit("/", 1)[1], "state": "exists", "note": "not made by setup",
-    }  # fmt: skip
+        "what": "storage account",
+        "name": account.rsplit("/", 1)[1],
+        "state": "exists",
+        "note": "not made by setup",
+    }
     assert done.document["made"][0] == "identity mlops-endpoint"
     assert len(done.document["made"]) == 3  # with its roles: it is another identity now
     assert fresh.arm("GET", account).json()["tags"] == {"owner": "somebody"}
@@ -90,8 +93,17 @@ def test_a_workflow_s_login_may_not_set_up(fresh: Subscription) -> None:
     ready = fresh.setup("--yes", *GIVEN, env=group)
     assert ready.code == 0, ready.log  # with nothing to do, nothing is needed
     fresh.record()
-    refused = fresh.setup("--yes", *GIVEN, "--environment", "staging", "--subject", f"nightly={_for('nightly')}",
-                          "--environment", "nightly", env=group)  # fmt: skip
+    refused = fresh.setup(
+        "--yes",
+        *GIVEN,
+        "--environment",
+        "staging",
+        "--subject",
+        f"nightly={_for('nightly')}",
+        "--environment",
+        "nightly",
+        env=group,
+    )
     assert refused.code == 0, refused.log  # a federated credential is a Contributor's to make
     identity = f"{fresh.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/mlops-endpoint"
     fresh.arm("DELETE", identity, api="2023-01-31")
@@ -148,8 +160,12 @@ def test_delete_spares_what_is_not_ours(fresh: Subscription) -> None:
     hub = f"{fresh.group}/providers/Microsoft.MachineLearningServices/workspaces/their-hub"
     uses = fresh.arm("GET", f"{fresh.group}/providers/Microsoft.MachineLearningServices/workspaces/local").json()
     keys = ("storageAccount", "keyVault", "applicationInsights")
-    body = {"location": "eastus", "kind": "Hub", "identity": {"type": "SystemAssigned"},
-            "properties": {key: uses["properties"][key] for key in keys}}  # fmt: skip
+    body = {
+        "location": "eastus",
+        "kind": "Hub",
+        "identity": {"type": "SystemAssigned"},
+        "properties": {key: uses["properties"][key] for key in keys},
+    }
     assert fresh.arm("PUT", hub, body).status_code < 300
     until(lambda: fresh.arm("GET", hub).json()["properties"]["provisioningState"] == "Succeeded")
     done = fresh.setup("--delete", "--yes")
@@ -230,8 +246,12 @@ def test_a_workspace_whose_account_is_in_another_group(fresh: Subscription) -> N
     assert fresh.arm("PUT", account, body).status_code < 300
     until(lambda: fresh.arm("GET", account).json()["properties"]["provisioningState"] == "Succeeded")
     names = ("keyVault", "applicationInsights", "containerRegistry")
-    other = {"location": "eastus", "kind": "Default", "identity": {"type": "SystemAssigned"},
-             "properties": {"storageAccount": account, **{name: uses[name] for name in names}}}  # fmt: skip
+    other = {
+        "location": "eastus",
+        "kind": "Default",
+        "identity": {"type": "SystemAssigned"},
+        "properties": {"storageAccount": account, **{name: uses[name] for name in names}},
+    }
     beside = f"{kind}/other"
     assert fresh.arm("PUT", beside, other).status_code < 300
     until(lambda: fresh.arm("GET", beside).json()["properties"]["provisioningState"] == "Succeeded")

@@ -18,10 +18,18 @@ from mlops.training.evaluation import MEASURES, OWN, judge, shown
 from tests.support.checkout import ROOT
 
 GOOD = {
-    "base_loss": 1.5, "tuned_loss": 1.2, "base_general_loss": 1.0, "tuned_general_loss": 1.1, "base_empty": 0.0,
-    "tuned_empty": 0.0, "base_repetition": 0.1, "tuned_repetition": 0.1, "tuned_exact_match": 0.9,
-    "base_exact_match": 0.2, "eval_loss": 1.3,
-}  # fmt: skip
+    "base_loss": 1.5,
+    "tuned_loss": 1.2,
+    "base_general_loss": 1.0,
+    "tuned_general_loss": 1.1,
+    "base_empty": 0.0,
+    "tuned_empty": 0.0,
+    "base_repetition": 0.1,
+    "tuned_repetition": 0.1,
+    "tuned_exact_match": 0.9,
+    "base_exact_match": 0.2,
+    "eval_loss": 1.3,
+}
 
 
 def limits(**measures: Any) -> Evaluation:
@@ -124,8 +132,13 @@ def test_looser_limits_never_refuse_more(tuned: dict[str, float], data: st.DataO
 
 def test_all_measures_are_shown_without_limits() -> None:
     assert {check.measure for check in shown(GOOD).checks} == {
-        "loss", "exact_match", "empty", "repetition", "general_loss", "eval_loss"
-    }  # fmt: skip
+        "loss",
+        "exact_match",
+        "empty",
+        "repetition",
+        "general_loss",
+        "eval_loss",
+    }
     assert all(not check.verdict and not check.limit for check in shown(GOOD).checks)
 
 

@@ -140,10 +140,14 @@ def test_an_override_that_is_no_value_is_wrong_use(given: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("per_device_train_batch_size", "abc"), ("num_nodes_finetune", 0), ("gradient_accumulation_steps", 1.5),
-        ("huggingface_id", "someone/else"), ("train_file_path", "x"), ("compute_finetune", "other"),
+        ("per_device_train_batch_size", "abc"),
+        ("num_nodes_finetune", 0),
+        ("gradient_accumulation_steps", 1.5),
+        ("huggingface_id", "someone/else"),
+        ("train_file_path", "x"),
+        ("compute_finetune", "other"),
     ],
-)  # fmt: skip
+)
 def test_a_parameter_that_could_not_hold_is_refused(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=name):
         check_parameters({name: value})
@@ -190,9 +194,18 @@ def test_the_reason_is_a_tag_that_azure_takes() -> None:
 @pytest.fixture
 def plan() -> TrainingPlan:
     return TrainingPlan(
-        display_name="d", experiment="e", base_model="b", component="c", compute="gpu", gpus_per_node=1, nodes=1,
-        parameters=(), inputs={}, tags={}, fingerprint="f" * 64,
-    )  # fmt: skip
+        display_name="d",
+        experiment="e",
+        base_model="b",
+        component="c",
+        compute="gpu",
+        gpus_per_node=1,
+        nodes=1,
+        parameters=(),
+        inputs={},
+        tags={},
+        fingerprint="f" * 64,
+    )
 
 
 def test_a_submission_whose_answer_is_lost_or_that_another_was_faster_with_is_joined(

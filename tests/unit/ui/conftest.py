@@ -131,9 +131,7 @@ def serving(*arguments: str) -> Iterator[Page]:
     """Run the command until the end of the block."""
     command = [sys.executable, "-m", "mlops", *arguments, "--json", "--no-browser"]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
     said: list[str] = []
@@ -184,9 +182,7 @@ def story(workbench: Bench) -> Story:
     first = register.register(bench.session, bench.settings, job, accept=f"good enough {HOSTILE}").model
     deploy(bench.session, bench.settings, first, test_rows=bench.rows)
     second = bench.model("2", {**answers, "who?": "the second"})
-    deploy(
-        bench.session, bench.settings, second, test_rows=bench.rows, skip_gate=f"because {HOSTILE}"
-    )  # fmt: skip
+    deploy(bench.session, bench.settings, second, test_rows=bench.rows, skip_gate=f"because {HOSTILE}")
     rollback(bench.session, bench.settings, version=first, reason="the first again")
     return Story(bench=bench, job=job, versions=(first.version, "2"))
 
@@ -200,10 +196,13 @@ def train(bench: Bench, code: Path, answers: dict[str, str]) -> str:
         from azure.ai.ml import Input, Output, command, dsl
 
         made = command(
-            name="finetune", command=line, environment="azureml:not-built-here:1", code=str(code),
+            name="finetune",
+            command=line,
+            environment="azureml:not-built-here:1",
+            code=str(code),
             inputs={"learning_rate": Input(type="number"), "huggingface_id": Input(type="string")},
             outputs={"model": Output(type="mlflow_model")},
-        )  # fmt: skip
+        )
 
         @dsl.pipeline()  # type: ignore[untyped-decorator]
         def pipeline() -> dict[str, Any]:
@@ -212,9 +211,13 @@ def train(bench: Bench, code: Path, answers: dict[str, str]) -> str:
         job = pipeline()
         job.settings.default_compute = "serverless"
         job.tags = {
-            "managed-by": "mlops", MODEL_TAG: bench.settings.model.name, "reason": HOSTILE, "commit": "0123abcd",
-            "data-hash": "feed0123", "run-url": "javascript:alert(1)",
-        }  # fmt: skip
+            "managed-by": "mlops",
+            MODEL_TAG: bench.settings.model.name,
+            "reason": HOSTILE,
+            "commit": "0123abcd",
+            "data-hash": "feed0123",
+            "run-url": "javascript:alert(1)",
+        }
         name = str(bench.session.ml.jobs.create_or_update(job, experiment_name=bench.settings.experiment).name)
     until(lambda: not job_named(bench, name).is_running, what=f"the end of {name}", every_s=0.1)
     assert job_named(bench, name).is_completed, jobs.log_tail(bench.session, name, lines=20)

@@ -36,10 +36,23 @@ def refused(raw: bytes) -> dict[str, Any]:
 
 def test_their_names_become_ours() -> None:
     wanted = read(
-        request(temperature=0.5, top_p=0.9, max_tokens=10, max_completion_tokens=20, stop="\n", seed=7, n=1, user="ada",
-                frequency_penalty=0, tools=[], metadata={}, stream=True, stream_options={"include_usage": True}),
+        request(
+            temperature=0.5,
+            top_p=0.9,
+            max_tokens=10,
+            max_completion_tokens=20,
+            stop="\n",
+            seed=7,
+            n=1,
+            user="ada",
+            frequency_penalty=0,
+            tools=[],
+            metadata={},
+            stream=True,
+            stream_options={"include_usage": True},
+        ),
         MODELS,
-    )  # fmt: skip
+    )
 
     assert wanted.parameters == {"temperature": 0.5, "top_p": 0.9, "max_new_tokens": 20, "stop": ["\n"], "seed": 7}
     assert (wanted.model, wanted.slot, wanted.stream, wanted.counts) == ("live", None, True, True)

@@ -23,9 +23,16 @@ EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}java
 LINK = "javascript:alert(4)//https://example.com"
 NOW = datetime.now(UTC)
 MEASURED = Measured(
-    slot=EVIL, requests=1, reached=1, transport_error_rate=0, success_rate=1, contract_rate=1, p50_ms=1,
-    p95_ms=1, p99_ms=1,
-)  # fmt: skip
+    slot=EVIL,
+    requests=1,
+    reached=1,
+    transport_error_rate=0,
+    success_rate=1,
+    contract_rate=1,
+    p50_ms=1,
+    p95_ms=1,
+    p99_ms=1,
+)
 TAGS = dict.fromkeys(
     (
         "base-model",
@@ -45,10 +52,23 @@ TAGS = dict.fromkeys(
     EVIL,
 )
 ENTRY = ledger.Entry(
-    rollout=EVIL, started=NOW - timedelta(seconds=9), ended=NOW, action=EVIL, by=EVIL, model=EVIL, version=EVIL,
-    slot=EVIL, verdicts=(EVIL, f"soak {EVIL} fail"), before={EVIL: 100}, after={EVIL: 90, "blue": 10}, outcome=EVIL,
-    reason=EVIL, error=EVIL, run_url=LINK, commit=EVIL,
-)  # fmt: skip
+    rollout=EVIL,
+    started=NOW - timedelta(seconds=9),
+    ended=NOW,
+    action=EVIL,
+    by=EVIL,
+    model=EVIL,
+    version=EVIL,
+    slot=EVIL,
+    verdicts=(EVIL, f"soak {EVIL} fail"),
+    before={EVIL: 100},
+    after={EVIL: 90, "blue": 10},
+    outcome=EVIL,
+    reason=EVIL,
+    error=EVIL,
+    run_url=LINK,
+    commit=EVIL,
+)
 RECORD = ledger.Record(
     rollout=EVIL,
     kind="plan",
@@ -95,9 +115,10 @@ def shown(kind: str, found: Any, name: str = "") -> str:
 
     class Session:
         settings: Any = type(
-            "Settings", (),
+            "Settings",
+            (),
             {"experiment": EVIL, "is_local": False, "target": EVIL, "training": TRAINING},
-        )  # fmt: skip
+        )
 
     wanted = fragments.part(Session(), kind, name)  # type: ignore[arg-type]
     assert wanted is not None
@@ -127,14 +148,33 @@ def report(tmp_path: Path) -> releases.Found:
         name="latency_p95_ms", title=EVIL, measured=1.0, threshold=1.0, relation="≤", verdict="fail", decisive=True
     )
     comparison = Comparison(
-        name="x_difference", metric="x", title=EVIL, pairs=1, candidate=1, live=1, difference=0, low=0, high=0,
-        confidence=0.95, max_loss=0.1, decisive=True, verdict="fail",
-    )  # fmt: skip
+        name="x_difference",
+        metric="x",
+        title=EVIL,
+        pairs=1,
+        candidate=1,
+        live=1,
+        difference=0,
+        low=0,
+        high=0,
+        confidence=0.95,
+        max_loss=0.1,
+        decisive=True,
+        verdict="fail",
+    )
     made = gate.Report(
-        endpoint=EVIL, model=f"{EVIL}:{EVIL}", verdict="fail", candidate=MEASURED, live=MEASURED, checks=(check_,),
-        comparisons=(comparison,), errors=(EVIL,), notes=(EVIL,), at=NOW - timedelta(seconds=5),
+        endpoint=EVIL,
+        model=f"{EVIL}:{EVIL}",
+        verdict="fail",
+        candidate=MEASURED,
+        live=MEASURED,
+        checks=(check_,),
+        comparisons=(comparison,),
+        errors=(EVIL,),
+        notes=(EVIL,),
+        at=NOW - timedelta(seconds=5),
         worst=(WorstAnswer(prompt=EVIL, reference=EVIL, answer=EVIL, scores={}, flaw="echo"),),
-    )  # fmt: skip
+    )
     (tmp_path / "latency.png").write_bytes(b"")
     return releases.Found(report=made, folder=tmp_path)
 

@@ -128,8 +128,10 @@ def test_a_question_goes_to_live_traffic_or_to_a_slot(client: httpx.Client) -> N
         return answer
 
     assert [(ask("who?", slot)["text"], ask("who?", slot)["slot"]) for slot in (None, "blue", "green")] == [
-        ("the first", "blue"), ("the first", "blue"), ("the second", "green"),
-    ]  # fmt: skip
+        ("the first", "blue"),
+        ("the first", "blue"),
+        ("the second", "green"),
+    ]
     found = ask("question 1", None)
     assert (found["tokens"], found["error"]) == (5, None)
     assert found["latency_ms"] > 0
@@ -343,9 +345,7 @@ def test_what_is_not_answered_is_said_and_can_be_asked_again(watched: Watched, s
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_nothing_is_wider_than_the_screen(
-    browser: Browser, ui: Page, story: Story, width: int, scheme: str
-) -> None:  # fmt: skip
+def test_nothing_is_wider_than_the_screen(browser: Browser, ui: Page, story: Story, width: int, scheme: str) -> None:
     context = browser.new_context(
         viewport={"width": width, "height": 740}, color_scheme="dark" if scheme == "dark" else "light"
     )

@@ -20,9 +20,17 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 def entry(**changes: object) -> ledger.Entry:
     found = ledger.Entry(
-        rollout="r", started=NOW, ended=NOW + timedelta(minutes=2), action="deploy", by="ada", model="chat",
-        version="7", slot="blue", verdicts=(), outcome="released",
-    )  # fmt: skip
+        rollout="r",
+        started=NOW,
+        ended=NOW + timedelta(minutes=2),
+        action="deploy",
+        by="ada",
+        model="chat",
+        version="7",
+        slot="blue",
+        verdicts=(),
+        outcome="released",
+    )
     return dataclasses.replace(found, **changes)  # type: ignore[arg-type]
 
 

@@ -65,9 +65,16 @@ def test_the_defaults_pass() -> None:
 
 def test_what_the_tutorial_sets_passes() -> None:
     inputs = dataclasses.replace(
-        GOOD, num_train_epochs=3, learning_rate=5e-6, lr_scheduler_type="cosine", apply_lora=True,
-        apply_deepspeed=True, deepspeed_stage=2, precision=16, save_total_limit=1,
-    )  # fmt: skip
+        GOOD,
+        num_train_epochs=3,
+        learning_rate=5e-6,
+        lr_scheduler_type="cosine",
+        apply_lora=True,
+        apply_deepspeed=True,
+        deepspeed_stage=2,
+        precision=16,
+        save_total_limit=1,
+    )
     assert list(refusals(inputs)) == []
 
 
@@ -86,11 +93,23 @@ def test_a_number_without_end_is_told_apart_from_one_that_is_too_small() -> None
 
 
 ANY = {
-    "apply_lora", "merge_lora_weights", "pad_to_max_length", "auto_find_batch_size", "enable_full_determinism",
-    "ignore_mismatched_sizes", "resume_from_checkpoint", "apply_early_stopping", "apply_deepspeed",
-    "huggingface_id", "pytorch_model_path", "mlflow_model_path", "train_file_path", "validation_file_path",
-    "test_file_path", "deepspeed",
-}  # fmt: skip
+    "apply_lora",
+    "merge_lora_weights",
+    "pad_to_max_length",
+    "auto_find_batch_size",
+    "enable_full_determinism",
+    "ignore_mismatched_sizes",
+    "resume_from_checkpoint",
+    "apply_early_stopping",
+    "apply_deepspeed",
+    "huggingface_id",
+    "pytorch_model_path",
+    "mlflow_model_path",
+    "train_file_path",
+    "validation_file_path",
+    "test_file_path",
+    "deepspeed",
+}
 """Inputs of which every value is taken: switches, and what only the node can look at."""
 
 

@@ -101,8 +101,12 @@ def test_marking_loses_no_word(text: str) -> None:
 
 def test_words_that_the_reference_has_not_are_marked() -> None:
     assert marked("The Heron weighs 26 kg.", "The Linnet weighs 17 kg.") == [
-        ("The", True), (" Heron", False), (" weighs", True), (" 26", False), (" kg.", True)
-    ]  # fmt: skip
+        ("The", True),
+        (" Heron", False),
+        (" weighs", True),
+        (" 26", False),
+        (" kg.", True),
+    ]
 
 
 def test_an_empty_set_has_a_report() -> None:

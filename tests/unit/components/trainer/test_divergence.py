@@ -25,9 +25,15 @@ def test_a_training_that_diverges_is_stopped_and_keeps_its_checkpoint(inputs: di
     out = tmp_path / "out"
     # The learning rate rises from 0, so the weights are themselves in step 1 and beyond all bounds after step 2.
     process = start(
-        out, env={"MLOPS_CHECKPOINT_S": "0"}, **inputs, learning_rate=1e30, warmup_steps=4, logging_steps=5,
-        resume_from_checkpoint="true", evaluation_strategy="disable",
-    )  # fmt: skip
+        out,
+        env={"MLOPS_CHECKPOINT_S": "0"},
+        **inputs,
+        learning_rate=1e30,
+        warmup_steps=4,
+        logging_steps=5,
+        resume_from_checkpoint="true",
+        evaluation_strategy="disable",
+    )
     log = finish(process, out, code=2)
     last = checkpoints.newest(out / "checkpoints")
     assert last
@@ -57,9 +63,15 @@ def slow_to_send() -> None:
 def test_what_led_to_it_reaches_mlflow(inputs: dict[str, Any], tmp_path: Path) -> None:
     out, sent = tmp_path / "out", tmp_path / "sent"
     process = start(
-        out, env={"MLFLOW_RUN_ID": "1", "MLFLOW_TRACKING_URI": str(sent)}, before=slow_to_send, **inputs,
-        learning_rate=1e30, warmup_steps=4, logging_steps=1, evaluation_strategy="disable",
-    )  # fmt: skip
+        out,
+        env={"MLFLOW_RUN_ID": "1", "MLFLOW_TRACKING_URI": str(sent)},
+        before=slow_to_send,
+        **inputs,
+        learning_rate=1e30,
+        warmup_steps=4,
+        logging_steps=1,
+        evaluation_strategy="disable",
+    )
     finish(process, out, code=2)
     assert sent.read_text() == "4"  # parameters twice, and the first two steps
 
@@ -115,14 +127,22 @@ def trainer(inputs: dict[str, Any], tmp_path: Path) -> Any:
 
     base = model()
     arguments = TrainingArguments(
-        output_dir=str(tmp_path / "checkpoints"), use_cpu=True, report_to=[], disable_tqdm=True,
-        remove_unused_columns=False, dataloader_pin_memory=False,
-    )  # fmt: skip
+        output_dir=str(tmp_path / "checkpoints"),
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
     arguments._n_gpu = 2
     return PackedTrainer(
-        head=LabelledHead(base), conversations=4, most_tokens=100, model=base, args=arguments,
+        head=LabelledHead(base),
+        conversations=4,
+        most_tokens=100,
+        model=base,
+        args=arguments,
         train_dataset=PackedDataset(TokenFile(inputs["preprocess_output"] / "train.arrow")),
-    )  # fmt: skip
+    )
 
 
 def test_a_step_that_float16s_scaler_skips_is_no_divergence(trainer: Any) -> None:

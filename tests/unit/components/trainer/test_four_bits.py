@@ -24,9 +24,14 @@ installed = pytest.mark.skipif(
 )
 LORA = Lora(r=4, alpha=8, dropout=0.0, merge=True)
 LEARNING = {
-    "apply_lora": "true", "lora_r": 8, "lora_alpha": 16, "learning_rate": 0.005, "logging_steps": 1,
-    "per_device_train_batch_size": 8, "num_train_epochs": 3,
-}  # fmt: skip
+    "apply_lora": "true",
+    "lora_r": 8,
+    "lora_alpha": 16,
+    "learning_rate": 0.005,
+    "logging_steps": 1,
+    "per_device_train_batch_size": 8,
+    "num_train_epochs": 3,
+}
 
 
 @pytest.fixture(scope="module")

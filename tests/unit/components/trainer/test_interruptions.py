@@ -27,10 +27,20 @@ pytestmark = [pytest.mark.slow]
 FULL = (pytest.mark.full, pytest.mark.skipif(not os.environ.get("MLOPS_FULL"), reason="MLOPS_FULL=1 runs it"))
 
 SETTINGS: dict[str, Any] = {
-    "apply_lora": "true", "lora_r": 4, "lora_dropout": 0.2, "num_train_epochs": 3, "per_device_train_batch_size": 4,
-    "learning_rate": 0.01, "lr_scheduler_type": "cosine", "logging_steps": 3, "resume_from_checkpoint": "true",
-    "save_total_limit": 2, "apply_early_stopping": "true", "early_stopping_patience": 9, "weight_decay": 0.1,
-}  # fmt: skip
+    "apply_lora": "true",
+    "lora_r": 4,
+    "lora_dropout": 0.2,
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 4,
+    "learning_rate": 0.01,
+    "lr_scheduler_type": "cosine",
+    "logging_steps": 3,
+    "resume_from_checkpoint": "true",
+    "save_total_limit": 2,
+    "apply_early_stopping": "true",
+    "early_stopping_patience": 9,
+    "weight_decay": 0.1,
+}
 EVERY_STEP = {"MLOPS_CHECKPOINT_S": "0"}
 
 

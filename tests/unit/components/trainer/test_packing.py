@@ -25,9 +25,12 @@ SHAPES = {
 
 
 @given(
-    st.lists(st.integers(1, 500), min_size=1, max_size=24), st.integers(1, 5), st.integers(20, 1200),
-    st.none() | st.integers(1, 500), st.randoms(),
-)  # fmt: skip
+    st.lists(st.integers(1, 500), min_size=1, max_size=24),
+    st.integers(1, 5),
+    st.integers(20, 1200),
+    st.none() | st.integers(1, 500),
+    st.randoms(),
+)
 def test_a_step_is_dealt_evenly(
     lengths: list[int], processes: int, most: int, apart: int | None, draw: random.Random
 ) -> None:
@@ -48,9 +51,7 @@ def test_the_steps_do_not_depend_on_the_number_of_processes() -> None:
     lengths = [length % 17 + 3 for length in range(50)]
 
     def steps(process: int, processes: int, epoch: int) -> list[set[int]]:
-        sampler = StepSampler(
-            lengths, conversations=8, most_tokens=40, process=process, processes=processes, seed=5
-        )  # fmt: skip
+        sampler = StepSampler(lengths, conversations=8, most_tokens=40, process=process, processes=processes, seed=5)
         sampler.set_epoch(epoch)
         return [{row for batch in step for row in batch} for step in sampler]
 
@@ -130,10 +131,16 @@ def test_a_long_conversation_changes_no_short_one(tmp_path: Path) -> None:
     from chat_completion.trainer.batches import PackedDataset, pack_step
 
     register()
-    base = model(original_max_position_embeddings=32, rope_parameters={
-        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
-        "original_max_position_embeddings": 32,
-    }).eval()  # fmt: skip
+    base = model(
+        original_max_position_embeddings=32,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [4.0] * 4,
+            "original_max_position_embeddings": 32,
+        },
+    ).eval()
     assert rotation_border(model().config) is None
     write_tokens(tmp_path / "train.arrow", [*conversations(5), *conversations(3, longest=60)])
     split = TokenFile(tmp_path / "train.arrow")
@@ -236,10 +243,20 @@ def test_steps_are_those_of_transformers_own_trainer(tmp_path: Path) -> None:
 
     def arguments(*, batch: int, accumulation: int) -> TrainingArguments:
         return TrainingArguments(
-            output_dir=str(tmp_path), use_cpu=True, report_to=[], logging_steps=1, learning_rate=0.01, seed=9,
-            num_train_epochs=2, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation,
-            save_strategy="no", disable_tqdm=True, remove_unused_columns=False, dataloader_pin_memory=False,
-        )  # fmt: skip
+            output_dir=str(tmp_path),
+            use_cpu=True,
+            report_to=[],
+            logging_steps=1,
+            learning_rate=0.01,
+            seed=9,
+            num_train_epochs=2,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            save_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
 
     def curve(trainer: Trainer) -> list[tuple[float, float]]:
         trainer.train()
@@ -263,9 +280,13 @@ def test_steps_are_those_of_transformers_own_trainer(tmp_path: Path) -> None:
         head = LabelledHead(packed)
         with head.in_place():
             trainer = PackedTrainer(
-                head=head, conversations=4, most_tokens=most, model=packed, train_dataset=PackedDataset(tokens),
+                head=head,
+                conversations=4,
+                most_tokens=most,
+                model=packed,
+                train_dataset=PackedDataset(tokens),
                 args=arguments(batch=2, accumulation=1),
-            )  # fmt: skip
+            )
             found = curve(trainer)
         for (loss, norm), (wanted_loss, wanted_norm) in zip(found, wanted, strict=True):
             assert loss == pytest.approx(wanted_loss, rel=1e-3)
@@ -307,21 +328,39 @@ def test_sixteen_bits_are_those_of_a_gpu(tmp_path: Path, monkeypatch: pytest.Mon
 
     def losses(*, half: bool) -> list[float]:
         tuned = load_model(
-            tmp_path / "base", lora=Lora(4, 8, 0.0, merge=True) if adapters else None,
-            dtype="bfloat16" if half else "float32", ignore_mismatched_sizes=False,
-        )  # fmt: skip
+            tmp_path / "base",
+            lora=Lora(4, 8, 0.0, merge=True) if adapters else None,
+            dtype="bfloat16" if half else "float32",
+            ignore_mismatched_sizes=False,
+        )
         tuned.set_attn_implementation("packed_each")
         assert {weight.dtype for weight in tuned.parameters() if weight.requires_grad} == {torch.float32}
         head = LabelledHead(tuned)
         arguments = TrainingArguments(
-            output_dir=str(tmp_path / "out"), use_cpu=True, bf16=half, report_to=[], logging_steps=1, max_steps=3,
-            learning_rate=1e-3, eval_strategy="steps", eval_steps=3, save_strategy="no", disable_tqdm=True,
-            remove_unused_columns=False, dataloader_pin_memory=False, activation_checkpointing=half,
-        )  # fmt: skip
+            output_dir=str(tmp_path / "out"),
+            use_cpu=True,
+            bf16=half,
+            report_to=[],
+            logging_steps=1,
+            max_steps=3,
+            learning_rate=1e-3,
+            eval_strategy="steps",
+            eval_steps=3,
+            save_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+            activation_checkpointing=half,
+        )
         trainer = PackedTrainer(
-            head=head, conversations=4, most_tokens=40, model=tuned, args=arguments, train_dataset=split,
+            head=head,
+            conversations=4,
+            most_tokens=40,
+            model=tuned,
+            args=arguments,
+            train_dataset=split,
             eval_dataset=split,
-        )  # fmt: skip
+        )
         with head.in_place():
             trainer.train()
         return [line[name] for line in trainer.state.log_history for name in ("loss", "eval_loss") if name in line]
@@ -346,9 +385,17 @@ def test_the_kernel_for_variable_lengths_is_called_as_it_wants() -> None:
         ends = torch.empty(3, dtype=torch.int32)
         for window in (None, 5):
             found, _ = packed_varlen(
-                torch.nn.Identity(), query, key, value, None, lengths=(4, 6), cu_seq_lens_q=ends, sliding_window=window,
-                dropout=0.0, position_ids=None,
-            )  # fmt: skip
+                torch.nn.Identity(),
+                query,
+                key,
+                value,
+                None,
+                lengths=(4, 6),
+                cu_seq_lens_q=ends,
+                sliding_window=window,
+                dropout=0.0,
+                position_ids=None,
+            )
             assert (found.shape, found.dtype) == ((1, 10, 4, 16), torch.bfloat16)
 
 

@@ -98,10 +98,22 @@ def test_steps() -> None:
 
 def test_what_is_said() -> None:
     plan = Plan(
-        conversations=1000, tokens=90_000, truncated_conversations=7, truncated_tokens=800, conversations_per_step=8,
-        steps=375, tokens_per_batch=4096, recompute=False, attention="packed_varlen", fused_layers=True,
-        device_gib=80.0, estimated_gib=30.0, measured_gib=28.5, tokens_per_s=12_000.0, hours=0.25,
-    )  # fmt: skip
+        conversations=1000,
+        tokens=90_000,
+        truncated_conversations=7,
+        truncated_tokens=800,
+        conversations_per_step=8,
+        steps=375,
+        tokens_per_batch=4096,
+        recompute=False,
+        attention="packed_varlen",
+        fused_layers=True,
+        device_gib=80.0,
+        estimated_gib=30.0,
+        measured_gib=28.5,
+        tokens_per_s=12_000.0,
+        hours=0.25,
+    )
     text = "\n".join(plan.lines())
     for part in ("375 steps of 8", "up to 4,096 tokens", "28.50 were", "cut 800 tokens off 7", "about 0.25 hours"):
         assert part in text

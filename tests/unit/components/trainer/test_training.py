@@ -49,9 +49,13 @@ def test_emulated_sixteen_bits_do_not_count(monkeypatch: pytest.MonkeyPatch, maj
 
     properties = SimpleNamespace(major=major, total_memory=1 << 34)
     for name, value in {
-        "is_available": True, "device_count": 1, "current_device": 0, "get_device_capability": (major, 0),
-        "get_device_properties": properties, "_check_bf16_tensor_supported": True,
-    }.items():  # fmt: skip
+        "is_available": True,
+        "device_count": 1,
+        "current_device": 0,
+        "get_device_capability": (major, 0),
+        "get_device_properties": properties,
+        "_check_bf16_tensor_supported": True,
+    }.items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
     assert find_device() == Device(gpus=1, bf16=bf16, capability=(major, 0), memory_bytes=1 << 34)
 
@@ -107,12 +111,27 @@ def test_a_large_model_is_not_trained_on_the_cpu_beside_a_gpu(tmp_path: Path, mo
 def test_settings_reach_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     inputs = dataclasses.replace(
-        INPUTS, learning_rate=0.5, warmup_steps=3, weight_decay=0.1, adam_beta1=0.8, adam_beta2=0.95, adam_epsilon=1e-6,
-        eval_accumulation_steps=4, lr_scheduler_type="polynomial", seed=7,
-        max_grad_norm=0.3, optim="adafactor", max_steps=9, num_train_epochs=4, logging_steps=6,
-        logging_strategy="epoch", dataloader_num_workers=1, enable_full_determinism=True,
-        per_device_train_batch_size=3, per_device_eval_batch_size=5,
-    )  # fmt: skip
+        INPUTS,
+        learning_rate=0.5,
+        warmup_steps=3,
+        weight_decay=0.1,
+        adam_beta1=0.8,
+        adam_beta2=0.95,
+        adam_epsilon=1e-6,
+        eval_accumulation_steps=4,
+        lr_scheduler_type="polynomial",
+        seed=7,
+        max_grad_norm=0.3,
+        optim="adafactor",
+        max_steps=9,
+        num_train_epochs=4,
+        logging_steps=6,
+        logging_strategy="epoch",
+        dataloader_num_workers=1,
+        enable_full_determinism=True,
+        per_device_train_batch_size=3,
+        per_device_eval_batch_size=5,
+    )
     arguments = training_arguments(inputs, device=CPU, rows=60)
     names = {"enable_full_determinism": "full_determinism"}
     left_to_the_model = {"precision", "evaluation_strategy", "eval_steps"}
@@ -128,9 +147,13 @@ def test_settings_reach_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_is_what_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accumulation and the search for a batch that fits are matters of packing: steps stay what they are."""
     inputs = dataclasses.replace(
-        INPUTS, per_device_train_batch_size=3, gradient_accumulation_steps=4, auto_find_batch_size=True,
-        evaluation_strategy="steps", evaluation_steps_interval=0.5,
-    )  # fmt: skip
+        INPUTS,
+        per_device_train_batch_size=3,
+        gradient_accumulation_steps=4,
+        auto_find_batch_size=True,
+        evaluation_strategy="steps",
+        evaluation_steps_interval=0.5,
+    )
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert conversations_per_step(inputs) == 24
     monkeypatch.setenv("WORLD_SIZE", "1")
@@ -204,9 +227,12 @@ def test_adapters_have_the_bits_that_their_optimiser_expects(tmp_path: Path, in_
 
     model().save_pretrained(tmp_path)
     loaded = load_model(
-        tmp_path, lora=Lora(4, 8, 0.0, merge=True), dtype="bfloat16", ignore_mismatched_sizes=False,
+        tmp_path,
+        lora=Lora(4, 8, 0.0, merge=True),
+        dtype="bfloat16",
+        ignore_mismatched_sizes=False,
         adapters_in_32_bits=in_32_bits,
-    )  # fmt: skip
+    )
     kinds = {weight.requires_grad: weight.dtype for weight in loaded.parameters()}
     assert kinds == {True: torch.float32 if in_32_bits else torch.bfloat16, False: torch.bfloat16}
 

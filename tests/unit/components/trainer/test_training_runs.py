@@ -25,9 +25,14 @@ def test_two_processes_learn_what_one_learns(inputs: dict[str, Any], tmp_path: P
     # 30 conversations in steps of 8: the last step of an epoch holds 6, the last validation fewer than processes.
     train(tmp_path / "one", **inputs, **settings, per_device_train_batch_size=8)
     started = start_ranks(
-        tmp_path / "two", processes=2, **inputs, **settings, per_device_train_batch_size=2,
-        gradient_accumulation_steps=2, per_device_eval_batch_size=4,
-    )  # fmt: skip
+        tmp_path / "two",
+        processes=2,
+        **inputs,
+        **settings,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        per_device_eval_batch_size=4,
+    )
     log = [finish(process, tmp_path / "two") for process in started][-1]
     assert log.count("training 3,200 of") == 1
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
@@ -48,10 +53,19 @@ def test_fully_determined_runs_end_with_equal_weights(inputs: dict[str, Any], tm
 def test_it_stops_early_and_keeps_the_best(inputs: dict[str, Any], tmp_path: Path) -> None:
     # So large a step makes the validation loss rise, so the first validation is the best.
     train(
-        tmp_path / "out", **inputs, **LORA | {"learning_rate": 0.5}, num_train_epochs=9, apply_early_stopping="true",
-        early_stopping_patience=2, evaluation_strategy="steps", eval_steps=2, save_total_limit=1, warmup_steps=2,
-        per_device_train_batch_size=4, max_grad_norm=0,
-    )  # fmt: skip
+        tmp_path / "out",
+        **inputs,
+        **LORA | {"learning_rate": 0.5},
+        num_train_epochs=9,
+        apply_early_stopping="true",
+        early_stopping_patience=2,
+        evaluation_strategy="steps",
+        eval_steps=2,
+        save_total_limit=1,
+        warmup_steps=2,
+        per_device_train_batch_size=4,
+        max_grad_norm=0,
+    )
     losses = [line["eval_loss"] for line in curve(tmp_path / "out") if "eval_loss" in line]
     best = losses.index(min(losses))
     assert len(losses) == best + 3
@@ -61,10 +75,18 @@ def test_it_stops_early_and_keeps_the_best(inputs: dict[str, Any], tmp_path: Pat
 def test_what_the_inputs_do(inputs: dict[str, Any], tmp_path: Path) -> None:
     """One run per group of inputs; each shows in the log or in the curve."""
     log = train(
-        tmp_path / "full", **inputs, max_steps=3, evaluation_strategy="disable", logging_strategy="epoch",
-        precision=16, apply_deepspeed="true", gradient_accumulation_steps=15, lr_scheduler_type="constant",
-        dataloader_num_workers=1, eval_accumulation_steps=2,
-    )  # fmt: skip
+        tmp_path / "full",
+        **inputs,
+        max_steps=3,
+        evaluation_strategy="disable",
+        logging_strategy="epoch",
+        precision=16,
+        apply_deepspeed="true",
+        gradient_accumulation_steps=15,
+        lr_scheduler_type="constant",
+        dataloader_num_workers=1,
+        eval_accumulation_steps=2,
+    )
     assert "apply_deepspeed is not applied: there is no GPU" in log
     assert "precision 16 is not applied" in log
     assert "training 21,472 of 21,472 weights" in log
@@ -76,10 +98,18 @@ def test_what_the_inputs_do(inputs: dict[str, Any], tmp_path: Path) -> None:
     assert not any("eval_loss" in line for line in lines)
 
     train(
-        tmp_path / "beside", **inputs, **LORA, num_train_epochs=1, per_device_train_batch_size=10,
-        merge_lora_weights="false", evaluation_strategy="steps", evaluation_steps_interval=0.34, max_grad_norm=1e-9,
-        warmup_steps=3, auto_find_batch_size="true",
-    )  # fmt: skip
+        tmp_path / "beside",
+        **inputs,
+        **LORA,
+        num_train_epochs=1,
+        per_device_train_batch_size=10,
+        merge_lora_weights="false",
+        evaluation_strategy="steps",
+        evaluation_steps_interval=0.34,
+        max_grad_norm=1e-9,
+        warmup_steps=3,
+        auto_find_batch_size="true",
+    )
     base = (inputs["model_selector_output"] / "model.safetensors").read_bytes()
     assert (tmp_path / "beside" / "model.safetensors").read_bytes() == base
     assert (tmp_path / "beside" / "adapter" / "adapter_model.safetensors").is_file()

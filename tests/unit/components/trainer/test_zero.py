@@ -29,9 +29,15 @@ pytestmark = [
 ]
 
 COMMON: dict[str, Any] = {
-    "num_train_epochs": 2, "per_device_train_batch_size": 8, "logging_steps": 1, "lr_scheduler_type": "cosine",
-    "evaluation_strategy": "steps", "eval_steps": 3, "weight_decay": 0.1, "warmup_steps": 2,
-}  # fmt: skip
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 8,
+    "logging_steps": 1,
+    "lr_scheduler_type": "cosine",
+    "evaluation_strategy": "steps",
+    "eval_steps": 3,
+    "weight_decay": 0.1,
+    "warmup_steps": 2,
+}
 LORA: dict[str, Any] = {"apply_lora": "true", "lora_r": 4, "learning_rate": 0.01}
 ALL: dict[str, Any] = {"learning_rate": 0.001}
 ZERO: dict[str, Any] = {"apply_deepspeed": "true", "deepspeed_stage": 3}
@@ -144,16 +150,29 @@ def test_adapters_of_spread_weights_are_written_beside_the_base(inputs: dict[str
 def test_killed_and_taken_up_again(
     inputs: dict[str, Any], tmp_path: Path, settings: dict[str, Any], stage: int
 ) -> None:
-    asked = COMMON | settings | ZERO | {
-        "deepspeed_stage": stage, "resume_from_checkpoint": "true", "save_total_limit": 2, "num_train_epochs": 4,
-        "apply_early_stopping": "true", "early_stopping_patience": 9,
-    }  # fmt: skip
+    asked = (
+        COMMON
+        | settings
+        | ZERO
+        | {
+            "deepspeed_stage": stage,
+            "resume_from_checkpoint": "true",
+            "save_total_limit": 2,
+            "num_train_epochs": 4,
+            "apply_early_stopping": "true",
+            "early_stopping_patience": 9,
+        }
+    )
     zero(tmp_path / "whole", processes=2, env=EVERY_STEP, **inputs, **asked)
     out = tmp_path / "out"
     started = start_ranks(
-        out, processes=2, env=EVERY_STEP | {"DS_ACCELERATOR": "cpu"}, before=on_cpu, **inputs,
+        out,
+        processes=2,
+        env=EVERY_STEP | {"DS_ACCELERATOR": "cpu"},
+        before=on_cpu,
+        **inputs,
         **asked | {"per_device_train_batch_size": 4},
-    )  # fmt: skip
+    )
     kill_after(started[0], out, 9, wait_s=0.2)
     os.kill(started[1].pid or 0, signal.SIGKILL)
     started[1].join()
@@ -166,9 +185,13 @@ def test_killed_and_taken_up_again(
 @pytest.mark.parametrize("stage", [2, 3])
 def test_it_stops_early_and_keeps_the_best(inputs: dict[str, Any], tmp_path: Path, stage: int) -> None:
     asked = COMMON | {
-        "learning_rate": 0.3, "num_train_epochs": 9, "apply_early_stopping": "true", "early_stopping_patience": 2,
-        "save_total_limit": 1, "max_grad_norm": 0,
-    }  # fmt: skip
+        "learning_rate": 0.3,
+        "num_train_epochs": 9,
+        "apply_early_stopping": "true",
+        "early_stopping_patience": 2,
+        "save_total_limit": 1,
+        "max_grad_norm": 0,
+    }
     zero(tmp_path / "out", processes=2, **inputs, **asked, **ZERO | {"deepspeed_stage": stage})
     losses = [line["eval_loss"] for line in curve(tmp_path / "out") if "eval_loss" in line]
     assert len(losses) == losses.index(min(losses)) + 3 < 12
@@ -187,14 +210,23 @@ def test_a_configuration_of_the_users_own(inputs: dict[str, Any], tmp_path: Path
         json.dumps(
             {
                 "zero_optimization": {"stage": 1},
-                "gradient_accumulation_steps": 2, "train_micro_batch_size_per_gpu": 4, "train_batch_size": 8,
-                "optimizer": {"type": "AdamW", "params": {
-                    "lr": "auto", "betas": "auto", "eps": "auto", "weight_decay": "auto", "torch_adam": True,
-                }},
+                "gradient_accumulation_steps": 2,
+                "train_micro_batch_size_per_gpu": 4,
+                "train_batch_size": 8,
+                "optimizer": {
+                    "type": "AdamW",
+                    "params": {
+                        "lr": "auto",
+                        "betas": "auto",
+                        "eps": "auto",
+                        "weight_decay": "auto",
+                        "torch_adam": True,
+                    },
+                },
                 "gradient_clipping": "auto",
             }
         )
-    )  # fmt: skip
+    )
     train(tmp_path / "plain", **inputs, **COMMON, **LORA)
     asked = COMMON | {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
     zero(tmp_path / "zero", **inputs, **asked, **LORA, apply_deepspeed="true", deepspeed=own)

@@ -131,9 +131,13 @@ def serve(model: Path, folder: Path, **environment: str) -> Iterator[Server]:
     ]
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*command, "--port", str(port)], cwd=SERVE, env=env, stdout=stream, stderr=subprocess.STDOUT,
+            [*command, "--port", str(port)],
+            cwd=SERVE,
+            env=env,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
-        )  # fmt: skip
+        )
     server = Server(port, process, log)
     try:
         until(lambda: is_healthy(server), what="the server's start", every_s=0.1)

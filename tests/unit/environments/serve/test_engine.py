@@ -104,9 +104,15 @@ def test_arguments(engine: ModuleType, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "inner", "gpus", "used"),
-    [(32, 32, 8192, 4, 4), (40, 10, 8192, 4, 2), (32, 8, 8192, 8, 8), (40, 10, 8192, 1, 1), (24, 8, 8192, 3, 2),
-     (20, 20, 8192, 8, 4)],
-)  # fmt: skip
+    [
+        (32, 32, 8192, 4, 4),
+        (40, 10, 8192, 4, 2),
+        (32, 8, 8192, 8, 8),
+        (40, 10, 8192, 1, 1),
+        (24, 8, 8192, 3, 2),
+        (20, 20, 8192, 8, 4),
+    ],
+)
 def test_the_model_is_dealt_out_evenly(
     engine: ModuleType, tmp_path: Path, heads: int, kv_heads: int, inner: int, gpus: int, used: int
 ) -> None:

@@ -18,8 +18,16 @@ from tests.unit.local.conftest import Local, make_local
 STANDING = {"MLOPS_LOCAL_EMPTY": "0", "MLOPS_LOCAL_PARTS": "none"}
 """For another daemon beside the module's, which comes up faster and has a group."""
 QUICK = {"MLOPS_LOCAL_RESOURCE_S": "0.05", "MLOPS_LOCAL_QUOTA_S": "0.05", "MLOPS_LOCAL_QUOTA_GRANT": "500"}
-PROVIDERS = ("Storage", "KeyVault", "OperationalInsights", "Insights", "ContainerRegistry", "ManagedIdentity",
-             "MachineLearningServices", "Quota")  # fmt: skip
+PROVIDERS = (
+    "Storage",
+    "KeyVault",
+    "OperationalInsights",
+    "Insights",
+    "ContainerRegistry",
+    "ManagedIdentity",
+    "MachineLearningServices",
+    "Quota",
+)
 VERSION = "2024-01-01"
 
 
@@ -150,9 +158,12 @@ def cloud(empty: Local) -> Iterator[Cloud]:
         found = Cloud(empty, credential, os.environ["AZURE_SUBSCRIPTION_ID"])
         for name in PROVIDERS:
             found.resources.providers.register(f"Microsoft.{name}")
-        until(lambda: all(
-            found.resources.providers.get(f"Microsoft.{name}").registration_state == "Registered" for name in PROVIDERS
-        ))  # fmt: skip
+        until(
+            lambda: all(
+                found.resources.providers.get(f"Microsoft.{name}").registration_state == "Registered"
+                for name in PROVIDERS
+            )
+        )
         found.resources.resource_groups.create_or_update(found.group, {"location": "eastus"})
         yield found
 

@@ -35,8 +35,13 @@ def test_an_operation_fails_and_can_be_done_again(cloud: Cloud) -> None:
 
 
 def test_an_answer_is_lost_after_the_work_was_done(cloud: Cloud) -> None:
-    rule = {"kind": "status", "status": 409, "code": "Lost", "when": "after",
-            "match": {"method": "PUT", "path": ".*/userAssignedIdentities/id-lost$"}}  # fmt: skip
+    rule = {
+        "kind": "status",
+        "status": 409,
+        "code": "Lost",
+        "when": "after",
+        "match": {"method": "PUT", "path": ".*/userAssignedIdentities/id-lost$"},
+    }
     admin("faults", "POST", [rule])
     refused("Lost", lambda: cloud.identity("id-lost"))
     assert cloud.identities.user_assigned_identities.get(cloud.group, "id-lost").principal_id

@@ -177,9 +177,13 @@ def test_a_new_principal_is_not_everywhere_at_once(tmp_path: Path, shared_cache:
     from azure.identity import DefaultAzureCredential
 
     late = make_local(
-        tmp_path / "home", shared_cache, MLOPS_LOCAL_PRINCIPAL_S="4", **QUICK, **STANDING,
+        tmp_path / "home",
+        shared_cache,
+        MLOPS_LOCAL_PRINCIPAL_S="4",
+        **QUICK,
+        **STANDING,
         MLOPS_LOCAL_ROLES="Contributor, Role Based Access Control Administrator",
-    )  # fmt: skip
+    )
     before = dict(os.environ)
     try:
         os.environ.update(late.env)

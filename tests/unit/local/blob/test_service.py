@@ -175,8 +175,10 @@ def test_a_blob_may_be_called_like_a_folder(container: ContainerClient) -> None:
     container.upload_blob("m/", b"marker")
     assert [blob.name for blob in container.list_blobs()] == ["m/", "p", "p/q", "x", "x/y"]
     assert [container.download_blob(name).readall() for name in ("x", "p", "m/")] == [
-        b"file first", b"folder first", b"marker",
-    ]  # fmt: skip
+        b"file first",
+        b"folder first",
+        b"marker",
+    ]
     container.delete_blob("x")
     assert container.download_blob("x/y").readall() == b"below"
     assert refused(container.get_blob_client("m").get_blob_properties)[0] == 404
@@ -207,8 +209,9 @@ def test_conditions(container: ContainerClient) -> None:
     second = blob.upload_blob(b"2", etag=first, **same)["etag"]
     assert refused(blob.upload_blob, b"3", etag=first, **same) == (412, "ConditionNotMet")
     assert refused(blob.delete_blob, etag=first, match_condition=MatchConditions.IfNotModified) == (
-        412, "ConditionNotMet",
-    )  # fmt: skip
+        412,
+        "ConditionNotMet",
+    )
     with pytest.raises(HttpResponseError) as caught:
         blob.download_blob(etag=second, match_condition=MatchConditions.IfModified)
     assert caught.value.status_code == 304
@@ -276,8 +279,9 @@ def test_copies_within_the_account_only(container: ContainerClient) -> None:
     target.commit_block_list(["b"])
     assert target.download_blob().readall() == b"tent"
     assert refused(target.start_copy_from_url, "https://other.blob.core.windows.net/c/b") == (
-        403, "CannotVerifyCopySource",
-    )  # fmt: skip
+        403,
+        "CannotVerifyCopySource",
+    )
 
 
 def test_containers(service: BlobServiceClient, container: ContainerClient) -> None:
@@ -330,8 +334,9 @@ def test_signatures_open_what_they_say(service: BlobServiceClient, container: Co
         assert refused(limited.upload_blob, "c", b"", overwrite=True) == (403, "UnauthorizedBlobOverwrite")
         assert refused(limited.delete_blob, "c") == (403, "AuthorizationPermissionMismatch")
         assert refused(limited.get_blob_client("copy").start_copy_from_url, f"{URL}/{name}/c") == (
-            403, "CannotVerifyCopySource",
-        )  # fmt: skip
+            403,
+            "CannotVerifyCopySource",
+        )
     wide = generate_account_sas(account, key, "co", "rl", soon)
     with BlobServiceClient(URL, credential=wide) as limited_service:
         assert len(list(limited_service.get_container_client(name).list_blobs())) == 3

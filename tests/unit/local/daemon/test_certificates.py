@@ -45,9 +45,15 @@ def handshake(trusted: Path, server: ssl.SSLContext, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["login.microsoftonline.com", "management.azure.com", "ml.azure.com", "eastus.api.azureml.ms",
-     "mlopslocal.blob.core.windows.net", "my-endpoint.eastus.inference.ml.azure.com"],
-)  # fmt: skip
+    [
+        "login.microsoftonline.com",
+        "management.azure.com",
+        "ml.azure.com",
+        "eastus.api.azureml.ms",
+        "mlopslocal.blob.core.windows.net",
+        "my-endpoint.eastus.inference.ml.azure.com",
+    ],
+)
 def test_clients_accept_azures_names(layout: Layout, name: str) -> None:
     files = certificates.ensure(layout, Config())
     handshake(files.bundle, files.context(), name)

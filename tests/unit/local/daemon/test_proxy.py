@@ -73,10 +73,16 @@ class World:
         now = datetime.now(UTC)
         names = x509.SubjectAlternativeName([x509.DNSName(HOST), x509.DNSName("localhost")])
         made = (
-            x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-            .serial_number(1).not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
-            .add_extension(names, critical=False).sign(key, hashes.SHA256())
-        )  # fmt: skip
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(now - timedelta(1))
+            .not_valid_after(now + timedelta(1))
+            .add_extension(names, critical=False)
+            .sign(key, hashes.SHA256())
+        )
         pem = serialization.Encoding.PEM
         raw = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         self.ca.write_bytes(made.public_bytes(pem))
@@ -203,9 +209,16 @@ def test_plain_http_passes_too(behind: Local, world: World) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["portal.azure.com", "other.blob.core.windows.net", "myvault.vault.azure.net", "graph.microsoft.com",
-     "westus.experiments.azureml.net", "mobile.events.data.microsoft.com", "169.254.169.254"],
-)  # fmt: skip
+    [
+        "portal.azure.com",
+        "other.blob.core.windows.net",
+        "myvault.vault.azure.net",
+        "graph.microsoft.com",
+        "westus.experiments.azureml.net",
+        "mobile.events.data.microsoft.com",
+        "169.254.169.254",
+    ],
+)
 def test_azure_hosts_that_are_not_served_are_refused(behind: Local, world: World, host: str) -> None:
     world.seen.clear()
     with pytest.raises(OSError, match="403"):

@@ -154,8 +154,10 @@ def test_a_nested_pipeline(
         line.partition("=")[::2]
         for line in (
             local.state / "blobs" / "mlopslocal" / container(local) / "azureml" / steps["made"] / "out" / "env.txt"
-        ).read_text().splitlines()
-    )  # fmt: skip
+        )
+        .read_text()
+        .splitlines()
+    )
     assert variables["AZUREML_RUN_ID"] == steps["made"]
     assert variables["AZUREML_ROOT_RUN_ID"] == name
     assert variables["MLFLOW_EXPERIMENT_NAME"] == "tests"

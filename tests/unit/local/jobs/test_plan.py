@@ -97,8 +97,11 @@ def test_a_nested_pipeline_is_flattened(planner: Planner, registry: bool) -> Non
     assert set(steps) == {"n/first", "n/second"}
     assert steps["n/second"].needs == ["n/first"]
     assert steps["n/second"].inputs["model"] == {
-        "is": "output", "step": "n/first", "output": "model", "type": "uri_folder",
-    }  # fmt: skip
+        "is": "output",
+        "step": "n/first",
+        "output": "model",
+        "type": "uri_folder",
+    }
     assert steps["n/second"].outputs["packed"]["uri"].endswith("/paths/azureml/job/trained/")
     assert steps["n/first"].inputs["seed"] == {"is": "absent"}
     assert steps["n/first"].inputs["rate"] == {"is": "literal", "value": "0.5"}

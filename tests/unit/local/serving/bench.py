@@ -172,6 +172,9 @@ class Bench:
 
 
 QUICK = Config(
-    endpoint_operation_s=0.02, deployment_operation_s=0.02, compute_operation_s=0.02, delete_operation_s=0.02,
+    endpoint_operation_s=0.02,
+    deployment_operation_s=0.02,
+    compute_operation_s=0.02,
+    delete_operation_s=0.02,
     retry_after_s=0.01,
-)  # fmt: skip
+)

@@ -56,8 +56,10 @@ def test_a_deployment_that_is_not_ready_gets_no_new_traffic_but_keeps_what_it_ha
     assert refusal({"blue": 90, "green": 10}, {}, deployments=states, live={"blue": 100}) is None
 
 
-@given(st.dictionaries(st.sampled_from(["blue", "green", "red", "Blue"]), st.integers(-10, 130), max_size=4),
-       st.dictionaries(st.sampled_from(["blue", "green", "red"]), st.integers(-10, 130), max_size=2))  # fmt: skip
+@given(
+    st.dictionaries(st.sampled_from(["blue", "green", "red", "Blue"]), st.integers(-10, 130), max_size=4),
+    st.dictionaries(st.sampled_from(["blue", "green", "red"]), st.integers(-10, 130), max_size=2),
+)
 def test_what_is_allowed_always_holds_the_rules(traffic: Any, mirror: Any) -> None:
     if refusal(traffic, mirror, deployments=TWO) is None:
         assert sum(traffic.values()) in (0, 100)
