@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mlops.cli.options import Run, argument, command
 
 if TYPE_CHECKING:
-    from mlops.azure.metrics import JobMetrics
     from mlops.azure.session import Session
-    from mlops.training.evaluation import Judgement
 
 
 @command(example="mlops metrics ft-0123456789abcdef-1 --plot loss.png")
@@ -27,13 +25,13 @@ def metrics(run: Run, job: str | None, plot: Path | None) -> None:
     from rich.console import Group
 
     from mlops.azure.session import connect
-    from mlops.cli.wait import newest_job
+    from mlops.cli import training_views
     from mlops.training import evaluation
 
     session = connect(run.settings, run.console)
-    name = job or newest_job(run, session)
-    found = read_metrics(session, name)
-    picture = draw_curve(run, found, plot)
+    name = job or training_views.newest_job(run, session)
+    found = training_views.read_metrics(session, name)
+    picture = training_views.draw_curve(run, found, plot)
     report = fetch_report(run, session, name)
     if report and not evaluation.was_evaluated(found.last):  # the tracking server lost what the step wrote as well
         found = replace(found, last={**found.last, **evaluation.written_scores(Path(report).parent)})
@@ -52,9 +50,9 @@ def metrics(run: Run, job: str | None, plot: Path | None) -> None:
     notes += [f"report: {report}"] if report else []
     run.console.result(
         data,
-        Group(metrics_table(found, judgement), *notes),
+        Group(training_views.metrics_table(found, judgement), *notes),
         outputs=dict(found.last),
-        summary=metrics_markdown(found, judgement),
+        summary=training_views.metrics_markdown(found, judgement),
     )
 
 
@@ -79,71 +77,3 @@ def fetch_report(run: Run, session: Session, job: str) -> str | None:
                 return None
             shutil.copytree(found, place, dirs_exist_ok=True)
     return str(place / REPORT)
-
-
-def read_metrics(session: Session, name: str) -> JobMetrics:
-    """What the job and its steps logged."""
-    from mlops.azure import jobs, metrics
-    from mlops.core.errors import PreconditionError
-
-    job = jobs.get(session, name)
-    if job is None:
-        raise PreconditionError(f"there is no job '{name}'", hint="mlops train submits one")
-    steps = tuple(step.name for step in jobs.steps(session, name))
-    return metrics.read(session, name, experiment=job.experiment, steps=steps)
-
-
-def draw_curve(run: Run, found: JobMetrics, path: Path | None) -> str | None:
-    """The loss curve as a PNG, in the reports folder unless a path is given; None without a curve."""
-    from mlops.training import curves
-
-    if not any(found.curves.values()):
-        return None
-    place = path or run.settings.home / "reports" / f"{found.job}-loss.png"
-    return str(curves.draw(found.curves, place, title=found.job))
-
-
-def metrics_table(found: JobMetrics, judgement: Judgement | None = None) -> Any:
-    """Metrics with sparklines of the curves; base and tuned side by side where the job has compared them.
-
-    Args:
-        found: what was logged.
-        judgement: how the comparison is judged; None shows it without limits.
-    """
-    from rich.console import Group
-    from rich.table import Table
-
-    from mlops.training import curves, evaluation
-
-    table = Table(box=None, pad_edge=False, title=found.job, title_justify="left")
-    for title in ("metric", "value", "curve"):
-        table.add_column(title)
-    for name, value in sorted(found.last.items()):
-        if not evaluation.is_of_evaluation(name):
-            table.add_row(name, f"{value:.5g}", curves.sparkline(found.curves.get(name, ())))
-    judged = judgement or evaluation.shown(found.last)
-    if not evaluation.was_evaluated(found.last):
-        return table
-    side = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    shown = evaluation.HEADER if judgement else evaluation.HEADER[:4]
-    for at, title in enumerate(shown):
-        side.add_column(title, justify="right" if 1 <= at <= 3 else "left", overflow="fold")
-    for row in judged.rows:
-        side.add_row(*row[: len(shown)])
-    return Group(table, "", side)
-
-
-def metrics_markdown(found: JobMetrics, judgement: Judgement | None = None) -> str:
-    """Metrics for the job summary, the training loss as a chart."""
-    from mlops.core.console import markdown_table
-    from mlops.training import curves, evaluation
-
-    rows = [
-        [name, f"{value:.5g}"] for name, value in sorted(found.last.items()) if not evaluation.is_of_evaluation(name)
-    ]
-    parts = [f"### Training {found.job}", markdown_table(["metric", "value"], rows)]
-    if evaluation.was_evaluated(found.last):
-        judged = judgement or evaluation.shown(found.last)
-        parts.append(markdown_table(evaluation.HEADER, judged.rows))
-    parts.append(curves.mermaid(found.curves.get("train_loss", ()), title="training loss"))
-    return "\n\n".join(parts)

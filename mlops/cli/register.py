@@ -27,7 +27,7 @@ def register(run: Run, job: str | None, accept: str | None) -> None:
     short. A job that has a version already keeps it.
     """
     from mlops.azure.session import connect
-    from mlops.cli.wait import newest_job
+    from mlops.cli.training_views import newest_job
 
     check_reason(accept)
     session = connect(run.settings, run.console)

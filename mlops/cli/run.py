@@ -16,7 +16,7 @@ from mlops.cli.options import Run, command, option
 def run(run: Run, reuse: bool, overrides: tuple[str, ...], accept: str | None) -> None:
     """The whole way: prepare, train, register, deploy behind the gate, ask a question."""
     from mlops.azure.session import connect
-    from mlops.cli import metrics, train
+    from mlops.cli import train, training_views
     from mlops.cli.data import prepared
     from mlops.cli.deploy import gate_rows
     from mlops.cli.register import check_reason, register_job
@@ -39,9 +39,9 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...], accept: str | None) -
     job = train.submit_plan(run, session, made, again=not reuse).job
     followed(run, session, job.name, timeout_s=None, cancel_on_interrupt=False)
     with console.step("Read the metrics") as step:
-        found = metrics.read_metrics(session, job.name)
+        found = training_views.read_metrics(session, job.name)
         step.note = scores(found.last)
-        metrics.draw_curve(run, found, None)
+        training_views.draw_curve(run, found, None)
     model = register_job(run, session, job.name, accept=accept).model
     rows = gate_rows(run, data)
     with console.step("Release") as step:
@@ -122,7 +122,7 @@ def closing(run: Run, outcome: Any, question: str, answer: str) -> Any:
 def summary(run: Run, found: Any, outcome: Any) -> str:
     """The job summary: steps, metrics, gate."""
     from mlops import gate
-    from mlops.cli.metrics import metrics_markdown
+    from mlops.cli.training_views import metrics_markdown
     from mlops.core.console import markdown_table
 
     rows = [[item.title, f"{item.seconds:.1f}", item.note] for item in run.console.steps if item.depth == 0]

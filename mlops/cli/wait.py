@@ -35,10 +35,11 @@ def wait(run: Run, job: str | None, timeout_s: float | None, come_back: bool, ca
     With --come-back the output `finished` says whether it has ended; `mlops reconcile` goes on with it later.
     """
     from mlops.azure.session import connect
+    from mlops.cli import training_views
     from mlops.core.errors import NotFinishedYet
 
     session = connect(run.settings, run.console)
-    name = job or newest_job(run, session)
+    name = job or training_views.newest_job(run, session)
     try:
         progress = followed(run, session, name, timeout_s=timeout_s, cancel_on_interrupt=cancel_on_interrupt)
     except NotFinishedYet as error:
@@ -117,17 +118,6 @@ def _steps_shown(run: Run) -> Iterator[Any]:
         yield table
 
 
-def newest_job(run: Run, session: Session) -> str:
-    """The newest job of this experiment that mlops submitted."""
-    from mlops.azure import jobs
-    from mlops.core.errors import PreconditionError
-
-    found = jobs.newest(session, run.settings.experiment)
-    if found is None:
-        raise PreconditionError(f"no training job in '{run.settings.experiment}'", hint="mlops train submits one")
-    return found.name
-
-
 def show_unfinished(run: Run, name: str, error: NotFinishedYet) -> None:
     """A job that goes on without us."""
     run.console.result(
@@ -142,7 +132,7 @@ def show_finished(run: Run, session: Session, progress: Progress) -> None:
     """The result of `train` and `wait`: steps, metrics, the next command."""
     from rich.console import Group
 
-    from mlops.cli.metrics import draw_curve, metrics_markdown, metrics_table, read_metrics
+    from mlops.cli.training_views import draw_curve, metrics_markdown, metrics_table, read_metrics
 
     found = read_metrics(session, progress.job.name)
     picture = draw_curve(run, found, None)

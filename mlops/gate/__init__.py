@@ -10,7 +10,8 @@ from mlops.gate.evaluation import evaluate
 from mlops.gate.judge import Check, judge_absolute, overall, validate
 from mlops.gate.markdown import refusal, summary_line, to_markdown, undecided
 from mlops.gate.measurement import Measured, measure
-from mlops.gate.report import SCHEMA_VERSION, Moment, Report, Soak, WorstAnswer, read, write
+from mlops.gate.report import SCHEMA_VERSION, Moment, Report, Soak, WorstAnswer
+from mlops.gate.report_folder import read, write
 from mlops.gate.samples import Sample, draw, load_rows, payload
 
 __all__ = [

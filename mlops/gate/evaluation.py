@@ -17,8 +17,9 @@ from mlops.gate.contract import NOT_ASKED, TRANSPORT
 from mlops.gate.judge import judge_absolute, judge_latency, overall, validate
 from mlops.gate.measurement import measure, text_of
 from mlops.gate.quality import Metric, metrics, score
-from mlops.gate.report import Report, worst
+from mlops.gate.report import Report
 from mlops.gate.samples import Sample, payload
+from mlops.gate.worst_answers import worst_answers
 from mlops.scoring.client import Answer, Line, Scorer
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class _Gate:
             live=live,
             checks=tuple(checks),
             comparisons=tuple(comparisons),
-            worst=tuple(worst(self.asked, mine, self.scores[candidate.slot])),
+            worst=tuple(worst_answers(self.asked, mine, self.scores[candidate.slot])),
             errors=tuple(dict.fromkeys(answer.error for answer in mine if answer.error)),
             notes=tuple(notes),
             at=datetime.now(UTC),

@@ -1,4 +1,4 @@
-"""The gate's report: what stands in ``report.json``, and the folder that it is written into.
+"""The gate's report: what stands in ``report.json``.
 
 ``report.schema.json`` beside this file is the JSON Schema of that document; :func:`schema` makes it of the classes.
 """
@@ -6,11 +6,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,19 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from mlops.gate.comparison import Comparison, Verdict
-from mlops.gate.contract import TRANSPORT, Flaw, flaw
+from mlops.gate.contract import Flaw
 from mlops.gate.judge import Check
-from mlops.gate.measurement import Measured, Number, Scores, mean, text_of
+from mlops.gate.measurement import Measured, Number
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-    from mlops.gate.samples import Sample
-    from mlops.scoring.client import Answer
-
 SCHEMA_VERSION = 2
 SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
-WORST = 5
 CUT = 240
 """Characters of a prompt or an answer that the report shows."""
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -128,72 +121,7 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
 
 
-def read(folder: Path) -> Report:
-    """The report in a folder that :func:`write` wrote."""
-    return adapter().validate_json((folder / "report.json").read_bytes())
-
-
-def worst(samples: Sequence[Sample], answers: Sequence[Answer], scores: Scores) -> list[WorstAnswer]:
-    """The answers furthest from their references by the mean of their scores; requests that reached nothing aside."""
-    found = []
-    for at, (sample, answer) in enumerate(zip(samples, answers, strict=True)):
-        if answer.status in TRANSPORT:
-            continue
-        text = text_of(answer)
-        own = {name: value for name, values in scores.items() if (value := values[at]) is not None}
-        broken = flaw(answer, sample) if answer.status == 200 else "http"
-        found.append(
-            WorstAnswer(
-                prompt=cut(sample.prompt),
-                reference=cut(sample.reference),
-                answer=cut(text if text is not None else f"({answer.error})"),
-                scores=own,
-                flaw=broken,
-            )
-        )
-    short = [item for item in found if item.flaw or not mean(list(item.scores.values())) >= 1]
-    return sorted(short, key=lambda item: (item.flaw is None, _order(item)))[:WORST]
-
-
-def _order(item: WorstAnswer) -> float:
-    value = mean(list(item.scores.values()))
-    return value if value == value else -1.0  # NaN is the worst
-
-
 def cut(text: str) -> str:
     """A text on one line, at most :data:`CUT` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= CUT else flat[: CUT - 1] + "…"
-
-
-def write(report: Report, folder: Path, *, logs: Mapping[str, str] | None = None) -> Path:
-    """Write report.json, report.md, the pictures and the logs into a folder that appears whole or not at all.
-
-    A folder that is there already is replaced whole, logs included.
-    """
-    from mlops.gate import pictures
-    from mlops.gate.markdown import to_markdown
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    new, old = beside / "new", beside / "old"
-    try:
-        new.mkdir()
-        document = json.loads(adapter().dump_json(report))
-        text = json.dumps(document, indent=2, ensure_ascii=False)
-        (new / "report.json").write_text(text + "\n", encoding="utf-8")
-        (new / "report.md").write_text(to_markdown(report) + "\n", encoding="utf-8")
-        pictures.draw(report, new)
-        for name, lines in (logs or {}).items():
-            (new / f"{name}.log").write_text(lines, encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except BaseException:
-            if old.exists():
-                old.rename(folder)
-            raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return folder

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlops.azure.storage import AppendLog, Content
 from mlops.core.errors import MlopsError, UsageError
-from mlops.ledger.lock import Hold
+from mlops.ledger.lock import Hold, LockContext
 from mlops.ledger.owner import Held, Holder, lease_of
 from mlops.ledger.records import Record, parse
 
@@ -35,6 +35,13 @@ class Ledger:
         self.endpoint = endpoint
         self.lease_s = lease_s or session.settings.rollout.lease_s
         self.log = AppendLog(session, f"{FOLDER}/{endpoint.lower()}", lease_s=self.lease_s)
+        self._context = LockContext(
+            log=self.log,
+            endpoint=endpoint,
+            lease_s=self.lease_s,
+            console=session.console,
+            root=session.settings.root,
+        )
 
     def read(self) -> list[Record]:
         """All records, oldest first; none where the endpoint has no ledger yet."""
@@ -70,7 +77,7 @@ class Ledger:
         lease = lease_of(rollout)
         try:
             broken = self._take(lease, break_lease, self.lease_s + 5 if wait_s is None else wait_s)
-            hold = Hold(self, rollout, action, self._opened(lease), broken=broken)
+            hold = Hold(self._context, rollout, action, self._opened(lease), broken=broken)
         except Held:
             raise
         except BaseException:

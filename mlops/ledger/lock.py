@@ -5,18 +5,37 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from mlops.azure.storage import AppendLog
 from mlops.azure.transport import GUARD
 from mlops.core import process
-from mlops.core.console import plain
+from mlops.core.console import Console, plain
 from mlops.core.errors import AzureError, MlopsError
 from mlops.ledger.owner import Holder, Overruled, lease_of
 from mlops.ledger.records import Kind, Record, parse, unfinished
 
-if TYPE_CHECKING:
-    from mlops.ledger.ledger import Ledger
+
+@dataclass(frozen=True, kw_only=True)
+class LockContext:
+    """What a lock works with.
+
+    Attributes:
+        log: the blob that is leased and written.
+        endpoint: whose records they are.
+        lease_s: how long the lease lasts unless it is renewed.
+        console: for what the user should know.
+        root: the checkout; its commit stands in the ``begin`` record.
+    """
+
+    log: AppendLog
+    endpoint: str
+    lease_s: int
+    console: Console
+    root: Path
 
 
 class Hold:
@@ -28,15 +47,15 @@ class Hold:
     """
 
     def __init__(
-        self, ledger: Ledger, rollout: str, action: str, records: list[Record], *, broken: bool = False
+        self, context: LockContext, rollout: str, action: str, records: list[Record], *, broken: bool = False
     ) -> None:
         self.rollout = rollout
         self.action = action
         self.by = process.actor()
         open_ = unfinished(records)
         self.broke = open_[-1].rollout if broken and open_ else None
-        self._ledger = ledger
-        self._log = ledger.log
+        self._context = context
+        self._log = context.log
         self._lease = lease_of(rollout)
         self._records = records
         self._lost = threading.Event()
@@ -105,7 +124,7 @@ class Hold:
     def _origin(self) -> dict[str, Any]:
         from mlops.core import lineage
 
-        tags = lineage.tags(self._ledger.session.settings.root)
+        tags = lineage.tags(self._context.root)
         return {
             "action": self.action,
             "machine": process.this_process(),
@@ -122,7 +141,7 @@ class Hold:
             if others and others[-1].rollout != self.rollout and others[-1] not in self._records:
                 who = Holder(others[-1])
         return Overruled(
-            f"this {self.action} of '{self._ledger.endpoint}' was stopped: the endpoint was taken over by "
+            f"this {self.action} of '{self._context.endpoint}' was stopped: the endpoint was taken over by "
             f"{who or 'somebody who has just begun'}",
             hint="mlops endpoint history shows what was done; mlops deploy starts anew",
         )
@@ -143,21 +162,21 @@ class Hold:
                 self._release()
 
     def _renew(self) -> None:
-        pause_s = self._ledger.lease_s / 3
+        pause_s = self._context.lease_s / 3
         while not self._done.wait(pause_s):
             try:
                 kept = self._log.renew(self._lease, attempts=1)
             except MlopsError:
-                pause_s = min(1.0, self._ledger.lease_s / 3)
+                pause_s = min(1.0, self._context.lease_s / 3)
                 continue
             if not kept and not self._done.is_set():
                 self._lost.set()
                 return
-            pause_s = self._ledger.lease_s / 3
+            pause_s = self._context.lease_s / 3
 
     def _release(self) -> None:
         try:
             self._log.release(self._lease)
         except MlopsError as error:
             why = error.message.rstrip(".")
-            self._ledger.session.console.warn(f"{why}; the lease ends by itself in {self._ledger.lease_s} s")
+            self._context.console.warn(f"{why}; the lease ends by itself in {self._context.lease_s} s")

@@ -11,7 +11,7 @@ from mlops import gate
 from mlops.config.settings import Gate, Quality
 from mlops.gate.judge import judge_latency
 from mlops.gate.measurement import score_answers
-from mlops.gate.report import worst
+from mlops.gate.worst_answers import worst_answers
 from mlops.scoring.client import Answer
 
 STRICT = Gate(
@@ -76,7 +76,7 @@ def judged(
         live=live,
         checks=tuple(checks),
         comparisons=tuple(comparisons),
-        worst=tuple(worst(samples, ours, scores)),
+        worst=tuple(worst_answers(samples, ours, scores)),
         errors=tuple(dict.fromkeys(item.error for item in ours if item.error)),
         at=datetime(2026, 11, 21, 12, 0, tzinfo=UTC),
         seconds=2.0,
