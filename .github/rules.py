@@ -28,7 +28,11 @@ LINE = "__line__"
 class Numbered(yaml.SafeLoader):
     """Mappings that know the line they begin on; `on` stays a word (YAML 1.1 reads it as true)."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,  # noqa: FBT001, FBT002 - the loader's own signature
+    ) -> dict[Any, Any]:
         """As the base class does, with the line beside the keys."""
         return {**super().construct_mapping(node, deep=deep), LINE: node.start_mark.line + 1}
 

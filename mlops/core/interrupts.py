@@ -11,4 +11,4 @@ def stay_interruptible() -> None:
     polars, which other libraries import without being asked, takes SIGINT over in a way (``SA_RESTART``) that restarts
     what was interrupted: Ctrl-C would then wait for the end of a deployment.
     """
-    signal.siginterrupt(signal.SIGINT, True)
+    signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003 - takes no keyword

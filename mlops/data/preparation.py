@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -204,6 +204,27 @@ def _recall(memory: Path) -> Prepared | None:
     return prepared if prepared.manifest.content_hash == left["content_hash"] else None
 
 
+def _checked(checker: Checker, split: str, line: bytes | RowInvalid) -> bytes | RowInvalid:
+    """The row as it is written, or what is wrong with it."""
+    if isinstance(line, RowInvalid):
+        return line
+    try:
+        return checker.check(split, line)
+    except RowInvalid as problem:
+        return problem
+
+
+def _refuse_an_empty_split(rows: Mapping[str, int], tally: Tally, report: Report) -> None:
+    for split, written in rows.items():
+        if not written:
+            raise DataInvalid(
+                f"nothing is left of the split '{split}' ({tally.rows[split]} rows taken, "
+                f"{tally.invalid.get(split, 0)} of them invalid)",
+                details=[str(violation) for violation in report.violations],
+                hint="take more of the data set: --percent 100",
+            )
+
+
 def _fill(beside: Path, request: Request, source: sources.Source, console: Console | None) -> tuple[Manifest, Report]:
     tally = Tally(Checker(derive=request.derive))
     writers: dict[str, Writer] = {}
@@ -220,17 +241,14 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
             writers[split] = writer(f"{split}.jsonl")
             tally.rows[split] = 0
         for split, path, number, line in _chosen(request, source, tally, console):
-            try:
-                if isinstance(line, RowInvalid):
-                    raise line
-                row = tally.checker.check(split, line)
-            except RowInvalid as problem:
-                place = Place(file=str(path), line=number)
-                tally.broken(split=split, rule=problem.rule, reason=problem.reason, place=place)
-                if request.drop_invalid:
-                    rejected.write(_rejection(split, problem, place, line))
-            else:
-                writers[split].write(row)
+            checked = _checked(tally.checker, split, line)
+            if not isinstance(checked, RowInvalid):
+                writers[split].write(checked)
+                continue
+            place = Place(file=str(path), line=number)
+            tally.broken(split=split, rule=checked.rule, reason=checked.reason, place=place)
+            if request.drop_invalid:
+                rejected.write(_rejection(split, checked, place, line))
         for split, written in writers.items():
             tally.rows[split] = written.rows + tally.invalid.get(split, 0)
         entries = tuple(written.finish() for written in writers.values())
@@ -238,14 +256,7 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
     report = tally.report()
     if report.violations and not request.drop_invalid:
         raise report.error()
-    for split, written in writers.items():
-        if not written.rows:
-            raise DataInvalid(
-                f"nothing is left of the split '{split}' ({tally.rows[split]} rows taken, "
-                f"{tally.invalid.get(split, 0)} of them invalid)",
-                details=[str(violation) for violation in report.violations],
-                hint="take more of the data set: --percent 100",
-            )
+    _refuse_an_empty_split({split: written.rows for split, written in writers.items()}, tally, report)
     if not left_out.rows:
         rejected.path.unlink()
     made = Manifest(

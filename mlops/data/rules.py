@@ -160,7 +160,7 @@ class Checker:
         messages = row.messages
         if not row.prompt_id:
             return None
-        if not _are_in_turn(tuple([message.role for message in messages]), split.endswith("_gen")):
+        if not _are_in_turn(tuple([message.role for message in messages]), may_end_with_user=split.endswith("_gen")):
             return None
         if row.prompt != messages[messages[0].role == "system"].content:
             return None
@@ -208,7 +208,7 @@ class Checker:
 
 
 @lru_cache(maxsize=4096)
-def _are_in_turn(roles: tuple[str, ...], may_end_with_user: bool) -> bool:
+def _are_in_turn(roles: tuple[str, ...], *, may_end_with_user: bool) -> bool:
     """Whether there is an optional system message, then at least one user's and the assistant's in turn."""
     turns = roles[1:] if roles[:1] == ("system",) else roles
     in_turn = all(role == ("user", "assistant")[place % 2] for place, role in enumerate(turns))

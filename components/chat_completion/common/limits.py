@@ -112,23 +112,37 @@ def check(found: Iterable[str]) -> None:
 def refusals(inputs: TrainingInputs) -> Iterator[str]:
     """What is wrong with the inputs of the pipeline or of the training, one line each, each with the input's name."""
     values = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    yield from choices(values)
+    yield from ranges(values)
+    yield from combinations(inputs)
+    if isinstance(inputs, PipelineInputs):
+        yield from sources(inputs)
 
-    def judged(by: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-        return ((name, values[name], limit) for name, limit in by.items() if name in values)
 
-    for name, value, instead in judged(UNSUPPORTED):
+def limited(values: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Name, value and limit of each input that has one."""
+    return ((name, values[name], limit) for name, limit in limits.items() if name in values)
+
+
+def choices(values: Mapping[str, Any]) -> Iterator[str]:
+    """Inputs that are not supported, or have a value that is not."""
+    for name, value, instead in limited(values, UNSUPPORTED):
         if value not in (None, False):
             yield f"{name} is not supported: {instead}"
-    for name, value, choices in judged(CHOICES):
-        if value not in choices:
-            yield f"{name} '{value}' is not supported: expected {' or '.join(map(str, choices))}"
-    for name, value, least in judged(AT_LEAST):
+    for name, value, allowed in limited(values, CHOICES):
+        if value not in allowed:
+            yield f"{name} '{value}' is not supported: expected {' or '.join(map(str, allowed))}"
+
+
+def ranges(values: Mapping[str, Any]) -> Iterator[str]:
+    """Numbers outside of their range."""
+    for name, value, least in limited(values, AT_LEAST):
         if not least <= value < math.inf:
             yield f"{name} is {value}: it must be at least {least}" + ("" if math.isfinite(value) else ", and finite")
-    for name, value, most in judged(AT_MOST):
+    for name, value, most in limited(values, AT_MOST):
         if value > most:
             yield f"{name} is {value}: it must be at most {most}"
-    for name, value, least in judged(MINUS_ONE_OR_MORE):
+    for name, value, least in limited(values, MINUS_ONE_OR_MORE):
         if value != -1 and value < least:
             yield f"{name} is {value}: it must be at least {least}, or -1"
     for name in SHARES:
@@ -137,9 +151,6 @@ def refusals(inputs: TrainingInputs) -> Iterator[str]:
     for name in ABOVE_ZERO:
         if not 0 < values[name] < math.inf:
             yield f"{name} is {values[name]}: it must be more than 0, and finite"
-    yield from combinations(inputs)
-    if isinstance(inputs, PipelineInputs):
-        yield from sources(inputs)
 
 
 def sources(inputs: PipelineInputs) -> Iterator[str]:

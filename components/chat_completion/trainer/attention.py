@@ -54,7 +54,7 @@ def band(length: int, window: int, device: torch.device) -> torch.Tensor:
     return (distance >= 0) & (distance < window)
 
 
-def packed_each(
+def packed_each(  # noqa: PLR0913 - as transformers calls it
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -103,7 +103,7 @@ def packed_each(
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
 
-def packed_varlen(
+def packed_varlen(  # noqa: PLR0913 - as transformers calls it
     module: torch.nn.Module,  # noqa: ARG001 - as transformers calls it
     query: torch.Tensor,
     key: torch.Tensor,

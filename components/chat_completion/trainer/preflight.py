@@ -175,7 +175,7 @@ def fit(size: Size, *, least: int, run: Callable[[Size], Speed]) -> tuple[Size, 
             if size.tokens > least:
                 size = Size(max(least, size.tokens // 2), size.recompute)
             elif not size.recompute:
-                size = Size(least, True)
+                size = Size(least, recompute=True)
             else:
                 raise Refusal(
                     f"a conversation of {least} tokens does not fit into the device's memory: lower max_seq_length, "

@@ -107,7 +107,11 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         return self.accelerator.gather(count).sum() if self.args.world_size > 1 else count
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: torch.Tensor | None = None
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,  # noqa: FBT001, FBT002 - the Trainer's own signature
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The loss of one packed batch: its share of the step's mean, or its sum where no count is given.
 
@@ -153,7 +157,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
         self,
         dataloader: StepLoader,
         description: str,
-        prediction_loss_only: bool | None = None,
+        prediction_loss_only: bool | None = None,  # noqa: FBT001 - the Trainer's own signature
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
