@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import requests
-from promptflow.connections import CustomConnection  # type: ignore[import-not-found]
-from promptflow.core import tool  # type: ignore[import-not-found]
+from promptflow.connections import CustomConnection
+from promptflow.core import tool
 
 CONNECT_S = 10
 INPUT, OUTPUT = "input_data", "answer"

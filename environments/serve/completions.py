@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
-from contract import Answered, Refused  # type: ignore[import-not-found]
+from contract import Answered, Refused
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from payload import complaint  # type: ignore[import-not-found]
+from payload import complaint
 
 MAX_BODY_BYTES = 16 * 2**20
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from completions import (  # type: ignore[import-not-found]
+from completions import (
     Application,
     Engine,
     EngineError,
@@ -28,8 +28,8 @@ from completions import (  # type: ignore[import-not-found]
     Send,
     replayed,
 )
-from contract import MAX_BODY_BYTES, Answered, Refused, body_of, check_method, check_size  # type: ignore[import-not-found]
-from prompts import Prompts  # type: ignore[import-not-found]
+from contract import MAX_BODY_BYTES, Answered, Refused, body_of, check_method, check_size
+from prompts import Prompts
 
 logger = logging.getLogger("vllm.front")
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contract import Asked, Refused, read  # type: ignore[import-not-found]
+from contract import Asked, Refused, read
 
 ALIASES = {"max_tokens": "max_new_tokens", "max_gen_len": "max_new_tokens"}
 NEW_TOKENS = 256

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
-from batching import MicroBatcher  # type: ignore[import-not-found]
-from contract import Answered, Refused, body_of, check_method, check_size, read  # type: ignore[import-not-found]
+from batching import MicroBatcher
+from contract import Answered, Refused, body_of, check_method, check_size, read
 
 logger = logging.getLogger("azmlinfsrv.score")
 

@@ -30,7 +30,7 @@ def trouble() -> str | None:
     import torch
 
     try:
-        from liger_kernel.transformers import LigerRMSNorm  # type: ignore[import-not-found]
+        from liger_kernel.transformers import LigerRMSNorm
 
         norm = LigerRMSNorm(64).to("cuda")
         norm(torch.ones(2, 64, device="cuda", requires_grad=True)).sum().backward()
@@ -53,7 +53,7 @@ def fuse_layers(model: Any, device: Device) -> tuple[bool, str]:
         return False, "the environment has no package 'liger_kernel'"
     if why := trouble():
         return False, why
-    from liger_kernel.transformers.monkey_patch import (  # type: ignore[import-not-found]
+    from liger_kernel.transformers.monkey_patch import (
         MODEL_TYPE_TO_APPLY_LIGER_FN,
     )
     from transformers.integrations.liger import apply_liger_kernel

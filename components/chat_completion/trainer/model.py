@@ -172,7 +172,7 @@ def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextMana
     """
     if not spread:
         return contextlib.nullcontext()
-    import deepspeed  # type: ignore[import-not-found]
+    import deepspeed
 
     gathered: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(
         list(model.parameters()), modifier_rank=None

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from document import answer  # type: ignore[import-not-found]
+from document import answer
 
 
 def ask(asked: dict[str, Any]) -> dict[str, Any]:
     """Run the flow."""
-    from promptflow.client import load_flow  # type: ignore[import-not-found]
+    from promptflow.client import load_flow
 
     flow = load_flow(asked["flow"])
     return {"answer": flow(input_data=asked["question"], chat_history=asked["history"])["answer"]}

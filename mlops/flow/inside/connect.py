@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from document import answer  # type: ignore[import-not-found]
+from document import answer
 
 
 def connect(asked: dict[str, Any]) -> dict[str, Any]:
     """Write the connection."""
-    from promptflow.client import PFClient  # type: ignore[import-not-found]
-    from promptflow.entities import CustomConnection  # type: ignore[import-not-found]
+    from promptflow.client import PFClient
+    from promptflow.entities import CustomConnection
 
     connection = CustomConnection(
         name=asked["name"], configs={"endpoint": asked["endpoint"]}, secrets={"key": asked["key"]}

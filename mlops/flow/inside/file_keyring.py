@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from keyring.backend import KeyringBackend  # type: ignore[import-not-found]
+from keyring.backend import KeyringBackend
 
 
 class FileKeyring(KeyringBackend):  # type: ignore[misc]
@@ -43,7 +43,7 @@ class FileKeyring(KeyringBackend):  # type: ignore[misc]
         """Forget one."""
         found = self._read()
         if found.pop(f"{service}/{username}", None) is None:
-            from keyring.errors import PasswordDeleteError  # type: ignore[import-not-found]
+            from keyring.errors import PasswordDeleteError
 
             raise PasswordDeleteError(f"there is no password of '{service}'")
         self._write(found)

@@ -114,7 +114,7 @@ def train_trl(plan: Plan) -> None:
     """TRL with packing."""
     import datasets
     from transformers import AutoTokenizer, set_seed
-    from trl import SFTConfig, SFTTrainer  # type: ignore[import-not-found]
+    from trl import SFTConfig, SFTTrainer
 
     from chat_completion.data.tokens import TokenFile
 

@@ -18,7 +18,7 @@ for name in ("azure.ai", "azure.ai.ml"):
 sys.modules[clouds.__name__] = clouds
 
 from azure.identity import EnvironmentCredential  # noqa: E402
-from promptflow.core._connection_provider._workspace_connection_provider import (  # type: ignore[import-not-found]  # noqa: E402
+from promptflow.core._connection_provider._workspace_connection_provider import (  # noqa: E402
     WorkspaceConnectionProvider,
 )
 

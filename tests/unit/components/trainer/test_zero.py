@@ -48,7 +48,7 @@ def on_cpu() -> None:
 
     A step is several packed batches, activations are computed twice, logits are made piece by piece.
     """
-    import deepspeed  # type: ignore[import-not-found]
+    import deepspeed
 
     from chat_completion.common.device import Device
     from chat_completion.trainer import loss, preflight, recipe, zero

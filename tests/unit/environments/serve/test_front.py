@@ -142,7 +142,7 @@ def engine(tokenizer: Path) -> Engine:
 @pytest.fixture
 def front(engine: Engine, tokenizer: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("MLOPS_ENGINE_TOKENIZER", str(tokenizer))
-    from front import Front  # type: ignore[import-not-found]
+    from front import Front
 
     return Front(engine.app)
 
@@ -239,7 +239,7 @@ async def test_no_route_takes_a_body_without_end(ask: Any, engine: Engine, path:
 
 
 async def test_a_long_request_lets_others_be_read(ask: Any, front: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import prompts  # type: ignore[import-not-found]
+    import prompts
 
     ids = prompts.Prompts.ids
     read: list[str] = []
