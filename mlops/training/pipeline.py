@@ -135,11 +135,12 @@ def literal(value: Any) -> Any:
 
 
 def folder_hash(folder: Path, *, without: Collection[str] = ()) -> str:
-    """One hash over the names and contents of a folder's files; caches, and the folders named, are left out."""
+    """One hash over the names and contents of a folder's files, without caches, documents and the folders named."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if path.is_file() and "__pycache__" not in path.parts and inside.parts[0] not in without:
+        ignored = "__pycache__" in path.parts or path.suffix == ".md" or inside.parts[0] in without
+        if path.is_file() and not ignored:
             digest.update(f"{inside.as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

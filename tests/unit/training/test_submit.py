@@ -80,6 +80,15 @@ def test_booleans_travel_in_lower_case(value: object, text: object) -> None:
         assert truth(literal(value)) == value
 
 
+def test_a_folders_hash_follows_no_documents(tmp_path: Path) -> None:
+    """A merge of documentation must not cause a training."""
+    (tmp_path / "a.py").write_text("1", encoding="utf-8")
+    first = folder_hash(tmp_path)
+    (tmp_path / "README.md").write_text("# A", encoding="utf-8")
+
+    assert folder_hash(tmp_path) == first
+
+
 def test_a_folders_hash_follows_names_and_contents_and_no_caches(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("1", encoding="utf-8")
     first = folder_hash(tmp_path)
