@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,13 @@ from tests.support.checkout import ROOT
 FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>\w*)\s*$")
 CODE = re.compile(r"#\s*exit code (\d+)")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<goal>[^)\s]+)\)|!\[[^\]]*\]\((?P<picture>[^)\s]+)\)")
+
+
+CODE_SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+PYTHON_FILE = re.compile(r"[\w./-]+\.py")
+PLACEHOLDER = re.compile(
+    r"\b(?!README|CHANGELOG|CONTRIBUTING|SECURITY|ARCHITECTURE|TUTORIAL|ON-CALL)[A-Z]{2,}\b|[*{…:=]"
+)
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,16 @@ class Command:
         return f"{self.file}:{self.line}: {self.text}"
 
 
+def tracked(*patterns: str) -> list[str]:
+    """The files that a commit would hold, by their paths from the top."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    return [name for name in sorted(filter(None, listed.split("\0"))) if (ROOT / name).is_file()]
+
+
 def documents() -> list[Path]:
     """Every Markdown file that a commit would hold."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
-    return [ROOT / name for name in sorted(filter(None, listed.split("\0"))) if (ROOT / name).is_file()]
+    return [ROOT / name for name in tracked("*.md")]
 
 
 def blocks(text: str) -> Iterator[tuple[str, int, list[str]]]:
@@ -69,8 +81,8 @@ def commands(path: Path) -> list[Command]:
     return found
 
 
-def prose(text: str) -> str:
-    """A document without its fenced blocks and inline code."""
+def outside_fences(text: str) -> list[str]:
+    """A document's lines without its fenced blocks."""
     kept, fence = [], ""
     for line in text.splitlines():
         found = FENCE.match(line)
@@ -79,8 +91,32 @@ def prose(text: str) -> str:
         elif fence:
             fence = "" if line.strip() == fence else fence
         else:
-            kept.append(re.sub(r"(?<!\[)`[^`]*`(?!\])", "", line))
-    return "\n".join(kept)
+            kept.append(line)
+    return kept
+
+
+def prose(text: str) -> str:
+    """A document without its fenced blocks and inline code."""
+    return "\n".join(re.sub(r"(?<!\[)`[^`]*`(?!\])", "", line) for line in outside_fences(text))
+
+
+def paths(text: str, folders: Collection[str]) -> list[str]:
+    """The files and folders of the checkout that inline code names.
+
+    Args:
+        text: a document.
+        folders: names at the top of the checkout; a path that begins with one of them belongs to the checkout.
+
+    Returns:
+        Those paths, and every ``*.py``. Patterns and placeholders (``*``, ``…``, ``NAME``) are left out.
+    """
+    words = [word for span in CODE_SPAN.findall("\n".join(outside_fences(text))) for word in span.split()]
+    return [
+        word
+        for word in words
+        if not PLACEHOLDER.search(word)
+        and (("/" in word and word.partition("/")[0] in folders) or PYTHON_FILE.fullmatch(word))
+    ]
 
 
 def anchors(text: str) -> set[str]:

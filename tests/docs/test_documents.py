@@ -8,11 +8,14 @@ import click
 import pytest
 
 from mlops.cli import group, reference
-from tests.docs.documents import anchors, blocks, documents, links
+from tests.docs.documents import anchors, blocks, documents, links, paths, tracked
 from tests.support.checkout import ROOT
 from tests.workflows.command_lines import command_lines, problem
 
 ALL = documents()
+FILES = tracked()
+TOP = {name.partition("/")[0] for name in FILES if "/" in name}
+FILE_NAMES = {name.rpartition("/")[2] for name in FILES}
 
 
 def test_the_command_reference_is_what_the_code_says() -> None:
@@ -46,6 +49,17 @@ def test_links_lead_somewhere(path: Path) -> None:
         assert there.exists(), f"{path.name} leads to '{goal}'"
         if anchor:
             assert anchor in anchors(there.read_text(encoding="utf-8")), f"{path.name} leads to '{goal}'"
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_paths_in_inline_code_exist(path: Path) -> None:
+    """A path is given from the top of the checkout or from the document's folder, or it is the bare name of a file."""
+    missing = [
+        name
+        for name in paths(path.read_text(encoding="utf-8"), TOP)
+        if not ((ROOT / name).exists() or (path.parent / name).exists() or name in FILE_NAMES)
+    ]
+    assert not missing, f"{path.relative_to(ROOT)} names what is not there: {missing}"
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.relative_to(ROOT).as_posix())

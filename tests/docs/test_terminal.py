@@ -56,3 +56,8 @@ def test_commands_of_console_blocks_alone(tmp_path: Path, monkeypatch: pytest.Mo
 def test_anchors_are_githubs() -> None:
     text = "# A `b` c, d\n## A & b\n```\n# no\n```\n## A & b\n"
     assert documents.anchors(text) == {"a-b-c-d", "a--b", "a--b-1"}
+
+
+def test_paths_of_the_checkout_in_inline_code_alone() -> None:
+    text = "`mlops/gate/judge.py --all` and `score.py`, not `/score`, `mlops/X/NAME.py`, `a/b`\n```\n`mlops/no`\n```\n"
+    assert documents.paths(text, {"mlops"}) == ["mlops/gate/judge.py", "score.py"]
