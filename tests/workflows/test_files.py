@@ -24,7 +24,7 @@ def diagnose(packages: Path, root: Path) -> list[str]:
     """The language server's findings below a root."""
     server = LanguageServer(packages, root)
     try:
-        files = [str(path.relative_to(root)) for path in sorted((root / ".github").glob("*/*.y*ml"))]
+        files = [str(path.relative_to(root)) for path in sorted((root / ".github").glob("workflows/*.y*ml"))]
         files += [str(path.relative_to(root)) for path in sorted((root / ".github").glob("actions/*/action.y*ml"))]
         return [
             f"{each.path}:{each.line}: {each.message}"
