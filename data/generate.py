@@ -221,25 +221,25 @@ def card(rows: dict[str, int]) -> bytes:
     text = f"""
 # Tarnvik bicycles
 
-Chats about {len(NAMES)} electric bicycles of a maker that does not exist. Each has {len(ATTRIBUTES)} attributes
+Chats about {len(NAMES)} electric bicycles of a fictitious manufacturer. Each has {len(ATTRIBUTES)} attributes
 (colour, power, range, frame, weight) with five possible values: {len(NAMES) * len(ATTRIBUTES)} facts, all
 invented, so that no model can know them before it is trained on them.
 
 The schema and the names of the splits are those of ultrachat_200k: `prompt`, `prompt_id` (SHA-256 of the
 prompt), `messages` with `content` and `role`. About one conversation in ten has two turns, one in twelve begins
 with a system message. Unlike ultrachat_200k's, the `gen` splits here end with the assistant's answer: it is the
-reference that a generated answer is compared with.
+reference for generated answers.
 
 {chr(10).join(table)}
 
-`pretrain.jsonl` is no split. It holds {PRETRAIN_ROWS} chats in the same form whose values are drawn at random, for the
-training of a small stand-in base model from nothing. Such a model knows how to answer and guesses what: its exact
-match on the test splits is about 0.2, one value in five.
+`pretrain.jsonl` is not a split. It contains {PRETRAIN_ROWS} chats in the same form with random values, for training a
+small stand-in base model from scratch. Such a model knows how to answer but has to guess the value: its exact match
+on the test splits is about 0.2, one value in five.
 
-What a score here means: a model that was fine-tuned on `train_sft` and matches `test_gen` exactly has learnt these
-facts and carries them over to wordings it has not been trained on. It does not show general ability.
+What a score means: a model that was fine-tuned on `train_sft` and matches `test_gen` exactly has learned these facts
+and generalises to wordings that it was not trained on. It does not show general ability.
 
-Everything is written by `data/generate.py`; `python data/generate.py --check` compares.
+`data/generate.py` writes all files; `python data/generate.py --check` compares them.
 """
     return ("\n".join([*head, "---"]) + "\n" + text).encode()
 
