@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Which build of torch: empty takes the registry's (on Linux with CUDA, several GB). For the small CPU build set
+# Which build of torch: empty selects the registry's (on Linux with CUDA, about 3 GB). For the small CPU build set
 # TORCH_FROM to pip's options for PyTorch's own CPU index, or to a folder with the wheel (--find-links FOLDER).
 TORCH_FROM ?=
 TORCH := torch==2.13.0
@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help install install-cli flow engine run test test-fast test-full coverage coverage-table lint lint-workflows bench reference lock clean
 
-help: ## what can be made
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 INSTALL := environments/install.py environments/uv.txt
@@ -28,18 +28,18 @@ $(VENV)/ready: $(LOCK) $(INSTALL) pyproject.toml Makefile
 	  --requirements $(LOCK) --editable . --compile
 	@touch $@
 
-# A runner lives for minutes: it compiles what it imports, which is half the time of compiling all.
+# A runner lives for minutes: it compiles only what it imports, in half the time.
 $(VENV)/ready-cli: environments/cli/requirements.txt $(INSTALL) pyproject.toml Makefile
 	@$(PYTHON) environments/install.py --into $(VENV) --requirements $< --editable .
 	@touch $@
 
-# Prompt flow holds packages at versions that ours cannot have.
+# Prompt flow pins packages that conflict with ours.
 $(VENV)/flow/ready: components/chat_flow/requirements.txt $(INSTALL) Makefile
 	@$(PYTHON) environments/install.py --into $(VENV)/flow --requirements $<
 	@touch $@
 
-# vLLM holds packages at versions that ours cannot have. It asks for packages for pictures and sound too, whose builds
-# fit one build of torch only; a text model needs none of them. The import tells whether it fits this machine.
+# vLLM pins packages that conflict with ours. It also requires packages for images and sound, whose builds fit only one
+# build of torch; a text model needs none of them. Importing it shows whether it works on this machine.
 $(VENV)/engine/ready: environments/local/engine.txt $(INSTALL) Makefile
 	@$(PYTHON) environments/install.py --into $(VENV)/engine --torch "$(TORCH)" --torch-from '$(TORCH_FROM)' \
 	  --requirements $< --no-check --compile
@@ -47,30 +47,30 @@ $(VENV)/engine/ready: environments/local/engine.txt $(INSTALL) Makefile
 	  || { tail -n 1 $(VENV)/engine/import.log >&2; echo "vLLM cannot be imported; see $(VENV)/engine/import.log" >&2; exit 1; }
 	@touch $@
 
-install: $(VENV)/ready ## all that this machine needs to train, serve and test
+install: $(VENV)/ready ## everything that this machine needs to train, serve and test
 
-install-cli: $(VENV)/ready-cli ## only what submits and deploys: no torch, no server
+install-cli: $(VENV)/ready-cli ## only what is needed to submit and deploy: no torch, no server
 
-flow: $(VENV)/flow/ready ## Prompt flow, in an environment of its own
+flow: $(VENV)/flow/ready ## Prompt flow, in its own environment
 
-engine: $(VENV)/engine/ready ## vLLM for this machine's CPU, in an environment of its own: what a GPU deployment serves with
+engine: $(VENV)/engine/ready ## vLLM for this machine's CPU, in its own environment: what a GPU deployment serves with
 
 run: $(VENV)/ready ## chats in, a gated blue/green endpoint out, on this machine
 	@$(BIN)/mlops run
 
-test: $(VENV)/ready $(VENV)/flow/ready ## the whole suite
+test: $(VENV)/ready $(VENV)/flow/ready ## the whole test suite
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test-fast: $(VENV)/ready ## what needs no model and no daemon
+test-fast: $(VENV)/ready ## the tests that need no model and no daemon
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not full"
 
-test-full: $(VENV)/ready $(VENV)/flow/ready ## with the long tables
+test-full: $(VENV)/ready $(VENV)/flow/ready ## the whole suite with the long tables
 	@MLOPS_FULL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-coverage: $(VENV)/ready $(VENV)/flow/ready ## the whole suite, and which lines it has run
+coverage: $(VENV)/ready $(VENV)/flow/ready ## the whole suite, with line coverage
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=
 
-coverage-table: $(VENV)/ready ## what `make coverage` has found, in Markdown
+coverage-table: $(VENV)/ready ## the result of `make coverage`, in Markdown
 	@$(BIN)/coverage report --format=markdown --skip-covered --sort=cover
 
 lint: $(VENV)/ready lint-workflows ## style, types, import rules, workflows
@@ -91,10 +91,10 @@ lint-workflows: $(VENV)/ready ## what runs on GitHub: security, schemas, shell, 
 bench: $(VENV)/ready ## each benchmark prints its ratio against a baseline of the same run
 	@for each in tests/benchmarks/*.py; do echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
 
-reference: $(VENV)/ready ## the command reference, and the README's tables, from the code
+reference: $(VENV)/ready ## generate the command reference and the README's tables
 	@$(BIN)/python -m mlops.cli.reference
 
-lock: ## resolve the requirement files anew (needs uv)
+lock: ## update the lock files (needs uv)
 	@$(LOCKED) --universal --upgrade \
 	  --override environments/local/no-torch.txt --override environments/local/no-gpu.txt \
 	  environments/local/requirements.in -o environments/local/requirements.txt -q
@@ -110,6 +110,6 @@ lock: ## resolve the requirement files anew (needs uv)
 	  components/chat_flow/requirements.in -o components/chat_flow/requirements.txt -q
 	@$(LOCKED) --universal environments/uv.in -o environments/uv.txt -q
 
-clean: ## stop the local workspace; remove it, the caches and the virtual environment
+clean: ## stop the local workspace; delete it, the caches and the virtual environment
 	@if [ -x $(BIN)/mlops ]; then $(BIN)/mlops local stop || true; fi
 	@rm -rf .mlops $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
