@@ -51,6 +51,8 @@ def test_a_merge_of_documentation_starts_nothing(world: World) -> None:
     repository = Repository(world.repository)
     assert happen(world, repository.push({"README.md": "# other words\n"})) == {}
     assert happen(world, repository.push({"data/README.md": "words\n", "mlops/new.py": "NEW = 1\n"})) == {}
+    documents = ("components/README.md", "environments/finetune/README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md")
+    assert happen(world, repository.push(dict.fromkeys(documents, "words\n"))) == {}
 
 
 def test_a_merge_of_new_chats_trains_registers_and_deploys_to_staging_once(world: World, cloud: Cloud) -> None:
