@@ -12,14 +12,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from mlops.azure.errors import BusyError, UnavailableError
+from mlops.core import retry
 from mlops.core.errors import AzureError, MlopsError
 from mlops.core.interrupts import stay_interruptible
+from mlops.core.retry import Backoff
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
 
 T = TypeVar("T")
 ATTEMPTS = 4
+READ_BACKOFF = Backoff(first_s=0.5, longest_s=10.0)
 SETTLED = ("succeeded", "failed", "canceled")
 """Provisioning states in which nothing changes a resource."""
 SETTLE_S = 1800.0
@@ -45,13 +48,14 @@ def converge(
     Raises:
         MlopsError: what the last attempt ended with.
     """
+    backoff = Backoff(first_s=pause_s, longest_s=10.0)
     last: MlopsError = AzureError("the change was made, and Azure shows something else", hint="mlops endpoint status")
     for attempt in range(ATTEMPTS):
         found = patiently(holds)
         if found is not None:
             return found
         if attempt:
-            time.sleep(min(pause_s * 2 ** (attempt - 1), 10.0))
+            time.sleep(backoff.pause_s(attempt))
         try:
             change()
         except again as error:
@@ -64,12 +68,7 @@ def converge(
 
 def patiently(look: Callable[[], T]) -> T:
     """A call that only looks, asked again where Azure gave no answer to the SDK's own attempts."""
-    for attempt in range(2):
-        try:
-            return look()
-        except UnavailableError:
-            time.sleep(0.5 * (attempt + 1))
-    return look()
+    return retry.call(look, attempts=3, backoff=READ_BACKOFF, passing=lambda error: isinstance(error, UnavailableError))
 
 
 def settled(session: Session, what: str, look: Callable[[], T | None], state: Callable[[T], str]) -> T | None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import os
-import random
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlops.azure.errors import PASSING, UnavailableError
+from mlops.core import retry
 from mlops.core.errors import AzureError
+from mlops.core.retry import Backoff
 
 if TYPE_CHECKING:
     import httpx
@@ -29,7 +29,7 @@ ACTION = "ask GitHub for a statement of who this job is"
 PATIENCE_S, LEAST_TRIES = 20.0, 4
 """For so long it is asked again, and at least so often: on a busy runner one try may take all of that time. A rollout's
 lease, which waits for a token too, must outlast that."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+BACKOFF = Backoff(first_s=0.5, longest_s=5.0)
 LONGEST_WAIT_S = 6.0
 
 
@@ -61,22 +61,22 @@ class Statements:
         """
         import httpx
 
-        begin, pause_s, tries = time.monotonic(), FIRST_PAUSE_S, 0
-        while True:
-            tries += 1
+        def once() -> str:
             try:
                 response = self._ask()
             except httpx.TransportError as error:
-                trouble = f"no answer: {error or type(error).__name__}"
-            else:
-                if response.status_code not in PASSING:
-                    return self._read(response)
-                trouble = f"it answered {response.status_code}"
-            if tries >= LEAST_TRIES and time.monotonic() + pause_s > begin + PATIENCE_S:
-                hint = "try again; www.githubstatus.com says whether Actions has trouble"
-                raise UnavailableError(f"{ACTION}: {trouble}", hint=hint)
-            time.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads requests, protects nothing
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                raise _unavailable(f"no answer: {error or type(error).__name__}") from None
+            if response.status_code in PASSING:
+                raise _unavailable(f"it answered {response.status_code}")
+            return self._read(response)
+
+        return retry.call(
+            once,
+            attempts=LEAST_TRIES,
+            patience_s=PATIENCE_S,
+            backoff=BACKOFF,
+            passing=lambda error: isinstance(error, UnavailableError),
+        )
 
     def _ask(self) -> httpx.Response:
         import httpx
@@ -102,6 +102,11 @@ class Statements:
         except (ValueError, TypeError, LookupError, AttributeError):
             raise AzureError(f"{ACTION}: its answer holds none") from None  # not the cause: that may quote the answer
         return str(value)
+
+
+def _unavailable(trouble: str) -> UnavailableError:
+    hint = "try again; www.githubstatus.com says whether Actions has trouble"
+    return UnavailableError(f"{ACTION}: {trouble}", hint=hint)
 
 
 def statements(console: Console, http: Http) -> Statements | None:

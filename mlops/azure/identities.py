@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,11 +10,14 @@ from mlops.azure import management
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.github import AUDIENCE
 from mlops.azure.session import Session
+from mlops.core import retry
 from mlops.core.errors import MlopsError
+from mlops.core.retry import Backoff
 
 ISSUER = "https://token.actions.githubusercontent.com"
 AT_ONCE = re.compile(r"concurrent|conflict|another operation", re.IGNORECASE)
 ATTEMPTS = 5
+BACKOFF = Backoff(first_s=1.0, longest_s=10.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +118,12 @@ def trust(session: Session, name: str, group: str, *, credential: str, subject: 
 
     operations = management.client(session, "identities").federated_identity_credentials
     body = FederatedIdentityCredential(issuer=ISSUER, subject=subject, audiences=[AUDIENCE])
-    for attempt in range(ATTEMPTS):
-        try:
-            with translated(f"let '{subject}' log in as '{name}'"):
-                operations.create_or_update(group, name, credential, body)
-            return
-        except MlopsError as error:
-            if attempt + 1 == ATTEMPTS or not AT_ONCE.search(error.message):
-                raise
-        time.sleep(1.0 + attempt)
+
+    def create() -> None:
+        with translated(f"let '{subject}' log in as '{name}'"):
+            operations.create_or_update(group, name, credential, body)
+
+    def is_busy(error: BaseException) -> bool:
+        return isinstance(error, MlopsError) and AT_ONCE.search(error.message) is not None
+
+    retry.call(create, attempts=ATTEMPTS, backoff=BACKOFF, passing=is_busy)

@@ -10,8 +10,6 @@ is kept beside it, which stands in for the blob should its writer die in between
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, text
 from mlops.azure.transport import transport
+from mlops.core import retry
 from mlops.core.errors import AzureError, PreconditionError
+from mlops.core.retry import Backoff
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, BlobLeaseClient, ContainerClient
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 ATTEMPTS = 6
-LONGEST_PAUSE_S = 20.0
+BACKOFF = Backoff(first_s=0.5, longest_s=20.0)
 TAKEN = frozenset({"LeaseAlreadyPresent", "LeaseIsBreakingAndCannotBeAcquired"})
 THERE = frozenset({"BlobAlreadyExists", "ConditionNotMet", "LeaseIdMissing"})
 """What the creation of a blob that exists is told; the last one while somebody holds its lease."""
@@ -219,22 +219,19 @@ class AppendLog:
         """Ask until there is an answer; error codes that are answers too are named in ``otherwise``."""
         from azure.core.exceptions import AzureError as CoreError
 
+        def once() -> Answer:
+            try:
+                return call()
+            except CoreError as error:
+                code = text(getattr(error, "error_code", None))
+                if otherwise and code in otherwise:
+                    return otherwise[code]
+                if code in DENIED:
+                    raise self._denied(action) from error
+                raise
+
         with translated(f"{action} '{self._path}.jsonl'"):
-            attempt = 1
-            while True:
-                try:
-                    return call()
-                except CoreError as error:
-                    code = text(getattr(error, "error_code", None))
-                    if otherwise and code in otherwise:
-                        return otherwise[code]
-                    if code in DENIED:
-                        raise self._denied(action) from error
-                    pause_s = _pause(error, attempt)
-                    if pause_s is None or attempt >= attempts:
-                        raise
-                time.sleep(pause_s)
-                attempt += 1
+            return retry.call(once, attempts=attempts, backoff=BACKOFF, passing=_may_pass, asked=_retry_after)
 
     def _denied(self, action: str) -> AzureError:
         account = self._blob.account_name
@@ -245,18 +242,17 @@ class AppendLog:
         )
 
 
-def _pause(error: BaseException, attempt: int) -> float | None:
-    """How long to wait before the next attempt; None where asking again is of no use."""
+def _may_pass(error: BaseException) -> bool:
+    """Whether to ask again: of no use after an answer that blames the request."""
     from azure.core import exceptions as core
 
     if isinstance(error, core.HttpResponseError) and not isinstance(error, core.IncompleteReadError):
         status = error.status_code or 0
-        if status not in (408, 429) and (status < 500 or status in (501, 505)):
-            return None
-        headers = getattr(error.response, "headers", None) or {}
-        asked = str(headers.get("Retry-After") or "")
-        if asked.replace(".", "", 1).isdigit():
-            return min(float(asked), LONGEST_PAUSE_S)
-    elif not isinstance(error, (core.ServiceRequestError, core.ServiceResponseError, core.IncompleteReadError)):
-        return None
-    return 2.0 ** (attempt - 2) * random.uniform(0.5, 1)  # noqa: S311 - no secret, only apart from others
+        return status in (408, 429) or (status >= 500 and status not in (501, 505))
+    return isinstance(error, (core.ServiceRequestError, core.ServiceResponseError, core.IncompleteReadError))
+
+
+def _retry_after(error: BaseException) -> str | None:
+    headers = getattr(getattr(error, "response", None), "headers", None) or {}
+    value = headers.get("Retry-After")
+    return None if value is None else str(value)

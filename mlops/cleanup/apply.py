@@ -7,7 +7,6 @@ can begin meanwhile.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -15,15 +14,18 @@ from typing import TYPE_CHECKING, Literal
 from mlops.cleanup.decisions import Decision, Rollouts, Rules, decide_endpoint, decide_slot
 from mlops.cleanup.inventory import Standing, each
 from mlops.cleanup.survey import told
+from mlops.core import retry
 from mlops.core.errors import AzureError, MlopsError
 from mlops.core.resources import kept
+from mlops.core.retry import Backoff
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
 
 Outcome = Literal["done", "spared", "failed"]
-PAUSES_S = (1.0, 4.0)
-"""Before the second and the third attempt at what Azure began and could not finish."""
+ATTEMPTS = 3
+BACKOFF = Backoff(first_s=2.0, longest_s=4.0)
+"""Between attempts at what Azure began and could not finish."""
 SUCCESSES = range(200, 300)
 DONE = {"delete": "deleted", "archive": "archived", "scale_down": "scaled down"}
 
@@ -98,15 +100,14 @@ def _one(session: Session, item: Decision, rules: Rules) -> Result:
 
 def _guarded(item: Decision, act: Callable[[], Result]) -> Result:
     """An outcome for everything; an operation that Azure began and gave up is asked for again."""
-    for pause_s in (*PAUSES_S, None):
-        try:
-            return act()
-        except MlopsError as error:
-            status = getattr(error.__cause__, "status_code", None)
-            if pause_s is None or status not in SUCCESSES:
-                return Result(decision=item, outcome="failed", why=error.message)
-            time.sleep(pause_s)
-    raise AssertionError
+    try:
+        return retry.call(act, attempts=ATTEMPTS, backoff=BACKOFF, passing=_was_given_up)
+    except MlopsError as error:
+        return Result(decision=item, outcome="failed", why=error.message)
+
+
+def _was_given_up(error: BaseException) -> bool:
+    return isinstance(error, MlopsError) and getattr(error.__cause__, "status_code", None) in SUCCESSES
 
 
 def _endpoint(session: Session, item: Decision, rules: Rules) -> Result:

@@ -13,13 +13,12 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops.azure import endpoints
 from mlops.core.errors import AzureError, PreconditionError
+from mlops.core.retry import Backoff
 from mlops.scoring.sse import KIND, Telling
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ Piece = Callable[[str], None]
 RETRIED = frozenset({429, 503})
 """Answers that mean "not now"; every other one is final."""
 ATTEMPTS = 5
-LONGEST_PAUSE_S = 30.0
+BACKOFF = Backoff(first_s=0.2, longest_s=30.0)
 KEPT_S = 30.0
 """How long an idle connection is kept: over the pauses between rounds of a gate."""
 
@@ -172,12 +171,21 @@ class Line:
 
         With ``piece`` the server is asked for a stream; one that does not stream answers whole.
         """
-        for attempt in range(1, self._scorer.attempts + 1):
-            answer, retry_after = await self._once(payload, slot, piece)
-            if answer.status not in RETRIED or attempt == self._scorer.attempts:
-                break
-            await asyncio.sleep(pause_s(retry_after, attempt - 1))
-        return replace(of(answer, slot), attempts=attempt)
+        import tenacity
+
+        def last(state: tenacity.RetryCallState) -> tuple[Answer, str | None]:
+            assert state.outcome is not None
+            answered: tuple[Answer, str | None] = state.outcome.result()
+            return answered
+
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self._scorer.attempts),
+            wait=lambda state: BACKOFF.pause_s(state.attempt_number, last(state)[1]),
+            retry=tenacity.retry_if_result(lambda answered: answered[0].status in RETRIED),
+            retry_error_callback=last,
+        )
+        answered: tuple[Answer, str | None] = await retrying(self._once, payload, slot, piece)
+        return replace(of(answered[0], slot), attempts=retrying.statistics["attempt_number"])
 
     async def _once(
         self, payload: Mapping[str, Any], slot: str | None, piece: Piece | None
@@ -259,23 +267,6 @@ def of(answer: Answer, slot: str | None) -> Answer:
         return answer
     error = f"'{answer.slot}' answered, asked was '{slot}'"
     return replace(answer, status=0, texts=(), completion_tokens=None, error=error)
-
-
-def pause_s(retry_after: str | None, attempt: int) -> float:
-    """How long to wait before the next attempt.
-
-    What the server says, in seconds or as a date (RFC 9110, section 10.2.3), at most :data:`LONGEST_PAUSE_S`; where it
-    says nothing that can be understood, 0.2 s doubled each time.
-    """
-    said = (retry_after or "").strip()
-    if said.isascii() and said.isdigit():
-        return min(float(said), LONGEST_PAUSE_S)
-    try:
-        until = parsedate_to_datetime(said)
-    except ValueError:
-        return min(0.2 * 2.0**attempt, LONGEST_PAUSE_S)
-    until = until.replace(tzinfo=until.tzinfo or UTC)
-    return min(max((until - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_PAUSE_S)
 
 
 def read(response: httpx.Response, latency_ms: float) -> Answer:

@@ -6,19 +6,15 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import certifi
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mlops.scoring import client
-from mlops.scoring.client import Scorer, completion_tokens, pause_s, read, texts_of
+from mlops.scoring.client import Scorer, completion_tokens, read, texts_of
 from tests.support.answering import Asked, Reply, answering
 from tests.support.waiting import HANG_S, until
 
@@ -93,27 +89,6 @@ def test_tokens_are_counted_where_the_server_counts_them(usage: Any, count: int 
 
     assert (answer.ok, answer.completion_tokens) == (True, count)
     assert completion_tokens(["a"]) is None
-
-
-def test_the_servers_word_on_waiting_wins() -> None:
-    assert pause_s("3", 0) == 3
-    assert pause_s(" 0 ", 4) == 0
-    assert pause_s("100", 0) == 30
-    assert pause_s(None, 0) < pause_s(None, 2)
-    for nonsense in ("soon", "-1", "1.5", "nan", ""):
-        assert pause_s(nonsense, 1) == pause_s(None, 1)
-
-
-@pytest.mark.parametrize(("ahead_s", "low", "high"), [(5, 3, 5), (600, 30, 30), (-60, 0, 0)])
-def test_the_server_may_name_a_date(ahead_s: float, low: float, high: float) -> None:
-    date = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead_s), usegmt=True)
-
-    assert low <= pause_s(date, 0) <= high
-
-
-@given(st.text(max_size=40), st.integers(0, 10))
-def test_no_header_makes_the_wait_long_or_negative(text: str, attempt: int) -> None:
-    assert 0 <= pause_s(text, attempt) <= client.LONGEST_PAUSE_S
 
 
 @pytest.mark.parametrize("status", [429, 503])
