@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops.cli.options import Run, command
+from mlops.cli.options import Run, command, endpoint_option, option
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -23,26 +23,30 @@ SPARE_S = 10.0
 @command(
     example="""
 mlops chat
-mlops chat --deployment green --system "Answer in one sentence." --parameter temperature=0.2
+mlops chat --slot green --system "Answer in one sentence." --parameter temperature=0.2
 echo "What is the range of the Curlew?" | mlops chat
 """,
 )
-@click.option("--deployment", metavar="SLOT", help="Chat with this slot instead of live traffic.")
-@click.option("--endpoint", "endpoint", help="Another endpoint than the settings' one.")
+@option("--slot", old_names=["--deployment"], help="Send to this slot instead of live traffic.")
+@endpoint_option("endpoint")
 @click.option("--system", metavar="TEXT", help="The system message.")
-@click.option("--parameter", "parameters", metavar="NAME=VALUE", multiple=True, help="Of the generation; repeatable.")
-@click.option("--max-new-tokens", type=click.IntRange(1, 4096), help="The same as --parameter max_new_tokens=N.")
-@click.option("--resume", metavar="NAME", help="Go on with a chat that was kept; 'last' is the newest.")
+@click.option(
+    "--parameter", "parameters", metavar="NAME=VALUE", multiple=True, help="Generation parameter; can be repeated."
+)
+@click.option("--max-new-tokens", type=click.IntRange(1, 4096), help="Same as --parameter max_new_tokens=N.")
+@click.option("--resume", metavar="NAME", help="Resume a saved chat; 'last' is the newest.")
 def chat(
     run: Run,
-    deployment: str | None,
+    slot: str | None,
     endpoint: str | None,
     system: str | None,
     parameters: tuple[str, ...],
     max_new_tokens: int | None,
     resume: str | None,
 ) -> None:
-    """Chat with the deployed model; a question that is piped in gets one answer on stdout.
+    """Chat with the deployed model.
+
+    A piped question gets one answer on stdout.
 
     In a terminal: /help lists what else a line may say, Ctrl-C stops an answer, Ctrl-D ends. Answers are shown while
     they are written where the server streams. Each chat is kept below .mlops/chats, for your eyes alone.
@@ -67,8 +71,8 @@ def chat(
         talk = replace(talk, system=talk.checked(system))
     if asked is not None:
         talk.checked(asked)
-    session, scorer, title = _open(run, endpoint, deployment)
-    with Asker(scorer, slot=deployment) as asker:
+    session, scorer, title = _open(run, endpoint, slot)
+    with Asker(scorer, slot=slot) as asker:
         if asked is not None:
             _once(
                 run,
@@ -76,14 +80,14 @@ def chat(
                 talk,
                 asked,
                 endpoint=endpoint or session.settings.endpoint.name,
-                logs=_logs(run, endpoint, deployment),
+                logs=_logs(run, endpoint, slot),
                 keep=(chats, name) if resume else None,
             )
         else:
-            logs = _logs(run, endpoint, deployment)
+            logs = _logs(run, endpoint, slot)
             _terminal(run, asker, talk, chats=chats, name=name, endpoint=endpoint, title=title, logs=logs)
             if chats.has(name):
-                named = _named(endpoint, deployment, "--deployment")
+                named = _named(endpoint, slot)
                 text = f"kept; to go on: mlops chat{run.at}{named} --resume {name}"
                 run.console.out.print(text, style="dim", soft_wrap=True)
 
@@ -105,7 +109,7 @@ def _piped(run: Run) -> str | None:
     return None
 
 
-def _open(run: Run, name: str | None, deployment: str | None) -> tuple[Session, Scorer, str]:
+def _open(run: Run, name: str | None, slot: str | None) -> tuple[Session, Scorer, str]:
     """The endpoint, once it is sure that it can answer.
 
     Raises:
@@ -123,34 +127,34 @@ def _open(run: Run, name: str | None, deployment: str | None) -> tuple[Session, 
         raise PreconditionError(f"there is no endpoint '{name}'", hint=f"mlops deploy{run.at} makes it")
     slots = {item.name: item for item in endpoints.deployments(session, name)}
     there = ", ".join(sorted(slots)) or "none"
-    if deployment is not None and deployment not in slots:
-        raise PreconditionError(f"'{name}' has no slot '{deployment}'", hint=f"there are: {there}")
-    if deployment is None and not found.live:
-        raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --deployment SLOT; there are: {there}")
+    if slot is not None and slot not in slots:
+        raise PreconditionError(f"'{name}' has no slot '{slot}'", hint=f"there are: {there}")
+    if slot is None and not found.live:
+        raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --slot SLOT; there are: {there}")
     limit_s = run.settings.deployment.request_timeout_ms / 1000 + SPARE_S
     line = scorer(session, name, timeout_s=limit_s, found=found)
-    return session, line, _title(run.target, found, slots, deployment)
+    return session, line, _title(run.target, found, slots, slot)
 
 
-def _title(target: str, found: Endpoint, slots: dict[str, Any], deployment: str | None) -> str:
-    asked = [deployment] if deployment else found.live
+def _title(target: str, found: Endpoint, slots: dict[str, Any], chosen: str | None) -> str:
+    asked = [chosen] if chosen else found.live
 
     def said(slot: str) -> str:
         version = slots[slot].model_version if slot in slots else None
-        share = "" if deployment else f" {found.traffic.get(slot, 0)} %"
+        share = "" if chosen else f" {found.traffic.get(slot, 0)} %"
         return f"{slot}{share}" + (f", version {version}" if version else "")
 
     return f"{found.name} ({target}) · {' · '.join(said(slot) for slot in asked)}"
 
 
-def _logs(run: Run, endpoint: str | None, deployment: str | None) -> str:
+def _logs(run: Run, endpoint: str | None, slot: str | None) -> str:
     """The command that shows the server's log."""
-    return f"mlops endpoint logs{run.at}{_named(endpoint, deployment, '--slot')}"
+    return f"mlops endpoint logs{run.at}{_named(endpoint, slot)}"
 
 
-def _named(endpoint: str | None, deployment: str | None, option: str) -> str:
+def _named(endpoint: str | None, slot: str | None) -> str:
     """The options that mean this endpoint and slot."""
-    return (f" --endpoint {endpoint}" if endpoint else "") + (f" {option} {deployment}" if deployment else "")
+    return (f" --endpoint {endpoint}" if endpoint else "") + (f" --slot {slot}" if slot else "")
 
 
 def _once(

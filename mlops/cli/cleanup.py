@@ -33,26 +33,28 @@ mlops cleanup --older-than 7d --yes --keep-versions 10 --scale-down-clusters
 """
 )
 @option(
-    "--older-than", metavar="AGE", help="Of previews: 7d, 12h, 30m; the settings' cleanup.older_than_days by default."
+    "--older-than",
+    metavar="AGE",
+    help="Age from which previews are stale: 7d, 12h, 30m. [default: cleanup.older_than_days]",
 )
 @option(
     "--keep-versions",
     type=click.IntRange(1),
     metavar="K",
-    help="Archive model versions beyond the newest K that nothing serves and no rollback wants.",
+    help="Archive model versions beyond the newest K that are neither deployed nor a rollback target.",
 )
-@click.option("--scale-down-clusters", is_flag=True, help="Set idle clusters' minimum of nodes back to 0.")
+@click.option("--scale-down-clusters", is_flag=True, help="Set the minimum node count of idle clusters to 0.")
 @click.option(
     "--dry-run",
     is_flag=True,
     envvar="MLOPS_DRY_RUN",
-    help="Show what would go and why; the default unless on a terminal.",
+    help="Print what would be deleted and why; the default when not on a terminal.",
 )
-@click.option("--yes", is_flag=True, help="Delete without asking.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 def cleanup(
     run: Run, older_than: str | None, keep_versions: int | None, scale_down_clusters: bool, dry_run: bool, yes: bool
 ) -> None:
-    """Delete what is stale: old previews, slots without traffic past their grace, failed deployments.
+    """Delete stale previews, idle slots and failed deployments.
 
     Never touched: the lasting endpoint, a slot with traffic, what is tagged keep, what this repository did not make,
     and what a rollout is under way on. A preview has traffic by nature, so its age decides; the tag keep protects it.

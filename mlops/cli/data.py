@@ -28,7 +28,7 @@ mlops data preview --rows 1
 """),
 )
 def data() -> None:
-    """Prepare, check and look at the chats."""
+    """Prepare, validate and preview the chats."""
 
 
 def _row_limit(function: Any) -> Any:
@@ -37,7 +37,7 @@ def _row_limit(function: Any) -> Any:
         type=click.FloatRange(min=0, min_open=True),
         default=10,
         show_default=True,
-        help="A longer row breaks a rule; it is not read into memory.",
+        help="Longest row, in MB; a longer one is invalid.",
     )(function)
 
 
@@ -61,8 +61,8 @@ mlops data prepare --dataset chats/ --output out --drop-invalid
 @option("--seed", type=int, help="Decides the cut.  [default: data.seed]")
 @option("--train-split", help="The split that is cut.  [default: data.train_split]")
 @option("--output", type=click.Path(path_type=Path), help="The folder to write.  [default: .mlops/data/HASH]")
-@click.option("--drop-invalid", is_flag=True, help="Leave bad rows out (rejected.jsonl says why) instead of stopping.")
-@click.option("--derive", is_flag=True, help="Fill a missing prompt and prompt_id in from the messages.")
+@click.option("--drop-invalid", is_flag=True, help="Drop invalid rows (listed in rejected.jsonl) instead of failing.")
+@click.option("--derive", is_flag=True, help="Derive a missing prompt and prompt_id from the messages.")
 @_row_limit
 def prepare(
     run: Run,
@@ -77,7 +77,7 @@ def prepare(
     derive: bool,
     max_row_mb: float,
 ) -> None:
-    """Write checked split files and a manifest.
+    """Write validated split files and a manifest.
 
     The folder is named after its content; the same input gives the same bytes, and a second call does nothing.
     """
@@ -119,11 +119,11 @@ mlops data validate chats/train_sft.jsonl chats/test_sft.jsonl --json
 """,
 )
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--derive", is_flag=True, help="Let rows without prompt or prompt_id pass.")
+@click.option("--derive", is_flag=True, help="Accept rows without prompt or prompt_id.")
 @_row_limit
 @click.pass_context
 def validate(context: click.Context, run: Run, paths: tuple[Path, ...], derive: bool, max_row_mb: float) -> None:
-    """Check every row of folders and files; exit code 4 if one breaks a rule."""
+    """Validate every row of folders and files; exit code 4 if a row is invalid."""
     from mlops.cli.violations import tell_github
     from mlops.core.errors import DataInvalid
     from mlops.data import validate as check
@@ -156,10 +156,10 @@ def worst_first(report: Report) -> list[Violation]:
 @command(group=data, example="mlops data preview --dataset data/bundled --split test_gen --rows 2")
 @click.option("--dataset", help="A name on the hub, a folder or a file.  [default: data.dataset of mlops.yaml]")
 @click.option("--revision", help="Branch, tag or commit on the hub.")
-@click.option("--rows", type=click.IntRange(min=1), default=3, show_default=True, help="How many of each split.")
+@click.option("--rows", type=click.IntRange(min=1), default=3, show_default=True, help="Rows per split.")
 @click.option("--split", "splits", multiple=True, help="Only this split (may be repeated).")
 def preview(run: Run, dataset: str | None, revision: str | None, rows: int, splits: tuple[str, ...]) -> None:
-    """Show the first rows of every split."""
+    """Show the first rows of each split."""
     from rich.console import Group
     from rich.markup import escape
     from rich.text import Text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlops.cli.options import Run, Timespan, argument, command, option
+from mlops.cli.options import Run, Timespan, argument, command, endpoint_option, option
 
 if TYPE_CHECKING:
     from mlops.config.settings import Settings
@@ -29,11 +29,16 @@ mlops deploy --dry-run
 @click.option(
     "--preview", is_flag=True, envvar="MLOPS_PREVIEW", help="Deploy to an endpoint of its own, named with a timestamp."
 )
-@click.option("--force", is_flag=True, help="Deploy even if this version is live.")
-@option("--skip-gate", metavar="REASON", help="Let the version pass without the gate; the reason is recorded.")
-@option("--steps", metavar="10,50,100", help="Shares of the traffic, in turn, instead of the settings'.")
-@option("--soak", "soak_s", type=Timespan(), help="How long each step is watched (60s, 5m) instead of the settings'.")
-@click.option("--dry-run", is_flag=True, envvar="MLOPS_DRY_RUN", help="Show the plan; change nothing.")
+@click.option("--force", is_flag=True, help="Deploy again even if this version is live.")
+@option("--skip-gate", metavar="REASON", help="Skip the gate and the soak; the reason is recorded.")
+@option("--steps", metavar="10,50,100", help="Traffic percentages, in order, instead of the settings'.")
+@option(
+    "--soak",
+    "soak_s",
+    type=Timespan(),
+    help="How long each traffic step is monitored (60s, 5m), instead of the settings'.",
+)
+@click.option("--dry-run", is_flag=True, envvar="MLOPS_DRY_RUN", help="Print the plan; change nothing.")
 def deploy(
     run: Run,
     version: str | None,
@@ -45,7 +50,9 @@ def deploy(
     soak_s: float | None,
     dry_run: bool,
 ) -> None:
-    """Deploy a model version into the idle slot, through the gate, into traffic.
+    """Deploy a model version blue/green, behind the gate.
+
+    It goes to the idle slot and gets the traffic, step by step, once it passes the gate.
 
     A failed gate leaves the traffic as it was (exit code 6).
     """
@@ -114,11 +121,13 @@ mlops rollback 1763628000     # to that version, redeployed if no slot holds it
 """
 )
 @argument("version")
-@option("--skip-gate", metavar="REASON", help="Let a version through that has not passed the gate here.")
-@option("--reason", default="", help="Why, for the history.")
-@option("--endpoint", "name", help="Another endpoint than the settings' one.")
+@option(
+    "--skip-gate", metavar="REASON", help="Accept a version that has not passed the gate here; the reason is recorded."
+)
+@option("--reason", default="", help="Reason, recorded in the history.")
+@endpoint_option()
 def rollback(run: Run, version: str | None, skip_gate: str | None, reason: str, name: str | None) -> None:
-    """Put the version before, or a named one, back into traffic.
+    """Roll back to the previous version or a named one.
 
     In seconds where a slot still holds it. A deploy that is under way is stopped and undone; it is not waited for. The
     gate is not asked again: what it has refused, or never seen, needs a name and a reason.

@@ -29,10 +29,14 @@ mlops doctor -t staging                 # before money is spent on Azure
 mlops doctor -t staging --only quota    # one check, and what it needs
 """
 )
-@click.option("--only", multiple=True, metavar="NAME", help="Only this check and what it needs; repeatable.")
+@click.option(
+    "--only", multiple=True, metavar="NAME", help="Run only this check and the checks it depends on; can be repeated."
+)
 @click.pass_context
 def doctor(context: click.Context, run: Run, only: tuple[str, ...]) -> None:
-    """Look at all that a training and a release need, and change nothing.
+    """Check the prerequisites of training and deployment.
+
+    It changes nothing.
 
     A line with ✕ says what would fail and what to do, and makes the exit code 3; one with ! is worth knowing. The
     checks run at the same time, each with a time limit of its own.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mlops.cli.options import Run, command, epilog
+from mlops.cli.options import Run, command, endpoint_option, epilog
 
 
 @click.group(
@@ -20,13 +20,13 @@ mlops endpoint history
 """),
 )
 def endpoint() -> None:
-    """Status, a question, logs, history of the endpoint."""
+    """List endpoints; show status, logs and history; ask a question."""
 
 
 @command(group=endpoint, example="mlops endpoint status --json")
-@click.option("--endpoint", "name", help="Another endpoint than the settings' one.")
+@endpoint_option()
 def status(run: Run, name: str | None) -> None:
-    """Slots, versions, traffic."""
+    """Show slots, versions and traffic."""
     from rich.table import Table
 
     from mlops.azure import endpoints
@@ -69,7 +69,7 @@ def status(run: Run, name: str | None) -> None:
 
 @command(group=endpoint, name="list", example="mlops endpoint list --json")
 def list_(run: Run) -> None:
-    """Every endpoint of the workspace: kind, state, age, slots with traffic and version."""
+    """List the workspace's endpoints: kind, state, age, slots with traffic and version."""
     from datetime import UTC, datetime, timedelta
 
     from rich.table import Table
@@ -118,14 +118,18 @@ mlops endpoint score --request sample_score.json --slot green
 """,
 )
 @click.argument("question", required=False)
-@click.option("--request", "file", type=click.Path(path_type=Path), help="A payload file instead of a question.")
-@click.option("--slot", help="Ask this slot instead of live traffic.")
-@click.option("--endpoint", "name", help="Another endpoint than the settings' one.")
-@click.option("--max-new-tokens", type=click.IntRange(1, 4096), default=128, show_default=True)
+@click.option(
+    "--request", "file", type=click.Path(path_type=Path), help="Send this payload file instead of a question."
+)
+@click.option("--slot", help="Send to this slot instead of live traffic.")
+@endpoint_option()
+@click.option(
+    "--max-new-tokens", type=click.IntRange(1, 4096), default=128, show_default=True, help="Longest answer, in tokens."
+)
 def score(
     run: Run, question: str | None, file: Path | None, slot: str | None, name: str | None, max_new_tokens: int
 ) -> None:
-    """Ask the endpoint one question and show the answer."""
+    """Send the endpoint one question and show the answer."""
     from mlops.azure.session import connect
     from mlops.core.errors import AzureError, UsageError
     from mlops.scoring.client import scorer
@@ -162,12 +166,20 @@ def _payload(question: str | None, file: Path | None, max_new_tokens: int) -> di
 
 
 @command(group=endpoint, example="mlops endpoint logs --slot green --lines 200")
-@click.option("--slot", help="The slot; the live one by default.")
-@click.option("--lines", type=click.IntRange(1, 5000), default=50, show_default=True)
-@click.option("--container", type=click.Choice(["server", "storage"]), default="server", show_default=True)
-@click.option("--endpoint", "name", help="Another endpoint than the settings' one.")
+@click.option("--slot", help="Slot (default: the live one).")
+@click.option(
+    "--lines", type=click.IntRange(1, 5000), default=50, show_default=True, help="Number of lines from the end."
+)
+@click.option(
+    "--container",
+    type=click.Choice(["server", "storage"]),
+    default="server",
+    show_default=True,
+    help="Container: the scoring server or the storage initializer.",
+)
+@endpoint_option()
 def logs(run: Run, slot: str | None, lines: int, container: str, name: str | None) -> None:
-    """The tail of a slot's container log."""
+    """Show the end of a slot's container log."""
     from rich.text import Text
 
     from mlops.azure import endpoints
@@ -191,12 +203,14 @@ def logs(run: Run, slot: str | None, lines: int, container: str, name: str | Non
 
 
 @command(group=endpoint, example="mlops endpoint history --limit 5")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many rollouts, newest first.")
-@click.option("--endpoint", "name", help="Another endpoint than the settings' one, also one that is gone.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="Number of rollouts to show, newest first."
+)
+@endpoint_option(also=", also of a deleted one")
 def history(run: Run, limit: int, name: str | None) -> None:
-    """Who deployed what when, with verdicts and traffic.
+    """Show who deployed what and when, with verdicts and traffic.
 
-    Read from the records in the workspace's storage alone; they outlive the endpoint.
+    Read from records in the workspace's storage, which outlive the endpoint.
     """
     from mlops import ledger
     from mlops.azure.session import connect

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlops.cli.options import Run, command, epilog
+from mlops.cli.options import Run, command, endpoint_option, epilog
 
 if TYPE_CHECKING:
     from mlops.flow import Connection, Environment
@@ -26,7 +26,9 @@ mlops flow serve --port 8080
 """),
 )
 def flow() -> None:
-    """The Prompt flow in components/chat_flow: connect it to the endpoint, try it, serve it.
+    """Connect the Prompt flow to the endpoint, test it, serve it.
+
+    The flow lies in components/chat_flow.
 
     `make flow` installs Prompt flow into an environment of its own. It retires on 2027-04-20; mlops chat does the same.
     """
@@ -39,12 +41,12 @@ mlops flow connect
 mlops flow connect --target production --azure
 """,
 )
-@click.option("--azure", is_flag=True, help="In the project on Azure instead of this machine.")
+@click.option("--azure", is_flag=True, help="Create it in the Azure project instead of on this machine.")
 @click.option("--project", metavar="NAME", help="The project; with --azure. By default that of the settings.")
 @click.option("--name", default="chat-endpoint", show_default=True, help=NAME_HELP)
-@click.option("--endpoint", help="Another endpoint than the settings' one.")
+@endpoint_option("endpoint")
 def connect(run: Run, azure: bool, project: str | None, name: str, endpoint: str | None) -> None:
-    """Create or renew the flow's connection from the endpoint, so that nobody copies a key."""
+    """Create or update the flow's connection from the endpoint; no key is copied by hand."""
     from mlops.core.errors import UsageError
 
     if project and not azure:
@@ -82,7 +84,7 @@ def _connected(run: Run, *, name: str | None = None, endpoint: str | None = None
 
 @command(group=flow, example='mlops flow test "What is the range of the Curlew?"')
 @click.argument("question")
-@click.option("--endpoint", help="Another endpoint than the settings' one.")
+@endpoint_option("endpoint")
 def test(run: Run, question: str, endpoint: str | None) -> None:
     """Run the flow once on this machine, against the target's endpoint."""
     found, environment = _connected(run, endpoint=endpoint)
@@ -97,10 +99,12 @@ def test(run: Run, question: str, endpoint: str | None) -> None:
 
 
 @command(group=flow, example="mlops flow serve --port 8080")
-@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="On 127.0.0.1.")
-@click.option("--endpoint", help="Another endpoint than the settings' one.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Port to listen on (127.0.0.1)."
+)
+@endpoint_option("endpoint")
 def serve(run: Run, port: int, endpoint: str | None) -> None:
-    """Serve the flow over HTTP on this machine; Ctrl-C ends it.
+    """Serve the flow over HTTP on this machine until Ctrl-C.
 
     POST /score takes {"input_data": "…", "chat_history": []}; Prompt flow shows a page to chat at the address itself.
     """
@@ -114,7 +118,7 @@ def serve(run: Run, port: int, endpoint: str | None) -> None:
 
 @command(group=flow, example='eval "$(mlops flow env)" && .venv/flow/bin/pf connection list')
 def env(run: Run) -> None:
-    """Print what Prompt flow's own command, pf, needs in its environment to find the connection and to stay at home."""
+    """Print the environment variables that Prompt flow's own command, pf, needs to find the connection."""
     from mlops.flow import Environment
 
     variables = Environment.of(run.settings).variables()

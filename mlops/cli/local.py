@@ -20,7 +20,7 @@ Example:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXAMPLE)
 def local() -> None:
-    """The local workspace: start, stop, status, env, logs, reset, and a page to look at.
+    """Manage the local workspace: start, stop, status, env, logs, reset.
 
     A daemon on 127.0.0.1, one per checkout, that speaks Azure's REST, runs jobs and serves models. Every command with
     --target local starts it; its state lives below .mlops/local (MLOPS_HOME moves it).
@@ -39,11 +39,11 @@ mlops local start --empty                # a fresh subscription, for mlops setup
     "--config",
     metavar="FOLDER",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write FOLDER/config.json, which MLClient.from_config finds.",
+    help="Write FOLDER/config.json for MLClient.from_config.",
 )
-@click.option("--empty", is_flag=True, help="Begin with an empty subscription, in which nothing stands yet.")
+@click.option("--empty", is_flag=True, help="Start with an empty subscription.")
 def start(run: Run, config: Path | None, empty: bool) -> None:
-    """Start the daemon, unless it runs."""
+    """Start the daemon if it is not running."""
     from mlops.local.daemon import client
     from mlops.local.daemon.environment import write_config_json
     from mlops.local.state.config import Config
@@ -63,7 +63,7 @@ def start(run: Run, config: Path | None, empty: bool) -> None:
 
 @command(group=local, example="mlops local stop")
 def stop(run: Run) -> None:
-    """Stop the daemon with its jobs and scoring processes; what is stored stays."""
+    """Stop the daemon, its jobs and scoring processes; stored data is kept."""
     from mlops.local.daemon import client
 
     stopped = client.stop()
@@ -72,7 +72,7 @@ def stop(run: Run) -> None:
 
 @command(group=local, example="mlops local status --json")
 def status(run: Run) -> None:
-    """Whether the daemon runs, where, and since when."""
+    """Show whether the daemon runs, where, and since when."""
     from mlops.local.daemon import client
 
     found = client.status(details=True)
@@ -96,10 +96,10 @@ mlops local env --format github >> "$GITHUB_ENV"
     type=click.Choice(["shell", "json", "github"]),
     default="shell",
     show_default=True,
-    help="Lines for a shell, one JSON object, or lines for GITHUB_ENV.",
+    help="Output format: shell exports, one JSON object, or lines for GITHUB_ENV.",
 )
 def env(run: Run, form: str) -> None:
-    """Print the variables that lead any program's Azure calls to the local workspace; starts it if need be.
+    """Print the environment variables that direct Azure calls to the local workspace; starts it if needed.
 
     The lines hold the client secret that this workspace issued to itself; it opens nothing else.
     """
@@ -125,9 +125,11 @@ mlops local logs
 mlops local logs --follow --log requests
 """,
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on until interrupted.")
-@click.option("-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="How many of the last.")
-@click.option("--log", default="daemon", show_default=True, help="Which of the logs: daemon, requests, …")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines until interrupted.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=0), default=100, show_default=True, help="Number of lines from the end."
+)
+@click.option("--log", default="daemon", show_default=True, help="Log to show: daemon, requests, …")
 def logs(run: Run, follow: bool, lines: int, log: str) -> None:
     """Show the daemon's log."""
     from mlops.local.daemon import client
@@ -153,10 +155,10 @@ mlops local reset --yes
 mlops local reset --yes --empty          # the next start finds an empty subscription
 """,
 )
-@click.option("--yes", is_flag=True, help="Delete without asking.")
-@click.option("--empty", is_flag=True, help="Begin with an empty subscription the next time.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
+@click.option("--empty", is_flag=True, help="Start with an empty subscription next time.")
 def reset(run: Run, yes: bool, empty: bool) -> None:
-    """Stop, and delete all that the workspace holds; the cache of base models and data stays."""
+    """Stop the daemon and delete the workspace's data; the cache of base models and data is kept."""
     from mlops.local.daemon import client, seed
     from mlops.local.state.layout import Layout
 
@@ -176,7 +178,7 @@ def reset(run: Run, yes: bool, empty: bool) -> None:
 @PORT
 @BROWSER
 def ui(run: Run, port: int, browser: bool) -> None:
-    """The page to look at, of the local workspace: `mlops ui` says what is on it."""
+    """Open the dashboard of the local workspace (see `mlops ui`)."""
     show(Run(target=LOCAL, console=run.console), port=port, browser=browser)
 
 

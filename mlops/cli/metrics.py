@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 @command(example="mlops metrics ft-0123456789abcdef-1 --plot loss.png")
 @argument("job")
-@click.option("--plot", type=click.Path(path_type=Path), help="Where to draw the loss curve (PNG).")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write the loss curve to this PNG file.")
 def metrics(run: Run, job: str | None, plot: Path | None) -> None:
-    """Losses, throughput and scores of a training job (by default the newest one).
+    """Show losses, throughput and scores of a training job.
+
+    Without JOB: the newest one.
 
     The evaluation's report, with the most changed answers side by side, is copied into .mlops/reports.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +47,21 @@ class _MayBeEmpty(click.Parameter):
 
 
 class _Option(_MayBeEmpty, click.Option):
-    pass
+    """An option that may have been called something else before: an old name still works, no help shows it."""
+
+    def __init__(self, *args: Any, old_names: Sequence[str] = (), **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.old_names = list(old_names)
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Teach the parser the option's names, the old ones too."""
+        super().add_to_parser(parser, ctx)
+        if self.old_names:
+            names, self.opts = self.opts, self.old_names
+            try:
+                super().add_to_parser(parser, ctx)
+            finally:
+                self.opts = names
 
 
 class _Argument(_MayBeEmpty, click.Argument):
@@ -55,8 +69,23 @@ class _Argument(_MayBeEmpty, click.Argument):
 
 
 def option(*names: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """An option of a command; an empty value counts as not given."""
+    """An option of a command; an empty value counts as not given.
+
+    Args:
+        names: as :func:`click.option` takes them.
+        attributes: likewise; besides, ``old_names``: names of earlier versions, which still work.
+    """
     return click.option(*names, cls=_Option, **attributes)
+
+
+def endpoint_option(parameter: str = "name", *, also: str = "") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--endpoint``, the same for every command that has it.
+
+    Args:
+        parameter: the function's parameter.
+        also: what else the name may be.
+    """
+    return option("--endpoint", parameter, metavar="NAME", help=f"Endpoint name{also} (default: from the settings).")
 
 
 def argument(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -22,7 +22,7 @@ mlops payload validate data/payloads/*.json
 """),
 )
 def payload() -> None:
-    """Build and check scoring requests."""
+    """Build and validate scoring requests."""
 
 
 @command(
@@ -34,17 +34,17 @@ mlops payload build --data .mlops/data/HASH --split test_sft
 """,
 )
 @click.option("--data", "folder", type=click.Path(path_type=Path), help="A folder that `mlops data prepare` wrote.")
-@click.option("--split", default="test_gen", show_default=True, help="The split that the row is drawn from.")
+@click.option("--split", default="test_gen", show_default=True, help="The split to draw the row from.")
 @click.option("--seed", type=int, help="Draws the row.  [default: data.seed of mlops.yaml]")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     default=Path("sample_score.json"),
     show_default=True,
-    help="The file to write.",
+    help="Output file.",
 )
 def build(run: Run, folder: Path | None, split: str, seed: int | None, output: Path) -> None:
-    """Write the request for one random row."""
+    """Write the scoring request for a random row."""
     import os
 
     from mlops.cli.data import prepared
@@ -72,7 +72,7 @@ def build(run: Run, folder: Path | None, split: str, seed: int | None, output: P
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.pass_context
 def validate(context: click.Context, run: Run, files: tuple[Path, ...]) -> None:
-    """Check scoring requests against the schema that the server uses; exit code 4 if one is wrong."""
+    """Validate scoring requests against the server's schema; exit code 4 if one is invalid."""
     from rich.text import Text
 
     from mlops.cli.violations import tell_github

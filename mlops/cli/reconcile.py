@@ -22,9 +22,9 @@ mlops reconcile --dry-run            # what would be done
 mlops reconcile --target staging     # twice does no more than once
 """
 )
-@click.option("--dry-run", is_flag=True, envvar="MLOPS_DRY_RUN", help="Show what would be done; change nothing.")
+@click.option("--dry-run", is_flag=True, envvar="MLOPS_DRY_RUN", help="Print what would be done; change nothing.")
 def reconcile(run: Run, dry_run: bool) -> None:
-    """Go on with what outlived its workflow.
+    """Resume work left by finished or interrupted workflows.
 
     Trainings that have completed get their model registered, and the output `version` names the newest one that should
     be deployed. Those that failed are reported, once, with exit code 5. A rollout whose runner died is finished or

@@ -21,7 +21,9 @@ mlops register ft-0123456789abcdef-1 --accept "forgets French, which nobody asks
 @argument("job")
 @option("--accept", metavar="REASON", help="Register a model that fails its evaluation; the reason is recorded.")
 def register(run: Run, job: str | None, accept: str | None) -> None:
-    """Register a completed job's model under the job's timestamp (by default the newest job's).
+    """Register a completed job's model under the job's timestamp.
+
+    Without JOB: the newest one.
 
     What the evaluation has shown is held against training.evaluation in mlops.yaml first: exit code 5 where it falls
     short. A job that has a version already keeps it.

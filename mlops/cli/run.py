@@ -10,11 +10,15 @@ from mlops.cli.options import Run, command, option
 
 
 @command(example="mlops run\nmlops run --reuse      # deploy the model of a completed job of the same content")
-@click.option("--reuse", is_flag=True, help="Take a completed job of the same content instead of training anew.")
+@click.option(
+    "--reuse",
+    is_flag=True,
+    help="Use the completed job with the same inputs, if there is one, instead of training again.",
+)
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override a parameter of the pipeline.")
 @option("--accept", metavar="REASON", help="Release a model that fails its evaluation; the reason is recorded.")
 def run(run: Run, reuse: bool, overrides: tuple[str, ...], accept: str | None) -> None:
-    """The whole way: prepare, train, register, deploy behind the gate, ask a question."""
+    """Run everything: data, training, gated deployment."""
     from mlops.azure.session import connect
     from mlops.cli import train, training_views
     from mlops.cli.data import prepared
@@ -36,7 +40,7 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...], accept: str | None) -
         session = connect(settings, console)
         step.note = f"{session.ml.workspace_name} in {session.ml.resource_group_name}"
     made = train.make_plan(run, session, data, wanted, create_compute=True)
-    job = train.submit_plan(run, session, made, again=not reuse).job
+    job = train.submit_plan(run, session, made, force=not reuse).job
     followed(run, session, job.name, timeout_s=None, cancel_on_interrupt=False)
     with console.step("Read the metrics") as step:
         found = training_views.read_metrics(session, job.name)

@@ -15,13 +15,13 @@ mlops settings show --target staging
 """),
 )
 def settings() -> None:
-    """Check and show what mlops.yaml says."""
+    """Check and show the settings of mlops.yaml."""
 
 
 @command(group=settings, example="mlops settings check")
 @click.pass_context
 def check(context: click.Context, run: Run) -> None:
-    """Check every target of mlops.yaml, whatever --target says; exit code 2 if one is wrong."""
+    """Check every target of mlops.yaml, whatever --target says; exit code 2 if one is invalid."""
     from mlops.cli.violations import Violation, tell_github
     from mlops.core.errors import Place, UsageError
     from mlops.doctor.settings_check import check as look
@@ -41,7 +41,7 @@ def check(context: click.Context, run: Run) -> None:
 
 @command(group=settings, example="mlops settings show --target staging")
 def show(run: Run) -> None:
-    """Show the settings of a target, the defaults merged in."""
+    """Show a target's settings with defaults filled in."""
     import yaml
 
     values = run.settings.model_dump(mode="json", exclude={"target", "root"})

@@ -38,27 +38,27 @@ mlops setup -t staging --delete    # takes away what it has made
     "environments",
     multiple=True,
     metavar="NAME",
-    help="GitHub environment whose jobs may log in; the target's name by default. Repeatable.",
+    help="GitHub environment whose jobs may log in (default: the target's name); can be repeated.",
 )
 @click.option(
     "--subject",
     "subjects",
     multiple=True,
     metavar="ENV=SUBJECT",
-    help="Whom to trust for an environment, where GitHub cannot be asked. Repeatable.",
+    help="OIDC subject to trust for an environment, when GitHub cannot be queried; can be repeated.",
 )
-@option("--repository", metavar="OWNER/NAME", help="The one that this checkout was cloned from by default.")
-@click.option("--github", is_flag=True, help="Create the environments and set their variables with gh.")
-@click.option("--prompt-flow", is_flag=True, help="A hub, a project and the connection for Prompt flow too.")
+@option("--repository", metavar="OWNER/NAME", help="GitHub repository (default: this checkout's remote).")
+@click.option("--github", is_flag=True, help="Create the GitHub environments and their variables with gh.")
+@click.option("--prompt-flow", is_flag=True, help="Also create a hub, a project and the connection for Prompt flow.")
 @click.option(
     "--request-quota/--no-request-quota",
     "quota",
     default=None,
-    help="Ask for quota where it is short: again, or never; by default once.",
+    help="Request missing quota again, or never (default: once).",
 )
-@click.option("--delete", is_flag=True, help="Delete what setup has made here, with all that is in it.")
-@click.option("--dry-run", is_flag=True, help="Show the plan and end.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--delete", is_flag=True, help="Delete everything that setup created here, with its contents.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and exit.")
+@click.option("--yes", is_flag=True, help="Skip the confirmation prompt.")
 def setup(
     run: Run,
     environments: Sequence[str],
@@ -72,7 +72,9 @@ def setup(
     yes: bool,
     **given: str | None,
 ) -> None:
-    """Make what the workflows need of a subscription: workspace, cluster, identities, quota, GitHub's variables.
+    """Provision the Azure resources the workflows need.
+
+    Workspace, cluster, identities, quota, and GitHub's variables.
 
     It looks at what is there, shows its plan, and asks. A second run changes nothing; one that was cut off goes on.
     What somebody else made is used, never changed beyond what is missing, never deleted.

@@ -39,12 +39,17 @@ mlops train --detach --json             # submit and leave; mlops wait JOB goes 
 )
 @option("--epochs", type=click.IntRange(1), help="The parameter num_train_epochs.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="Override a parameter of the pipeline.")
-@option("--reason", help="Why, in your words; a tag of the job and of its model.")
-@click.option("--detach", is_flag=True, help="Submit and leave; do not follow the job.")
-@click.option("--again", is_flag=True, help="Train anew even if a completed job of the same content exists.")
-@click.option("--dry-run", is_flag=True, envvar="MLOPS_DRY_RUN", help="Show the plan; submit nothing, create nothing.")
-@option("--timeout", "timeout_s", type=Timespan(), help="Give up waiting after so long (90s, 45m, 5h), exit code 9.")
-@click.option("--cancel-on-interrupt", is_flag=True, help="Ctrl-C cancels the job instead of leaving it running.")
+@option("--reason", help="Why you train; kept as a tag of the job and its model.")
+@click.option("--detach", is_flag=True, help="Submit and exit without following the job.")
+@option(
+    "--force",
+    old_names=["--again"],
+    is_flag=True,
+    help="Train again even if a completed job with the same inputs exists.",
+)
+@click.option("--dry-run", is_flag=True, envvar="MLOPS_DRY_RUN", help="Print the plan; submit and create nothing.")
+@option("--timeout", "timeout_s", type=Timespan(), help="Stop waiting after this time (90s, 45m, 5h); exit code 9.")
+@click.option("--cancel-on-interrupt", is_flag=True, help="Cancel the job on Ctrl-C instead of leaving it running.")
 def train(
     run: Run,
     folder: Path | None,
@@ -54,7 +59,7 @@ def train(
     overrides: tuple[str, ...],
     reason: str | None,
     detach: bool,
-    again: bool,
+    force: bool,
     dry_run: bool,
     timeout_s: float | None,
     cancel_on_interrupt: bool,
@@ -83,7 +88,7 @@ def train(
         console.result({"plan": plan_data(made), "dry_run": True}, plan_table(made), summary=plan_markdown(made))
         return
     console.err.print(plan_table(made))
-    found = submit_plan(run, session, made, again=again)
+    found = submit_plan(run, session, made, force=force)
     job = found.job
     if detach:
         outcome = {
@@ -152,12 +157,12 @@ def make_plan(
         )
 
 
-def submit_plan(run: Run, session: Session, made: TrainingPlan, *, again: bool) -> Submitted:
+def submit_plan(run: Run, session: Session, made: TrainingPlan, *, force: bool) -> Submitted:
     """Submit, or say which job is there already."""
     from mlops.training.submit import submit as submit_job
 
     with run.console.step("Submit the pipeline") as step:
-        found = submit_job(session, run.settings, made, again=again)
+        found = submit_job(session, run.settings, made, force=force)
         step.note = found.job.name if found.is_new else f"{found.job.name} is there already ({found.job.status})"
     outputs = {
         "job": found.job.name,

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from mlops.ui.server import Address
 
 PORT = click.option(
-    "--port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1; a free one by default."
+    "--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on (127.0.0.1). [default: a free one]"
 )
-BROWSER = click.option("--browser/--no-browser", default=True, help="Open the page in a browser, where there is one.")
+BROWSER = click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
 
 
 @command(example="mlops ui\nmlops ui --target production --no-browser")
 @PORT
 @BROWSER
 def ui(run: Run, port: int, browser: bool) -> None:
-    """A page to look at: endpoint, releases, trainings, models, and a chat with both slots.
+    """Open the local dashboard.
+
+    It shows the endpoint, releases, trainings and models, and chats with both slots.
 
     Served on 127.0.0.1 alone, to whoever has the token in its address; it changes nothing in Azure. The same address
     answers OpenAI-style clients below /v1, with the token as their API key. Ctrl-C ends it.

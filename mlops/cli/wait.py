@@ -26,11 +26,13 @@ mlops wait ft-0123456789abcdef-1 --timeout 5h --come-back    # for a job longer 
 """
 )
 @argument("job")
-@option("--timeout", "timeout_s", type=Timespan(), help="Give up after so long (90s, 45m, 5h), exit code 9.")
-@click.option("--come-back", is_flag=True, help="A job that is not finished by then is no failure: exit code 0.")
-@click.option("--cancel-on-interrupt", is_flag=True, help="Ctrl-C cancels the job instead of leaving it running.")
+@option("--timeout", "timeout_s", type=Timespan(), help="Stop waiting after this time (90s, 45m, 5h); exit code 9.")
+@click.option("--come-back", is_flag=True, help="Exit with 0 if the job is still running by then.")
+@click.option("--cancel-on-interrupt", is_flag=True, help="Cancel the job on Ctrl-C instead of leaving it running.")
 def wait(run: Run, job: str | None, timeout_s: float | None, come_back: bool, cancel_on_interrupt: bool) -> None:
-    """Follow a training job to its end (by default the newest one).
+    """Follow a training job to its end.
+
+    Without JOB: the newest one.
 
     With --come-back the output `finished` says whether it has ended; `mlops reconcile` goes on with it later.
     """

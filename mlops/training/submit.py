@@ -236,20 +236,20 @@ class Submitted:
     is_new: bool
 
 
-def submit(session: Session, settings: Settings, made: TrainingPlan, *, again: bool = False) -> Submitted:
+def submit(session: Session, settings: Settings, made: TrainingPlan, *, force: bool = False) -> Submitted:
     """Submit the plan, or find the job that already runs or completed it.
 
     Args:
         session: the workspace.
         settings: the target's settings.
         made: what to train.
-        again: train anew even if a completed job of the same content exists (a running one is still joined).
+        force: train again even if a completed job of the same content exists (a running one is still joined).
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
         found = jobs.get(session, made.job_name(attempt))
         if found is None:
             break
-        if found.is_running or (found.is_completed and not again):
+        if found.is_running or (found.is_completed and not force):
             return Submitted(job=found, is_new=False)
     else:
         raise PreconditionError(

@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_left_out_and_said(chat: Open) -> None:
 
 
 def test_the_commands(chat: Open, tmp_path: Path) -> None:
-    open_ = chat("--deployment", "green", "--parameter", "temperature=0.1", "--max-new-tokens", "5")
+    open_ = chat("--slot", "green", "--parameter", "temperature=0.1", "--max-new-tokens", "5")
     open_.say("who")
     open_.expect("green\n")
     open_.say("parameters")
@@ -180,7 +180,7 @@ def test_one_piped_question_gets_one_answer(chatting: Chatting) -> None:
     [
         ("fail", [], 8, "did not answer: HTTP 424"),
         (" \n", [], 4, "the question is empty"),
-        ("x", ["--deployment", "red"], 3, "has no slot 'red'"),
+        ("x", ["--slot", "red"], 3, "has no slot 'red'"),
         ("x", ["--endpoint", "nowhere"], 3, "there is no endpoint 'nowhere'"),
         ("x", ["--parameter", "temprature=1"], 2, "did you mean 'temperature'"),
         ("x", ["--parameter", "temperature"], 2, "'temperature' is no parameter"),

@@ -47,7 +47,31 @@ def test_every_command_has_help_an_example_a_target_and_json(path: tuple[str, ..
     assert {"--target", "--json"} <= names, path
     for parameter in command.params:
         if isinstance(parameter, click.Option):
-            assert parameter.help or parameter.name in ("lines", "container", "max_new_tokens"), (path, parameter.name)
+            assert parameter.help, (path, parameter.name)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_described_in_one_sentence(name: str) -> None:
+    command = group.get_command(click.Context(group), name)
+
+    assert command is not None
+    assert (command.help or "").splitlines()[0] == COMMANDS[name][2]
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new", "parameter", "value"),
+    [("train", ["--again"], "--force", "force", True), ("chat", ["--deployment", "green"], "--slot", "slot", "green")],
+)
+def test_an_option_that_was_renamed_still_has_its_old_name(
+    command: str, old: list[str], new: str, parameter: str, value: object
+) -> None:
+    found = group.get_command(click.Context(group), command)
+    assert found is not None
+
+    assert found.make_context(command, list(old), resilient_parsing=True).params[parameter] == value
+    text = found.get_help(click.Context(found))
+    assert new in text
+    assert old[0] not in text
 
 
 @pytest.mark.parametrize(
