@@ -18,15 +18,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
+import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 GOAL_MS = 10.0
 VERSION = "api-version=2024-01-01-preview"
 
 
-def medians(calls: dict[str, Callable[[], httpx.Response]], count: int) -> dict[str, tuple[float, float]]:
+def medians(calls: dict[str, Callable[[], Any]], count: int) -> dict[str, tuple[float, float]]:
     """Median and 95th percentile in milliseconds per kind of call, the kinds in turn so that drift hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(count):
@@ -48,7 +50,8 @@ def measure(environment: dict[str, str | None], count: int) -> dict[str, tuple[f
     group = f"/subscriptions/{env['AZURE_SUBSCRIPTION_ID']}/resourceGroups/{env['AZURE_RESOURCE_GROUP']}"
     provider = f"{group}/providers/Microsoft.MachineLearningServices"
     workspace = f"https://management.azure.com{provider}/workspaces/{env['AZUREML_WORKSPACE_NAME']}"
-    with httpx.Client(timeout=30) as client:
+    # requests sends a body apart from its head, which would wait 40 ms for the head's acknowledgement.
+    with httpx.Client(timeout=30) as client, requests.Session() as session:
         form = {
             "grant_type": "client_credentials",
             "client_id": env["AZURE_CLIENT_ID"],
@@ -57,7 +60,8 @@ def measure(environment: dict[str, str | None], count: int) -> dict[str, tuple[f
         }
         login = f"https://login.microsoftonline.com/{env['AZURE_TENANT_ID']}/oauth2/v2.0/token"
         token = client.post(login, data=form).raise_for_status().json()["access_token"]
-        client.headers["Authorization"] = f"Bearer {token}"
+        client.headers["Authorization"] = session.headers["Authorization"] = f"Bearer {token}"
+        secrets = f"{workspace}/datastores/workspaceblobstore/listSecrets?{VERSION}"
         image = {"properties": {"image": "docker.io/library/python:3.12"}}
         versions = iter(range(1, 10**6))
         return medians(
@@ -74,9 +78,8 @@ def measure(environment: dict[str, str | None], count: int) -> dict[str, tuple[f
                 "LIST environment versions": lambda: client.get(
                     f"{workspace}/environments/bench/versions?{VERSION}&$top=10"
                 ),
-                "POST datastore secrets": lambda: client.post(
-                    f"{workspace}/datastores/workspaceblobstore/listSecrets?{VERSION}", json={}
-                ),
+                "POST datastore secrets": lambda: client.post(secrets, json={}),
+                "the same, by requests": lambda: session.post(secrets, json={}),
             },
             count,
         )

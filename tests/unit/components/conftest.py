@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.checkout import ROOT
+from tests.support.waiting import HANG_S
 
 COMPONENTS = ROOT / "components"
 BUNDLED = ROOT / "data" / "bundled"
@@ -63,7 +64,7 @@ def run_step(name: str, /, *, env: Any = None, **inputs: Any) -> subprocess.Comp
         env=child_environment(env),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HANG_S,
         check=False,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import http.client
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from mlops.local.daemon import proxy
 from mlops.local.daemon.environment import Outer
 from mlops.local.daemon.hosts import is_azure
 from mlops.local.daemon.proxy import Upstream
@@ -327,3 +329,31 @@ def test_githubs_own_storage_is_not_taken_for_a_workspace() -> None:
     assert is_azure("productionresultssa7.evil.blob.core.windows.net")
     assert not is_azure("example.org")
     assert not is_azure("notazure.com")
+
+
+async def test_what_was_read_is_acknowledged_at_once() -> None:
+    """A client that sends head and body apart would wait 40 ms for the kernel's own acknowledgement of the head.
+
+    How long calls take: tests/benchmarks/control_plane.py.
+    """
+    client, source = socket.socketpair()
+    target, server = socket.socketpair()
+    acknowledged: list[tuple[int, int, int]] = []
+
+    class Source:
+        def setsockopt(self, level: int, name: int, value: int) -> None:
+            acknowledged.append((level, name, value))
+
+    with client, server:
+        reader, incoming = await asyncio.open_connection(sock=source)
+        _, writer = await asyncio.open_connection(sock=target)
+        copying = asyncio.create_task(proxy._copy(reader, writer, Source()))
+        loop = asyncio.get_running_loop()
+        for sent, part in enumerate((b"head", b"body"), start=1):
+            client.sendall(part)
+            assert await loop.run_in_executor(None, server.recv, 4) == part
+            assert acknowledged == sent * [(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)]
+        client.shutdown(socket.SHUT_WR)
+        await copying
+        incoming.close()
+        writer.close()
