@@ -8,7 +8,6 @@ job (folded groups, annotations, step outputs, a Markdown summary). Plain functi
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
 import time
@@ -31,27 +30,9 @@ WIDTH = 80
 
 def plain(value: Any) -> Any:
     """Turn dataclasses, pydantic models, paths and enums into what JSON can hold; NaN and infinities become null."""
-    import dataclasses
-    import datetime
-    import enum
+    from pydantic_core import to_jsonable_python
 
-    if hasattr(value, "model_dump"):
-        return plain(value.model_dump(mode="json"))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {entry.name: plain(getattr(value, entry.name)) for entry in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, (datetime.datetime, datetime.date)):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return to_jsonable_python(value, inf_nan_mode="null")
 
 
 @dataclass
