@@ -78,6 +78,7 @@ lint: $(VENV)/ready lint-workflows ## style, types, import rules, workflows
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy mlops components environments/serve tests .github/rules.py
 	@PYTHONPATH=components $(BIN)/lint-imports
+	@$(BIN)/vulture
 
 lint-workflows: $(VENV)/ready ## what runs on GitHub: security, schemas, shell, our own rules
 	@$(BIN)/zizmor --quiet --offline --persona auditor --strict-collection .
