@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
-PATTERN = re.compile(
-    r"^P(?:(?P<days>\d+(?:\.\d+)?)D)?"
-    r"(?:T(?:(?P<hours>\d+(?:\.\d+)?)H)?(?:(?P<minutes>\d+(?:\.\d+)?)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?$"
-)
-UNITS = {"days": 86400, "hours": 3600, "minutes": 60, "seconds": 1}
+from datetime import timedelta
 
 
 def seconds(text: object) -> float:
-    """How long a duration is; ValueError for anything else."""
-    found = PATTERN.match(text) if isinstance(text, str) else None
-    if found is None or not any(found.groupdict().values()):
+    """How long a duration is; ValueError for anything else, months and years too, as their length varies."""
+    from isodate import ISO8601Error, parse_duration
+
+    try:
+        duration = parse_duration(text)
+    except (ISO8601Error, TypeError):
+        duration = None
+    if not isinstance(duration, timedelta) or duration < timedelta(0) or str(text).endswith("T"):
         raise ValueError(f"'{text}' is not an ISO 8601 duration")
-    return sum(float(value) * UNITS[unit] for unit, value in found.groupdict().items() if value)
+    return duration.total_seconds()
