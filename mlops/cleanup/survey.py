@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 BACK = 3
 """How many released versions a rollback may want, per endpoint: what is live, and two before it."""
-RELEASED = ("released", "rolled_back", "recovered")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,11 +115,13 @@ def rollouts(session: Session, standing: Standing) -> Rollouts:
 def told(records: Sequence[Record], slots: Sequence[str], *, held: bool = False) -> Rollouts:
     """What records say of these slots."""
     from mlops.ledger import history, idle_since, unfinished
+    from mlops.ledger.queries import VERSIONED
 
     idle = {slot: idle_since(records, slot) for slot in slots}
-    released = [(item.model, item.version) for item in history(records) if item.outcome in RELEASED and item.version]
+    released = [(item.model, item.version) for item in history(records) if item.outcome.took_traffic and item.version]
     open_ = unfinished(records)
-    begun = {(item.text("model"), item.text("version")) for item in open_ if item.text("version")}
+    versioned = [item.facts for item in open_ if isinstance(item.facts, VERSIONED)]
+    begun = {(facts.model or "", facts.version) for facts in versioned if facts.version}
     return Rollouts(
         held=held,
         unfinished=bool(open_),

@@ -12,7 +12,7 @@ from mlops.cli.options import Run, Timespan, argument, command, endpoint_option,
 if TYPE_CHECKING:
     from mlops.config.settings import Settings
     from mlops.rollout.dry_run import Look
-    from mlops.rollout.outcome import Outcome
+    from mlops.rollout.result import RolloutResult
     from mlops.training.submit import TrainingData
 
 
@@ -150,7 +150,7 @@ def gate_rows(run: Run, data: TrainingData) -> Path:
     return named if named.is_file() else data.test
 
 
-def show(run: Run, outcome: Outcome) -> None:
+def show(run: Run, outcome: RolloutResult) -> None:
     """What a deploy or a rollback did."""
     from mlops import gate
     from mlops.core.console import markdown_table

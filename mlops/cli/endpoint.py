@@ -221,7 +221,7 @@ def history(run: Run, limit: int, name: str | None) -> None:
     records, held = ledger.Ledger(session, name).look()
     entries = ledger.history(records, held=held)
     newest = entries[:limit]
-    if entries and entries[0].outcome == "unfinished":
+    if entries and entries[0].outcome is ledger.Outcome.UNFINISHED:
         run.console.say("the newest rollout was cut off: mlops deploy brings it to its end")
     title = f"{name}: {len(newest)} of {len(entries)} rollouts" if len(newest) < len(entries) else name
     data = {"endpoint": name, "held": held, "total": len(entries), "rollouts": newest}

@@ -11,15 +11,10 @@ from mlops.core.console import markdown_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mlops.ledger import Entry
+    from mlops.ledger import Entry, Health
 
 MARKS = {"pass": "✓", "fail": "✕", "inconclusive": "?", "skipped": "–"}
-COLOURS = {
-    **dict.fromkeys(("released", "rolled_back", "recovered", "unchanged"), "green"),
-    **dict.fromkeys(("unfinished", "interrupted", "abandoned", "undecided"), "yellow"),
-    "running": "cyan",
-}
-"""Any other outcome is red."""
+COLOURS: dict[Health, str] = {"good": "green", "doubt": "yellow", "bad": "red", "running": "cyan"}
 WHO = 12
 
 
@@ -41,7 +36,7 @@ def table(entries: Sequence[Entry], *, title: str) -> Table:
             verdicts(entry.verdicts, "\n"),
             traffic(entry, "\n"),
         ]
-        outcome = Text(entry.outcome.replace("_", " "), style=COLOURS.get(entry.outcome, "red"))
+        outcome = Text(entry.outcome.replace("_", " "), style=COLOURS[entry.outcome.health])
         made.add_row(*(Text(cell) for cell in cells), outcome)
     return made
 

@@ -2,17 +2,42 @@
 
 from mlops.ledger.ledger import Ledger
 from mlops.ledger.lock import Hold
+from mlops.ledger.outcomes import Health, Outcome
 from mlops.ledger.owner import Held, Overruled
-from mlops.ledger.records import Entry, Kind, Record, approved, cleared, history, idle_since, unfinished
+from mlops.ledger.queries import Entry, approved, cleared, history, idle_since, unfinished
+from mlops.ledger.records import (
+    Begin,
+    Deployed,
+    End,
+    Facts,
+    Kind,
+    Planned,
+    Record,
+    ReplacedVersion,
+    TrafficIntent,
+    TrafficMoved,
+    Verdict,
+)
 
 __all__ = [
+    "Begin",
+    "Deployed",
+    "End",
     "Entry",
+    "Facts",
+    "Health",
     "Held",
     "Hold",
     "Kind",
     "Ledger",
+    "Outcome",
     "Overruled",
+    "Planned",
     "Record",
+    "ReplacedVersion",
+    "TrafficIntent",
+    "TrafficMoved",
+    "Verdict",
     "approved",
     "cleared",
     "history",

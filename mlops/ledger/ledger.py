@@ -128,7 +128,7 @@ class Ledger:
         return overruled
 
     def _held(self, holder: Holder | None) -> Held:
-        run_url = holder.begin.text("run_url") if holder else ""
+        run_url = holder.facts.run_url if holder else None
         return Held(
             f"the endpoint '{self.endpoint}' is being changed by {holder or 'somebody who has just begun'}",
             hint="wait for its end (mlops endpoint history); mlops rollback does not wait",

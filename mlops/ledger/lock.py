@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mlops.azure.storage import AppendLog
 from mlops.azure.transport import GUARD
 from mlops.core import process
-from mlops.core.console import Console, plain
+from mlops.core.console import Console
 from mlops.core.errors import AzureError, MlopsError
 from mlops.ledger.owner import Holder, Overruled, lease_of
-from mlops.ledger.records import Kind, Record, parse, unfinished
+from mlops.ledger.queries import unfinished
+from mlops.ledger.records import Begin, Facts, Record, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,23 +94,20 @@ class Hold:
             self._lost.set()
             self.check()
 
-    def write(self, kind: Kind, *, rollout: str | None = None, **facts: Any) -> Record:
+    def write(self, facts: Facts, *, rollout: str | None = None) -> Record:
         """Append a record. A ``begin`` gets action, machine, broke, commit and run_url by itself.
 
         Args:
-            kind: of the record.
-            rollout: whose it is, this one's by default; who comes after a dead runner writes its ``end`` as well.
             facts: what is to be known.
+            rollout: whose it is, this one's by default; who comes after a dead runner writes its ``end`` as well.
 
         Raises:
             Overruled: the lease is lost; nothing is written.
         """
         self.check()
-        if kind == "begin":
-            facts = {**self._origin(), **facts}
-        record = Record(
-            at=datetime.now(UTC), rollout=rollout or self.rollout, kind=kind, by=self.by, facts=plain(facts)
-        )
+        if isinstance(facts, Begin):
+            facts = facts.model_copy(update=self._origin(besides=facts.model_fields_set))
+        record = Record(rollout=rollout or self.rollout, by=self.by, facts=facts)
         # A lease that merely ran out (a suspended laptop) is still ours until somebody takes it.
         written = self._log.append(self._lease, record.line) or (
             self._log.renew(self._lease) and self._log.append(self._lease, record.line)
@@ -121,17 +118,19 @@ class Hold:
         self._records.append(record)
         return record
 
-    def _origin(self) -> dict[str, Any]:
+    def _origin(self, *, besides: Collection[str]) -> dict[str, Any]:
+        """Facts of a ``begin`` that nobody has given."""
         from mlops.core import lineage
 
         tags = lineage.tags(self._context.root)
-        return {
+        origin = {
             "action": self.action,
             "machine": process.this_process(),
             "broke": self.broke,
             "commit": tags.get("commit"),
             "run_url": tags.get("run-url"),
         }
+        return {name: fact for name, fact in origin.items() if name not in besides}
 
     def _overruled(self) -> Overruled:
         who: object = None

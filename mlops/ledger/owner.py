@@ -9,7 +9,8 @@ from datetime import UTC
 
 from mlops.core import process
 from mlops.core.errors import PreconditionError
-from mlops.ledger.records import Record, unfinished
+from mlops.ledger.queries import unfinished
+from mlops.ledger.records import Begin, Record
 
 
 class Held(PreconditionError):
@@ -33,6 +34,11 @@ class Holder:
         return cls(next(record for record in found if record.rollout == found[-1].rollout)) if found else None
 
     @property
+    def facts(self) -> Begin:
+        """What the rollout has told of itself; empty where its ``begin`` is not among the records."""
+        return self.begin.facts if isinstance(self.begin.facts, Begin) else Begin()
+
+    @property
     def lease(self) -> str:
         """The id of its lease."""
         return lease_of(self.begin.rollout)
@@ -40,12 +46,12 @@ class Holder:
     @property
     def lives(self) -> bool | None:
         """Whether its process runs; None where it is one of another machine."""
-        return process.is_alive(self.begin.facts.get("machine"))
+        return process.is_alive(self.facts.machine)
 
     def __str__(self) -> str:
-        begin = self.begin
-        named = ":".join(part for part in (begin.text("model"), begin.text("version")) if part)
-        what = begin.text("action") or "rollout"
+        begin, facts = self.begin, self.facts
+        named = ":".join(part for part in (facts.model, facts.version) if part)
+        what = facts.action or "rollout"
         return f"{begin.by} ({what}{f' of {named}' if named else ''}, since {begin.at.astimezone(UTC):%F %T} UTC)"
 
 

@@ -1,32 +1,200 @@
-"""The ledger's records, and what can be read from them. All decisions here are pure.
+"""The ledger's records: one model of facts per kind, each record a line of JSON.
 
-Records count in the order in which they stand, not by their clocks: they come from many machines.
+Lines are read leniently, since other versions write to the same blob: a fact that is unknown is kept, one that has
+another form than expected counts as absent. A line of an unknown kind cannot be read and is counted.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from mlops.core.console import plain
+from mlops.ledger.outcomes import Outcome
 
 Kind = Literal["begin", "plan", "deployed", "verdict", "traffic", "moved", "end"]
 
 
-class Record(BaseModel):
-    """One decision or deed of one rollout: a line of JSON.
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
-    ``begin`` has action, model, version, reason, run_url, commit, machine, broke; ``plan`` slot, live, before (the
-    traffic to go back to), steps; ``deployed`` slot, model, version, seconds; ``verdict`` what (gate, soak, skipped),
-    slot, model, version, verdict, reason, scores, share; ``traffic`` wanted, mirror, what: an intent, written before
-    the call; ``moved`` traffic: seen after it; ``end`` outcome, traffic, left (the slot that lost its traffic), error.
+
+def _shares(value: object) -> dict[str, int]:
+    """A traffic map; what is none is an empty one."""
+    if not isinstance(value, Mapping):
+        return {}
+    return {
+        str(slot): int(share)
+        for slot, share in value.items()
+        if isinstance(share, (int, float)) and math.isfinite(share)
+    }
+
+
+def _or_none(value: object, handler: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return handler(value)
+    except ValidationError:
+        return None
+
+
+Text = Annotated[str | None, BeforeValidator(_text)]
+Shares = Annotated[dict[str, int] | None, BeforeValidator(_shares)]
+"""Per cent of traffic by slot; None where the record says nothing of it."""
+Lenient = WrapValidator(_or_none)
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class _VersionFacts(_Facts):
+    """Facts about a model version in a slot."""
+
+    slot: Text = None
+    model: Text = None
+    version: Text = None
+
+
+class Begin(_VersionFacts):
+    """A rollout has the lease.
+
+    Attributes:
+        action: deploy, rollback or recover.
+        machine: the process that holds the lease.
+        broke: the rollout that was stopped for it.
+        commit: of the checkout.
+        run_url: of the workflow's run.
+        reason: a person's words.
+        before: the traffic; early versions wrote it here.
     """
+
+    kind: Literal["begin"] = Field(default="begin", exclude=True)
+    action: Text = None
+    machine: Any = None
+    broke: Text = None
+    commit: Text = None
+    run_url: Text = None
+    reason: Text = None
+    before: Shares = None
+
+
+class ReplacedVersion(BaseModel):
+    """The model version that was live before."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: str
+
+
+class Planned(_VersionFacts):
+    """What the rollout is going to do.
+
+    Attributes:
+        action: deploy or rollback.
+        live: the slot with the traffic.
+        before: the traffic to go back to.
+        steps: shares of traffic for the new slot, in per cent.
+        replaced: what is live; early versions wrote the version alone.
+    """
+
+    kind: Literal["plan"] = Field(default="plan", exclude=True)
+    action: Text = None
+    live: Text = None
+    before: Shares = None
+    steps: Annotated[tuple[int, ...] | None, Lenient] = None
+    replaced: Annotated[ReplacedVersion | str | None, Lenient] = None
+
+
+class Deployed(_VersionFacts):
+    """The slot stands, without traffic."""
+
+    kind: Literal["deployed"] = Field(default="deployed", exclude=True)
+    seconds: Annotated[float | None, Lenient] = None
+
+
+class Verdict(_VersionFacts):
+    """What the gate or a soak found, or that a person let the version pass.
+
+    Attributes:
+        what: gate, soak or skipped.
+        verdict: pass, fail, inconclusive or skipped.
+        reason: why a person skipped the gate.
+        scores: the gate's, by metric.
+        share: the soak's, in per cent.
+    """
+
+    kind: Literal["verdict"] = Field(default="verdict", exclude=True)
+    what: Text = None
+    verdict: Text = None
+    reason: Text = None
+    scores: Annotated[dict[str, float | None] | None, Lenient] = None
+    share: Annotated[int | None, Lenient] = None
+
+
+class TrafficIntent(_Facts):
+    """The traffic that is about to be set; written before the call.
+
+    Attributes:
+        wanted: the traffic map.
+        mirror: copies of requests, in per cent by slot.
+        what: the step.
+    """
+
+    kind: Literal["traffic"] = Field(default="traffic", exclude=True)
+    wanted: Shares = None
+    mirror: Shares = None
+    what: Text = None
+
+
+class TrafficMoved(_Facts):
+    """The traffic as it was read back after the call."""
+
+    kind: Literal["moved"] = Field(default="moved", exclude=True)
+    traffic: Shares = None
+    mirror: Shares = None
+
+
+class End(_VersionFacts):
+    """How the rollout ended.
+
+    Attributes:
+        outcome: how.
+        traffic: as it is then.
+        before: the traffic that was undone.
+        left: the slot that lost its traffic.
+        error: what went wrong.
+    """
+
+    kind: Literal["end"] = Field(default="end", exclude=True)
+    outcome: Outcome = Outcome("")
+    traffic: Shares = None
+    before: Shares = None
+    left: Text = None
+    error: Text = None
+
+
+Facts = Begin | Planned | Deployed | Verdict | TrafficIntent | TrafficMoved | End
+
+
+class Record(BaseModel):
+    """One decision or deed of one rollout: a line of JSON, with the kind beside the facts."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -34,53 +202,39 @@ class Record(BaseModel):
     id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
     rollout: str
-    kind: Kind
     by: str
-    facts: dict[str, Any] = Field(default_factory=dict)
+    facts: Annotated[Facts, Field(discriminator="kind")]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_into_facts(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "kind" not in data:
+            return data
+        facts = data.get("facts", {})
+        return {**data, "facts": {**facts, "kind": data["kind"]} if isinstance(facts, Mapping) else facts}
+
+    @property
+    def kind(self) -> Kind:
+        """What is recorded."""
+        return self.facts.kind
+
+    @property
+    def written_facts(self) -> dict[str, Any]:
+        """The facts that were given, as JSON holds them."""
+        facts: dict[str, Any] = plain(self.facts.model_dump(mode="json", exclude_unset=True))
+        return facts
 
     @property
     def line(self) -> bytes:
         """As it stands in the blob."""
-        return json.dumps(plain(self), ensure_ascii=False).encode(errors="replace") + b"\n"
-
-    def shares(self, name: str) -> dict[str, int]:
-        """A traffic map among the facts; empty where there is none."""
-        found = self.facts.get(name)
-        if not isinstance(found, Mapping):
-            return {}
-        return {str(slot): int(share) for slot, share in found.items() if isinstance(share, (int, float))}
-
-    def text(self, name: str) -> str:
-        """A fact as text; empty where there is none."""
-        found = self.facts.get(name)
-        return "" if found is None else str(found)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One rollout as the history shows it. Without an ``ended`` it was cut off, or is under way."""
-
-    rollout: str
-    started: datetime
-    ended: datetime | None
-    action: str
-    by: str
-    model: str
-    version: str
-    slot: str
-    verdicts: tuple[str, ...]
-    before: Mapping[str, int] = field(default_factory=dict)
-    after: Mapping[str, int] = field(default_factory=dict)
-    outcome: str
-    reason: str = ""
-    error: str = ""
-    run_url: str = ""
-    commit: str = ""
+        envelope = self.model_dump(mode="json", exclude={"facts"})
+        document = plain({**envelope, "kind": self.kind}) | {"facts": self.written_facts}
+        return json.dumps(document, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 def parse(data: bytes) -> tuple[list[Record], int]:
     """The records of a blob, each once, and how many lines cannot be read."""
-    found: dict[str, Record] = {}
+    records: dict[str, Record] = {}
     bad = 0
     for line in data.split(b"\n"):
         if not line.strip():
@@ -90,139 +244,5 @@ def parse(data: bytes) -> tuple[list[Record], int]:
         except ValidationError:
             bad += 1
             continue
-        found.setdefault(record.id, record)  # an append whose answer was lost is sent twice
-    return list(found.values()), bad
-
-
-def rollouts(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The records of each rollout, in the order in which they began."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.rollout, []).append(record)
-    return found
-
-
-def unfinished(records: Sequence[Record]) -> list[Record]:
-    """What was begun and not ended since the last rollout that was; empty where the last one has its end.
-
-    More than one rollout may stand in it, where the one that came to help died too. The first record is then the
-    ``begin`` that knows the traffic before all of them.
-    """
-    open_: list[Record] = []
-    for own in rollouts(records).values():
-        open_ = [] if any(record.kind == "end" for record in own) else open_ + own
-    return open_
-
-
-def history(records: Sequence[Record], *, held: bool = False) -> list[Entry]:
-    """One entry per rollout, newest first.
-
-    A rollout without an end was ``overruled`` if another one broke its lease, ``interrupted`` if another one came
-    after it; the newest one is ``running`` while somebody holds the lease, else ``unfinished``.
-    """
-    grouped = rollouts(records)
-    last = next(reversed(grouped), None)
-    broken = {record.facts.get("broke") for record in records if record.kind == "begin"}
-
-    def cut_off(rollout: str) -> str:
-        if rollout in broken:
-            return "overruled"
-        return "interrupted" if rollout != last else "running" if held else "unfinished"
-
-    return [_entry(rollout, own, cut_off(rollout)) for rollout, own in reversed(grouped.items())]
-
-
-def _entry(rollout: str, own: Sequence[Record], cut_off: str) -> Entry:
-    begin = own[0]
-    end = next((record for record in reversed(own) if record.kind == "end"), None)
-    planned = next((record.shares("before") for record in own if "before" in record.facts), None)
-    after = planned or {}
-    for record in own:
-        if record.kind in ("moved", "end") and "traffic" in record.facts:
-            after = record.shares("traffic")
-
-    def last(name: str) -> str:
-        """The newest value: the slot and the version may be known only later."""
-        return next((record.text(name) for record in reversed(own) if record.text(name)), "")
-
-    return Entry(
-        rollout=rollout,
-        started=begin.at,
-        ended=end.at if end else None,
-        action=begin.text("action"),
-        by=begin.by,
-        model=last("model"),
-        version=last("version"),
-        slot=last("slot"),
-        verdicts=tuple(_verdict(record) for record in own if record.kind == "verdict"),
-        before=after if planned is None else planned,  # one that came to no plan has moved nothing
-        after=after,
-        outcome=end.text("outcome") if end else cut_off,
-        reason=begin.text("reason"),
-        error=end.text("error") if end else "",
-        run_url=begin.text("run_url"),
-        commit=begin.text("commit"),
-    )
-
-
-def _verdict(record: Record) -> str:
-    what, verdict, share = record.text("what"), record.text("verdict"), record.text("share")
-    if what in ("", verdict):
-        return verdict
-    return f"{what} {share} % {verdict}" if what == "soak" and share else f"{what} {verdict}"
-
-
-def approved(records: Iterable[Record], model: str, version: str) -> bool:
-    """Whether that version may have traffic here: it passed the gate, or was let through with a reason.
-
-    One that a gate or a soak has not passed since then may not, before it has passed again.
-    """
-    found = False
-    for record in records:
-        if (record.kind, record.text("model"), record.text("version")) != ("verdict", model, str(version)):
-            continue
-        what, verdict = record.text("what"), record.text("verdict")
-        if (what, verdict) in (("gate", "pass"), ("skipped", "skipped")):
-            found = True
-        elif what in ("gate", "soak") and verdict != "pass":
-            found = False
-    return found
-
-
-def cleared(records: Iterable[Record], slot: str) -> bool:
-    """Whether what stands in a slot may have traffic: since it was put there, it has passed, or was let through."""
-    found = False
-    for record in records:
-        if record.text("slot").lower() != slot.lower():
-            continue
-        if record.kind == "deployed" or (record.kind == "plan" and record.text("action") == "deploy"):
-            found = False
-        elif record.kind == "verdict":
-            found = record.text("verdict") in ("pass", "skipped")
-    return found
-
-
-def idle_since(records: Iterable[Record], slot: str) -> datetime | None:
-    """Since when what stands in a slot has no traffic: since it lost it, or since it was put there.
-
-    None where it has traffic, or where the ledger knows nothing of it.
-    """
-    slot = slot.lower()
-    since: datetime | None = None
-    busy: bool | None = None
-    for record in records:
-        if record.kind == "deployed" and record.text("slot").lower() == slot and not busy:
-            since = record.at
-        elif record.kind in ("begin", "plan", "moved", "end"):
-            name = "before" if record.kind in ("begin", "plan") else "traffic"
-            left = record.kind == "end" and record.text("left").lower() == slot
-            if name not in record.facts and not left:
-                continue
-            shares = {key.lower(): share for key, share in record.shares(name).items()}
-            has = shares.get(slot, 0) > 0 and not left
-            if has:
-                since = None
-            elif busy or (left and since is None):
-                since = record.at
-            busy = has
-    return since
+        records.setdefault(record.id, record)  # an append whose answer was lost is sent twice
+    return list(records.values()), bad

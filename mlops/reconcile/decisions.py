@@ -6,15 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from mlops.core.resources import MODEL_TAG, Job, ModelVersion, made_here
-from mlops.ledger import Record, history
+from mlops.ledger import Outcome, Record, Verdict, history
 
 REPORTED_TAG = "mlops-reported"
 """On a job whose bad end people have been told of."""
 ENDED_BADLY = frozenset({"Failed", "Canceled"})
 TRIES = 3
 """So many rollouts of one version may break off before a person has to look."""
-DECIDED = frozenset({"released", "rolled_back", "unchanged", "refused", "undecided", "overruled", "interrupted"})
-"""Ends of a rollout after which its version is not offered again: it was live, the gate or a person said no."""
 NO = frozenset({"fail", "inconclusive"})
 
 
@@ -77,14 +75,17 @@ def next_version(
     if not newest:
         return Next("", "there is no version of a training")
     entries = history(records, held=held)
-    if entries and entries[0].outcome == "running":
+    if entries and entries[0].outcome is Outcome.RUNNING:
         return Next("", f"a rollout by {entries[0].by} is under way")
     if newest in live:
         return Next("", f"{newest} is live")
     tried = {
-        entry.version for entry in entries if entry.outcome in DECIDED and (entry.ended or entry.outcome == "overruled")
+        entry.version
+        for entry in entries
+        if entry.outcome.is_final and (entry.ended or entry.outcome is Outcome.OVERRULED)
     }
-    judged = {record.text("version") for record in records if record.kind == "verdict" and record.text("verdict") in NO}
+    verdicts = [record.facts for record in records if isinstance(record.facts, Verdict)]
+    judged = {verdict.version or "" for verdict in verdicts if verdict.verdict in NO}
     past = {version for version in (*live, *tried, *judged) if version.isdigit()}
     newer = max(past, key=int, default="0")
     if int(newest) <= int(newer):

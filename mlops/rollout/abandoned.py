@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlops.azure import endpoints
-from mlops.ledger import Held, Ledger, unfinished
+from mlops.ledger import Begin, End, Held, Ledger, Outcome, unfinished
 from mlops.rollout.recovery import Repair, recover, repair
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ def mend_left(session: Session, name: str) -> Repair | None:
         with ledger.hold(action="recover", wait_s=0) as hold:
             if not unfinished(hold.records()):
                 return None  # it has ended, or somebody else was here, since we looked
-            hold.write("begin", reason="its runner is gone")
+            hold.write(Begin(reason="its runner is gone"))
             repaired = recover(session, hold, name)
-            hold.write("end", outcome="recovered", traffic=hold.records()[-1].shares("traffic"))
+            ended = hold.records()[-1].facts
+            traffic = ended.traffic if isinstance(ended, End) else None
+            hold.write(End(outcome=Outcome.RECOVERED, traffic=traffic or {}))
             return repaired
     except Held:
         return None

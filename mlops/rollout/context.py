@@ -8,20 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlops import gate
 from mlops.azure import endpoints
 from mlops.azure.endpoints import shares
 from mlops.core.errors import AzureError, MlopsError, PreconditionError
 from mlops.core.resources import Endpoint, ModelVersion
-from mlops.ledger import Overruled
+from mlops.ledger import Facts, Overruled, TrafficIntent, TrafficMoved, Verdict
 from mlops.scoring.client import Scorer, scorer
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.config.settings import Settings
-    from mlops.ledger import Hold, Kind
+    from mlops.ledger import Hold
     from mlops.rollout.plan import Plan
 
 LOG_LINES = 500
@@ -77,37 +77,30 @@ class UnderWay:
         """Set the traffic map and read it back; the intent stands in the history before the call."""
         wanted, copies = dict(traffic), dict(mirror or {})
 
-        def noted(kind: Kind, **facts: Any) -> None:
+        def noted(facts: Facts) -> None:
             try:
-                self.hold.write(kind, **facts)
+                self.hold.write(facts)
             except AzureError:
                 if what != RESTORE:
                     raise
                 self.hold.check()  # to put back what was there is right, also while nothing can be written down
 
         def intent() -> None:
-            noted("traffic", wanted=wanted, mirror=copies, what=what)
+            noted(TrafficIntent(wanted=wanted, mirror=copies, what=what))
 
         self.mark(what)
         seen = endpoints.set_traffic(self.session, self.name, wanted, mirror=copies, fence=intent)
         self.traffic = shares(seen.traffic)
-        noted("moved", traffic=self.traffic, mirror=shares(seen.mirror))
+        noted(TrafficMoved(traffic=self.traffic, mirror=shares(seen.mirror)))
         self.mark(what)
         return seen
 
-    def verdict(self, what: str, verdict: str, **facts: Any) -> None:
-        """Put a verdict on record."""
-        self.hold.write(
-            "verdict",
-            what=what,
-            verdict=verdict,
-            slot=self.plan.slot,
-            model=self.version.name,
-            version=self.version.version,
-            **facts,
-        )
-        share = facts.get("share")
-        self.mark(what if share is None else f"{what} {share} %", verdict)
+    def record_verdict(self, verdict: Verdict) -> None:
+        """Put a verdict on the version in the plan's slot on record."""
+        about = {"slot": self.plan.slot, "model": self.version.name, "version": self.version.version}
+        self.hold.write(verdict.model_copy(update=about))
+        what = verdict.what or ""
+        self.mark(what if verdict.share is None else f"{what} {verdict.share} %", verdict.verdict)
 
     def check_unchanged(self) -> None:
         """Traffic moves only to what was judged, from where it was: somebody may have changed either by hand.

@@ -8,6 +8,7 @@ skipped the gate with a reason, on record.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,18 +18,19 @@ from mlops.azure import endpoints, identities
 from mlops.azure.endpoints import shares
 from mlops.core.errors import AzureError, GateFailed, GateUndecided, Interrupted, MlopsError, PreconditionError
 from mlops.core.resources import CREATED_TAG, KIND_TAG, MANAGED_BY, MANAGED_TAG, Deployment, Endpoint, ModelVersion
-from mlops.ledger import Hold, Ledger, Overruled
+from mlops.ledger import Begin, Deployed, End, Hold, Ledger, Outcome, Overruled, Planned, ReplacedVersion, Verdict
 from mlops.rollout import preflight
 from mlops.rollout.context import UnderWay
-from mlops.rollout.outcome import Outcome
 from mlops.rollout.plan import Plan, make_plan, preview_name
 from mlops.rollout.recovery import recover
+from mlops.rollout.result import RolloutResult
 from mlops.rollout.slot import deployment_spec, draw_samples
 from mlops.rollout.steps import move
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.config.settings import Settings
+    from mlops.ledger import Record
 
 
 def deploy(
@@ -40,7 +42,7 @@ def deploy(
     preview: bool = False,
     force: bool = False,
     skip_gate: str | None = None,
-) -> Outcome:
+) -> RolloutResult:
     """Bring a model version into traffic, behind the gate.
 
     Args:
@@ -62,7 +64,7 @@ def deploy(
     samples = [] if skip_gate is not None else draw_samples(settings, test_rows)
     name = preview_name(settings, datetime.now(UTC)) if preview else settings.endpoint.name
     with Ledger(session, name).hold(action="deploy") as hold:
-        hold.write("begin", model=version.name, version=version.version, reason=skip_gate)
+        hold.write(Begin(model=version.name, version=version.version, reason=skip_gate))
         recover(session, hold, name)
         return release(
             session,
@@ -90,10 +92,11 @@ def release(
     preview: bool = False,
     force: bool = False,
     skip_gate: str | None = None,
-) -> Outcome:
+) -> RolloutResult:
     """What :func:`deploy` does once it has the lease and the endpoint is in a known state."""
     try:
-        ours = leftovers(hold)  # then what is under way may be our own, and is waited for
+        before = [record for record in hold.records() if record.rollout != hold.rollout]
+        ours = may_still_run(before)  # then what is under way may be our own, and is waited for
         found = endpoints.settle(session, name) if ours else endpoints.get(session, name)
         look = endpoints.settled_deployments if ours else endpoints.deployments
         standing = look(session, name) if found else []
@@ -101,27 +104,28 @@ def release(
         live = next((item for item in standing if item.name == plan.live), None)
         if live is not None and not force and live.model_version == version.version and live.model == version.name:
             session.console.say(f"{version.name}:{version.version} is live in {live.name} already")
-            hold.write("end", outcome="unchanged", traffic=dict(plan.before))
+            hold.write(End(outcome=Outcome.UNCHANGED, traffic=dict(plan.before)))
             return unchanged(plan, version, found, live, hold)
         checked = preflight.check(session, settings, version, plan, standing)
         spec = deployment_spec(settings, plan, version, probes=checked.probes, skip_gate=skip_gate)
     except MlopsError as error:
-        hold.write("end", outcome="failed", error=error.message)
+        hold.write(End(outcome=Outcome.FAILED, error=error.message))
         raise
     for warning in checked.warnings:
         session.console.warn(warning)
     session.console.say(f"{version.name}:{version.version} goes into {plan.slot}: {plan.why}")
     steps = plan.steps if skip_gate is None else (100,)
     hold.write(
-        "plan",
-        action="deploy",
-        slot=plan.slot,
-        live=plan.live,
-        before=dict(plan.before),
-        steps=steps,
-        model=version.name,
-        version=version.version,
-        replaced=named(live),
+        Planned(
+            action="deploy",
+            slot=plan.slot,
+            live=plan.live,
+            before=dict(plan.before),
+            steps=steps,
+            model=version.name,
+            version=version.version,
+            replaced=replaced_version(live),
+        )
     )
     work = UnderWay(session, settings, hold, plan, version, samples, traffic=shares(plan.before))
     work.mark("begin")
@@ -132,7 +136,7 @@ def release(
             _ask_gate(work, split)
         else:
             session.console.warn(f"the gate is skipped: {skip_gate}")
-            work.verdict("skipped", "skipped", reason=skip_gate)
+            work.record_verdict(Verdict(what="skipped", verdict="skipped", reason=skip_gate))
         work.check_unchanged()
         seen = move(work, steps, watched=skip_gate is None)
     except BaseException as error:
@@ -141,9 +145,9 @@ def release(
             raise
         raise told from None
     replaced = next(iter(plan.before), None)
-    hold.write("end", outcome="released", traffic=work.traffic, left=replaced)
+    hold.write(End(outcome=Outcome.RELEASED, traffic=work.traffic, left=replaced))
     folder = work.write_report(logs=False)
-    return Outcome(
+    return RolloutResult(
         endpoint=name,
         slot=plan.slot,
         model=version.name,
@@ -161,18 +165,17 @@ def release(
     )
 
 
-def named(live: Deployment | None) -> dict[str, str] | None:
+def replaced_version(live: Deployment | None) -> ReplacedVersion | None:
     """A slot's model and version, for the record."""
-    return {"model": live.model, "version": live.model_version} if live is not None else None
+    return ReplacedVersion(model=live.model, version=live.model_version) if live is not None else None
 
 
-def leftovers(hold: Hold) -> bool:
-    """Whether an operation that is under way may be one of ours: the rollout before this one did not end well."""
-    before = [record for record in hold.records() if record.rollout != hold.rollout]
-    if not before:
+def may_still_run(records: Sequence[Record]) -> bool:
+    """Whether an operation of the rollouts before this one may still run in Azure: the last did not end well."""
+    if not records:
         return False
-    last = before[-1]
-    return last.kind != "end" or last.text("outcome") not in ("released", "unchanged", "rolled_back")
+    last = records[-1].facts
+    return not (isinstance(last, End) and last.outcome.is_settled)
 
 
 def unchanged(
@@ -181,10 +184,9 @@ def unchanged(
     found: Endpoint | None,
     live: Deployment,
     hold: Hold,
-    note: str = "was live already",
-) -> Outcome:
+) -> RolloutResult:
     """The outcome where the version is live as it is."""
-    return Outcome(
+    return RolloutResult(
         endpoint=plan.endpoint,
         slot=live.name,
         model=version.name,
@@ -194,7 +196,7 @@ def unchanged(
         scoring_url=found.scoring_url if found else None,
         changed=False,
         rollout=hold.rollout,
-        note=note,
+        note="was live already",
     )
 
 
@@ -232,7 +234,7 @@ def _deploy(work: UnderWay, spec: endpoints.DeploymentSpec, *, anew: bool) -> No
         seconds = time.monotonic() - begin
         step.note = f"{made.instance_count} × {made.instance_type}"
     work.hold.write(
-        "deployed", slot=spec.name, model=work.version.name, version=work.version.version, seconds=round(seconds, 1)
+        Deployed(slot=spec.name, model=work.version.name, version=work.version.version, seconds=round(seconds, 1))
     )
     work.mark("deployed")
 
@@ -256,7 +258,7 @@ def _ask_gate(work: UnderWay, split: str) -> None:
             )
         work.report = report
         step.note = gate.summary_line(report)
-        work.verdict("gate", report.verdict, scores=dict(report.candidate.scores))
+        work.record_verdict(Verdict(what="gate", verdict=report.verdict, scores=dict(report.candidate.scores)))
         if not report.passed:
             step.outcome = "failed"
             folder = work.write_report(logs=True) or Path("(not written)")
@@ -265,11 +267,11 @@ def _ask_gate(work: UnderWay, split: str) -> None:
             raise (gate.refusal if report.verdict == "fail" else gate.undecided)(report, folder)
 
 
-OUTCOMES: tuple[tuple[type[BaseException], str], ...] = (
-    (GateUndecided, "undecided"),
-    (GateFailed, "refused"),
-    (KeyboardInterrupt, "interrupted"),
-    (BaseException, "failed"),
+OUTCOMES: tuple[tuple[type[BaseException], Outcome], ...] = (
+    (GateUndecided, Outcome.UNDECIDED),
+    (GateFailed, Outcome.REFUSED),
+    (KeyboardInterrupt, Outcome.INTERRUPTED),
+    (BaseException, Outcome.FAILED),
 )
 
 
@@ -281,12 +283,11 @@ def _stopped(work: UnderWay, error: BaseException) -> BaseException:
     restored = work.restore()
     if restored:
         outcome = next(name for kind, name in OUTCOMES if isinstance(error, kind))
-        outcome = "restored" if moved and outcome in ("refused", "failed") else outcome
+        outcome = Outcome.RESTORED if moved and outcome in (Outcome.REFUSED, Outcome.FAILED) else outcome
         message = error.message if isinstance(error, MlopsError) else type(error).__name__
         try:
-            work.hold.write(
-                "end", outcome=outcome, traffic=work.traffic, error=message, left=work.plan.slot if moved else None
-            )
+            left = work.plan.slot if moved else None
+            work.hold.write(End(outcome=outcome, traffic=work.traffic, error=message, left=left))
         except MlopsError as problem:
             work.session.console.warn(f"the end of this rollout could not be recorded: {problem.message}")
     if isinstance(error, GateFailed) and work.soaks:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlops.azure import endpoints
 from mlops.azure.endpoints import shares
-from mlops.ledger import unfinished
+from mlops.ledger import End, Outcome, Planned, TrafficIntent, TrafficMoved, Verdict, unfinished
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -28,7 +28,7 @@ class Repair:
 
     traffic: Mapping[str, int] | None
     why: str
-    outcome: str
+    outcome: Outcome
 
 
 def repair(dead: Sequence[Record], endpoint: Endpoint | None, standing: Sequence[Deployment]) -> Repair:
@@ -42,59 +42,55 @@ def repair(dead: Sequence[Record], endpoint: Endpoint | None, standing: Sequence
         endpoint: as Azure holds it; None where there is none.
         standing: its deployments.
     """
-    begun = [index for index, record in enumerate(dead) if record.kind == "plan"]
+    begun = [(index, record.facts) for index, record in enumerate(dead) if isinstance(record.facts, Planned)]
     if not begun or endpoint is None:
-        return Repair(traffic=None, why="it had changed nothing", outcome="abandoned")
-    own = dead[begun[-1] :]
-    plan = own[0].facts
-    before, slot = shares(plan.get("before") or {}), str(plan["slot"]).lower()
-    wished = [shares(record.facts.get("wanted") or {}) for record in own if record.kind == "traffic"]
+        return Repair(traffic=None, why="it had changed nothing", outcome=Outcome.ABANDONED)
+    index, plan = begun[-1]
+    own = dead[index:]
+    before, slot = shares(plan.before or {}), (plan.slot or "").lower()
+    wished = [shares(record.facts.wanted or {}) for record in own if isinstance(record.facts, TrafficIntent)]
     now, mirrored = shares(endpoint.traffic), bool(shares(endpoint.mirror))
     sound = {item.name.lower() for item in standing if item.state.lower() == "succeeded"}
     there = {item.name.lower() for item in standing}
     if not wished or now not in (before, *wished):
         why = "the traffic is as it had found it" if now == before else "the traffic is somebody else's, and stays"
-        return Repair(traffic=None, why=why, outcome="abandoned")
-    if plan.get("action") == "rollback" and sound.issuperset(wished[-1]):
-        return Repair(traffic=wished[-1], why="a person wished it, so it is finished", outcome="rolled_back")
+        return Repair(traffic=None, why=why, outcome=Outcome.ABANDONED)
+    if plan.action == "rollback" and sound.issuperset(wished[-1]):
+        return Repair(traffic=wished[-1], why="a person wished it, so it is finished", outcome=Outcome.ROLLED_BACK)
     if now == wished[-1] == {slot: 100} and through(own):
-        return Repair(traffic=None, why="all its steps had passed", outcome="released")
+        return Repair(traffic=None, why="all its steps had passed", outcome=Outcome.RELEASED)
     if there.issuperset(before):  # whatever its last update came to: it had the traffic
         undo = before if mirrored or now != before else None
-        return Repair(traffic=undo, why="it had stopped half way, so it is undone", outcome="restored")
+        return Repair(traffic=undo, why="it had stopped half way, so it is undone", outcome=Outcome.RESTORED)
     if passed(own) and not failed(own) and slot in sound:
         why = "what was live before is gone, and this has passed the gate"
-        return Repair(traffic={slot: 100}, why=why, outcome="released")
+        return Repair(traffic={slot: 100}, why=why, outcome=Outcome.RELEASED)
     why = "neither what was live before nor what has passed the gate stands"
-    return Repair(traffic={}, why=why, outcome="restored")
+    return Repair(traffic={}, why=why, outcome=Outcome.RESTORED)
 
 
 def passed(records: Sequence[Record]) -> bool:
     """Whether the gate let this rollout's version through, or a person did."""
     return any(
-        record.kind == "verdict"
-        and record.facts.get("what") in ("gate", "skipped")
-        and record.facts.get("verdict") in ("pass", "skipped")
-        for record in records
+        verdict.what in ("gate", "skipped") and verdict.verdict in ("pass", "skipped") for verdict in _verdicts(records)
     )
 
 
 def failed(records: Sequence[Record]) -> bool:
     """Whether a soak was not passed."""
-    return any(
-        record.kind == "verdict" and record.facts.get("what") == "soak" and record.facts.get("verdict") != "pass"
-        for record in records
-    )
+    return any(verdict.what == "soak" and verdict.verdict != "pass" for verdict in _verdicts(records))
 
 
 def through(records: Sequence[Record]) -> bool:
     """Whether the last step's soak was passed, or no gate was asked at all."""
-    verdicts = [record.facts for record in records if record.kind == "verdict"]
     return passed(records) and any(
-        facts.get("what") == "skipped"
-        or (facts.get("what") == "soak" and facts.get("share") == 100 and facts.get("verdict") == "pass")
-        for facts in verdicts
+        verdict.what == "skipped" or (verdict.what, verdict.share, verdict.verdict) == ("soak", 100, "pass")
+        for verdict in _verdicts(records)
     )
+
+
+def _verdicts(records: Sequence[Record]) -> list[Verdict]:
+    return [record.facts for record in records if isinstance(record.facts, Verdict)]
 
 
 def recover(session: Session, hold: Hold, name: str) -> Repair | None:
@@ -115,10 +111,11 @@ def recover(session: Session, hold: Hold, name: str) -> Repair | None:
     now = shares(found.traffic) if found else {}
     if wanted.traffic is not None:
         now = dict(wanted.traffic)
-        endpoints.set_traffic(session, name, now, fence=lambda: hold.write("traffic", wanted=now, what="recover"))
-        hold.write("moved", traffic=now)
+        endpoints.set_traffic(session, name, now, fence=lambda: hold.write(TrafficIntent(wanted=now, what="recover")))
+        hold.write(TrafficMoved(traffic=now))
         session.console.say(f"the traffic of {name} is {now or 'none'}")
     for rollout in dict.fromkeys(record.rollout for record in dead):
-        outcome = "overruled" if hold.broke == rollout and wanted.outcome != "released" else wanted.outcome
-        hold.write("end", rollout=rollout, outcome=outcome, traffic=now, error=wanted.why)
+        overruled = hold.broke == rollout and wanted.outcome is not Outcome.RELEASED
+        outcome = Outcome.OVERRULED if overruled else wanted.outcome
+        hold.write(End(outcome=outcome, traffic=now, error=wanted.why), rollout=rollout)
     return wanted

@@ -10,18 +10,31 @@ from mlops.azure import endpoints, models
 from mlops.azure.endpoints import shares
 from mlops.core.errors import MlopsError, PreconditionError
 from mlops.core.resources import Deployment, Endpoint, ModelVersion
-from mlops.ledger import Hold, Ledger, Record, approved, cleared, history
-from mlops.rollout.deploy import named, release
-from mlops.rollout.outcome import Outcome
+from mlops.ledger import (
+    Begin,
+    End,
+    Hold,
+    Ledger,
+    Outcome,
+    Planned,
+    Record,
+    ReplacedVersion,
+    TrafficIntent,
+    TrafficMoved,
+    Verdict,
+    approved,
+    cleared,
+    history,
+)
+from mlops.rollout.deploy import release, replaced_version
 from mlops.rollout.recovery import recover
+from mlops.rollout.result import RolloutResult
 from mlops.scoring.client import scorer
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.config.settings import Settings
 
-BROUGHT = ("released", "rolled_back")
-"""Outcomes after which a rollout's version has all the traffic."""
 LATE_S = 2.0
 """A deploy whose lease was broken may have one request under way; what it changes is to be seen when we look."""
 
@@ -34,7 +47,7 @@ def rollback(
     name: str | None = None,
     skip_gate: str | None = None,
     reason: str = "",
-) -> Outcome:
+) -> RolloutResult:
     """Put the version before, or a named one, back into traffic; no gate for what has passed it before.
 
     It does not wait for a deploy: it breaks its lease, which stops the deploy at its next write, and undoes what that
@@ -56,8 +69,9 @@ def rollback(
     if met is None:
         raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
     with Ledger(session, name).hold(action="rollback", break_lease=True) as hold:
-        known = {"model": version.name, "version": version.version} if version else {}
-        hold.write("begin", **known, reason=skip_gate or reason or None)
+        why = skip_gate or reason or None
+        named = Begin(model=version.name, version=version.version, reason=why) if version else Begin(reason=why)
+        hold.write(named)
         if hold.broke:
             time.sleep(LATE_S)
         repaired = recover(session, hold, name)
@@ -74,27 +88,28 @@ def _back(
     *,
     skip_gate: str | None,
     undone: dict[str, int] | None,
-) -> Outcome:
+) -> RolloutResult:
     try:
         found = endpoints.settle(session, name)
         if found is None:
             raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
         standing = endpoints.settled_deployments(session, name)
     except MlopsError as error:
-        hold.write("end", outcome="failed", error=error.message)
+        hold.write(End(outcome=Outcome.FAILED, error=error.message))
         raise
     live = next((item for item in standing if shares(found.traffic).get(item.name.lower(), 0) == 100), None)
     now = shares(found.traffic)
     if version is None and undone is not None and live is not None:
         _stay(session, hold, name, now)
         hold.write(
-            "end",
-            outcome="rolled_back",
-            before=undone,
-            traffic=now,
-            slot=live.name,
-            model=live.model,
-            version=live.model_version,
+            End(
+                outcome=Outcome.ROLLED_BACK,
+                before=undone,
+                traffic=now,
+                slot=live.name,
+                model=live.model,
+                version=live.model_version,
+            )
         )
         note = "the rollout that was under way is undone"
         return _outcome(hold, found, live, before=undone, changed=True, note=note)
@@ -106,11 +121,11 @@ def _back(
                 hint=f'mlops deploy {goal.version} asks it; or mlops rollback {goal.version} --skip-gate "REASON"',
             )
     except MlopsError as error:
-        hold.write("end", outcome="failed", traffic=now, error=error.message)
+        hold.write(End(outcome=Outcome.FAILED, traffic=now, error=error.message))
         raise
     if version is not None and live is not None and _is(live, goal):
         _stay(session, hold, name, now)
-        hold.write("end", outcome="unchanged", traffic=now, slot=live.name)
+        hold.write(End(outcome=Outcome.UNCHANGED, traffic=now, slot=live.name))
         return _outcome(hold, found, live, before=now, note="was live already")
     ready = [
         item
@@ -130,38 +145,41 @@ def _back(
 
 def _switch(
     session: Session, hold: Hold, found: Endpoint, slot: Deployment, live: Deployment | None, skip_gate: str | None
-) -> Outcome:
+) -> RolloutResult:
     """All traffic to a slot that stands, read back."""
     before, goal = shares(found.traffic), {slot.name.lower(): 100}
     hold.write(
-        "plan",
-        action="rollback",
-        slot=slot.name,
-        live=live.name if live else None,
-        before=before,
-        steps=[100],
-        model=slot.model,
-        version=slot.model_version,
-        replaced=named(live),
+        Planned(
+            action="rollback",
+            slot=slot.name,
+            live=live.name if live else None,
+            before=before,
+            steps=(100,),
+            model=slot.model,
+            version=slot.model_version,
+            replaced=replaced_version(live),
+        )
     )
     if skip_gate is not None:
         hold.write(
-            "verdict",
-            what="skipped",
-            verdict="skipped",
-            slot=slot.name,
-            model=slot.model,
-            version=slot.model_version,
-            reason=skip_gate,
+            Verdict(
+                what="skipped",
+                verdict="skipped",
+                slot=slot.name,
+                model=slot.model,
+                version=slot.model_version,
+                reason=skip_gate,
+            )
         )
     with session.console.step(f"Traffic: 100 % to {slot.name}"):
         seen = endpoints.set_traffic(
-            session, found.name, goal, fence=lambda: hold.write("traffic", wanted=goal, what="rollback")
+            session, found.name, goal, fence=lambda: hold.write(TrafficIntent(wanted=goal, what="rollback"))
         )
-        hold.write("moved", traffic=shares(seen.traffic))
+        hold.write(TrafficMoved(traffic=shares(seen.traffic)))
     _stay(session, hold, found.name, goal)
     _ask(session, found.name)
-    hold.write("end", outcome="rolled_back", traffic=shares(seen.traffic), left=live.name if live else None)
+    left = live.name if live else None
+    hold.write(End(outcome=Outcome.ROLLED_BACK, traffic=shares(seen.traffic), left=left))
     return _outcome(
         hold,
         seen,
@@ -202,13 +220,16 @@ def the_one_before(
 
 def replaced_by(records: Sequence[Record], live: Deployment | None) -> list[tuple[str, str]]:
     """What was live when the version that is live now came, by the newest rollout that brought it."""
-    ended = {record.rollout for record in records if record.kind == "end" and record.text("outcome") in BROUGHT}
+    ended = {
+        record.rollout for record in records if isinstance(record.facts, End) and record.facts.outcome.took_traffic
+    }
     for record in reversed(records):
-        found = record.facts.get("replaced")
-        if record.kind != "plan" or record.rollout not in ended or live is None:
+        plan = record.facts
+        if not isinstance(plan, Planned) or record.rollout not in ended or live is None:
             continue
-        if (record.text("model"), record.text("version")) == (live.model, live.model_version):
-            return [(str(found["model"]), str(found["version"]))] if isinstance(found, dict) else []
+        if (plan.model, plan.version) == (live.model, live.model_version):
+            replaced = plan.replaced
+            return [(replaced.model, replaced.version)] if isinstance(replaced, ReplacedVersion) else []
     return []
 
 
@@ -217,7 +238,7 @@ def were_live(records: Sequence[Record]) -> list[tuple[str, str]]:
     found = [
         (entry.model, entry.version)
         for entry in history(records)
-        if entry.outcome in BROUGHT and entry.version and 100 in entry.after.values()
+        if entry.outcome.took_traffic and entry.version and 100 in entry.after.values()
     ]
     return list(dict.fromkeys(found))
 
@@ -249,7 +270,7 @@ def _stay(session: Session, hold: Hold, name: str, wanted: dict[str, int]) -> No
     if found is not None and shares(found.traffic) != wanted:
         session.console.warn(f"the deploy that was stopped set the traffic of {name} once more; it is set back")
         endpoints.set_traffic(
-            session, name, wanted, fence=lambda: hold.write("traffic", wanted=wanted, what="rollback")
+            session, name, wanted, fence=lambda: hold.write(TrafficIntent(wanted=wanted, what="rollback"))
         )
 
 
@@ -263,8 +284,8 @@ def _outcome(
     changed: bool = False,
     skipped: str | None = None,
     replaced: Deployment | None = None,
-) -> Outcome:
-    return Outcome(
+) -> RolloutResult:
+    return RolloutResult(
         endpoint=found.name,
         slot=slot.name,
         model=slot.model,

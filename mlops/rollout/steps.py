@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mlops import gate
 from mlops.core.errors import GateFailed
 from mlops.core.resources import Endpoint
+from mlops.ledger import Verdict
 from mlops.rollout.plan import traffic_at
 from mlops.rollout.soak import soak
 
@@ -61,7 +62,7 @@ def soak_line(found: gate.Soak) -> str:
 
 def _judge(work: UnderWay, found: gate.Soak) -> None:
     work.soaks.append(found)
-    work.verdict("soak", found.verdict, share=found.share)
+    work.record_verdict(Verdict(what="soak", verdict=found.verdict, share=found.share))
     old = next((slot for slot in found.slots if slot.slot.lower() != work.plan.slot), None)
     if old is not None and old.requests and old.success_rate < 1:
         work.session.console.warn(f"{old.slot}, which was live before, answered {old.success_rate:.0%} of its probes")

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops.ledger import Outcome
+
 if TYPE_CHECKING:
     from jinja2 import Environment
     from starlette.responses import HTMLResponse
@@ -16,11 +18,10 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 SLOTS = ("blue", "green")
 MOODS = {
-    **dict.fromkeys(("completed", "succeeded", "released", "rolled_back", "recovered", "unchanged", "pass"), "good"),
-    **dict.fromkeys(("failed", "fail", "canceled", "refused", "notresponding"), "bad"),
-    **dict.fromkeys(("unfinished", "interrupted", "abandoned", "undecided", "inconclusive", "paused"), "doubt"),
-    "overruled": "doubt",
-    "skipped": "doubt",
+    **{outcome.value: outcome.health for outcome in Outcome if outcome is not Outcome.RUNNING},
+    **dict.fromkeys(("completed", "succeeded", "pass"), "good"),
+    **dict.fromkeys(("failed", "fail", "canceled", "notresponding"), "bad"),
+    **dict.fromkeys(("inconclusive", "paused", "skipped"), "doubt"),
 }
 """How a state looks: good, bad, doubt; any other is under way."""
 COMMIT = re.compile(r"[0-9a-f]{7,40}")

@@ -15,7 +15,7 @@ from mlops.azure import computes, endpoints, models
 from mlops.cleanup import apply, inventory
 from mlops.cli import run as mlops
 from mlops.core.resources import Cluster, Endpoint
-from mlops.ledger import Ledger
+from mlops.ledger import Begin, End, Ledger, Outcome
 from mlops.local.daemon import client as daemon
 from tests.integration.conftest import QUESTIONS, Bench
 from tests.support.checkout import ROOT
@@ -175,7 +175,7 @@ def test_a_rollout_under_way_protects_its_slots(empty: Bench) -> None:
     assert [item.title for item in found.stale] == [f"{lasting}/green"]
 
     with Ledger(empty.session, lasting).hold(action="deploy") as hold:
-        hold.write("begin", model="chat", version="2", before={"blue": 100})
+        hold.write(Begin(model="chat", version="2", before={"blue": 100}))
         assert clean(empty) == ([], [])
         results = cleanup.carry_out(empty.session, found.decisions, cleanup.rules(empty.settings, older_than=WEEK))
         assert [result.outcome for result in results] == ["spared"]
@@ -183,8 +183,8 @@ def test_a_rollout_under_way_protects_its_slots(empty: Bench) -> None:
     assert clean(empty) == ([], [])  # it has no end
 
     with Ledger(empty.session, lasting).hold(action="deploy") as hold:
-        hold.write("begin", before={"blue": 100})
-        hold.write("end", outcome="recovered", traffic={"blue": 100})
+        hold.write(Begin(before={"blue": 100}))
+        hold.write(End(outcome=Outcome.RECOVERED, traffic={"blue": 100}))
     assert clean(empty)[0] == [f"{lasting}/green"]
 
 

@@ -22,7 +22,19 @@ from mlops import cli
 from mlops.azure.session import Session
 from mlops.core.console import Console
 from mlops.core.errors import AzureError
-from mlops.ledger import Held, Ledger, Overruled, history, unfinished
+from mlops.ledger import (
+    Begin,
+    End,
+    Held,
+    Ledger,
+    Outcome,
+    Overruled,
+    Planned,
+    TrafficMoved,
+    Verdict,
+    history,
+    unfinished,
+)
 from tests.support.checkout import ROOT
 from tests.support.waiting import HANG_S, until
 
@@ -35,13 +47,13 @@ HOLDER = """
     from pathlib import Path
     from mlops.azure.session import connect
     from mlops.core.console import Console
-    from mlops.ledger import Ledger
+    from mlops.ledger import Begin, Ledger
     from mlops.config.settings import load
 
     session = connect(load("local", Path("mlops.yaml")), Console(quiet=True))
     facts = {"machine": {"boot": "another machine", "pid": 1}} if sys.argv[2] == "far" else {}
     with Ledger(session, sys.argv[1], lease_s=int(sys.argv[3])).hold(action="deploy") as hold:
-        hold.write("begin", model="m", version="7", **facts)
+        hold.write(Begin(model="m", version="7", **facts))
         print(hold.rollout, flush=True)
         sys.stdin.read()  # until the test ends
 """
@@ -88,21 +100,22 @@ def test_what_is_written_stands_there(session: Session, capsys: pytest.CaptureFi
     assert found.read() == []
     with found.hold(action="deploy") as hold:
         written = [
-            hold.write("begin", model="m", version="1", before={}),
-            hold.write("verdict", what="gate", verdict="pass", reason="Grüße\nvon hier"),
-            hold.write("end", outcome="released", traffic={"blue": 100}),
+            hold.write(Begin(model="m", version="1", before={})),
+            hold.write(Verdict(what="gate", verdict="pass", reason="Grüße\nvon hier")),
+            hold.write(End(outcome=Outcome.RELEASED, traffic={"blue": 100})),
         ]
         assert hold.broke is None
         assert hold.records() == written
         assert found.look() == (written, True)
     assert again(session, found).look() == (written, False)
     begin = written[0].facts
-    assert begin["action"] == "deploy"
-    assert begin["machine"]["pid"] == os.getpid()
-    assert len(begin["commit"]) >= 40
+    assert isinstance(begin, Begin)
+    assert begin.action == "deploy"
+    assert begin.machine["pid"] == os.getpid()
+    assert len(begin.commit or "") >= 40
     with found.hold(action="rollback") as hold:
         assert hold.records() == written
-        hold.write("begin", model="m", version="0")
+        hold.write(Begin(model="m", version="0"))
     assert len(again(session, found).read()) == 4
     capsys.readouterr()
     assert cli.run(["endpoint", "history", "--endpoint", found.endpoint, "--json"]) == 0
@@ -115,7 +128,7 @@ def test_what_is_written_stands_there(session: Session, capsys: pytest.CaptureFi
 def test_one_wins_and_the_other_says_who_and_since_when(session: Session) -> None:
     found = ledger(session)
     with found.hold(action="deploy") as hold:
-        begin = hold.write("begin", model="m", version="7")
+        begin = hold.write(Begin(model="m", version="7"))
         started = time.monotonic()
         other = again(session, found)
         with pytest.raises(Held, match="deploy of m:7") as refused, other.hold(action="deploy", wait_s=60):
@@ -141,9 +154,9 @@ def test_many_at_once_have_one_winner(session: Session) -> None:
         try:
             with own.hold(action="deploy", wait_s=0) as hold:
                 winners.append(hold.rollout)
-                hold.write("begin", version=str(number))
+                hold.write(Begin(version=str(number)))
                 until(lambda: len(winners) + len(refused) == 6, what="an answer to all six")
-                hold.write("end", outcome="released")
+                hold.write(End(outcome=Outcome.RELEASED))
         except Held:
             refused.append(number)
 
@@ -158,7 +171,7 @@ def test_a_lease_is_given_back_after_an_error(session: Session) -> None:
 
     def fail() -> None:
         with found.hold(action="deploy") as hold:
-            hold.write("begin")
+            hold.write(Begin())
             raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
@@ -170,17 +183,17 @@ def test_a_lease_is_given_back_after_an_error(session: Session) -> None:
 def test_a_rollback_breaks_the_lease_and_the_deploy_stops_at_its_next_write(session: Session) -> None:
     found = ledger(session)
     with found.hold(action="deploy") as deploy:
-        deploy.write("begin", model="m", version="7")
+        deploy.write(Begin(model="m", version="7"))
         with again(session, found).hold(action="rollback", break_lease=True) as rollback:
             assert rollback.broke == deploy.rollout
-            rollback.write("begin", model="m", version="6")
+            rollback.write(Begin(model="m", version="6"))
             with pytest.raises(Overruled, match="rollback of m:6") as stopped:
-                deploy.write("moved", traffic={"green": 100})
+                deploy.write(TrafficMoved(traffic={"green": 100}))
             assert stopped.value.exit_code == 3
             assert deploy.lost
             with pytest.raises(Overruled):
-                deploy.write("end")
-            rollback.write("end", outcome="rolled_back")
+                deploy.write(End())
+            rollback.write(End(outcome=Outcome.ROLLED_BACK))
     records = found.read()
     assert [(record.rollout, record.kind) for record in records] == [
         (deploy.rollout, "begin"),
@@ -202,16 +215,16 @@ def test_a_killed_process_of_this_machine_is_replaced_at_once(session: Session) 
         with found.hold(action="deploy", wait_s=0) as hold:  # its lease is not waited for
             assert {record.rollout for record in unfinished(hold.records())} == {rollout}
             assert hold.broke is None  # nobody was overruled
-            hold.write("begin")
+            hold.write(Begin())
     assert [entry.outcome for entry in history(found.read())] == ["unfinished", "interrupted"]
 
 
 def test_lines_by_hand_are_skipped(session: Session) -> None:
     found = ledger(session)
     with found.hold(action="deploy") as hold:
-        hold.write("begin")
+        hold.write(Begin())
         found.log.append(str(uuid.UUID(hold.rollout)), b"something else\n")
-        hold.write("end")
+        hold.write(End())
     assert [record.kind for record in found.read()] == ["begin", "end"]
 
 
@@ -219,17 +232,17 @@ def test_a_long_ledger_is_written_anew_and_nothing_is_lost(session: Session) -> 
     found = ledger(session)
     found.most_appends = 3
     with found.hold(action="deploy") as hold:
-        records = [hold.write("begin"), hold.write("plan"), hold.write("end")]
+        records = [hold.write(Begin()), hold.write(Planned()), hold.write(End())]
     with found.hold(action="deploy") as hold:
         assert hold.records() == records
         content = found.log.read()
         assert content is not None
         assert (content.appends, content.is_copy) == (1, False)
-        records.append(hold.write("begin"))
+        records.append(hold.write(Begin()))
         found.log._blob.create_append_blob(lease=str(uuid.UUID(hold.rollout)))  # as one does who dies half way
     assert found.read() == records[:3]
     with again(session, found).hold(action="deploy") as hold:
-        hold.write("end")
+        hold.write(End())
     content = found.log.read()
     assert content is not None
     assert (content.appends, content.is_copy) == (2, False)
@@ -239,12 +252,12 @@ def test_a_long_ledger_is_written_anew_and_nothing_is_lost(session: Session) -> 
 def test_the_end_of_a_dead_rollout_is_written_by_the_next(session: Session) -> None:
     found = ledger(session)
     with found.hold(action="deploy") as dead:
-        dead.write("begin", version="1")
+        dead.write(Begin(version="1"))
     with found.hold(action="deploy") as hold:
-        hold.write("begin", version="2")
-        hold.write("end", rollout=dead.rollout, outcome="restored")
+        hold.write(Begin(version="2"))
+        hold.write(End(outcome=Outcome.RESTORED), rollout=dead.rollout)
         assert {record.rollout for record in unfinished(hold.records())} == {hold.rollout}
-        hold.write("end", outcome="released")
+        hold.write(End(outcome=Outcome.RELEASED))
     assert [entry.outcome for entry in history(found.read())] == ["released", "restored"]
 
 
@@ -256,12 +269,12 @@ def _kept(session: Session) -> tuple[list[bool], list[str]]:
     found, control = ledger(session), ledger(session)
     lease = str(uuid.uuid4())
     with found.hold(action="deploy") as hold:
-        hold.write("begin")
+        hold.write(Begin())
         assert control.log.acquire(str(uuid.uuid4()))  # later, and nobody renews it
         fault(found, kind="drop", times=2)
         until(lambda: control.log.acquire(lease), what="the end of a lease", every_s=0.2)
         taken = [again(session, found).log.acquire(lease), hold.lost]
-        hold.write("end")
+        hold.write(End())
     return taken, [record.kind for record in found.read()]
 
 
@@ -283,21 +296,21 @@ def _slept(session: Session) -> tuple[list[str], list[str], str]:
     lone, visited = ledger(session), ledger(session)
     with lone.hold(action="deploy") as first, visited.hold(action="deploy") as second:
         for hold in (first, second):
-            hold.write("begin", version="1")
+            hold.write(Begin(version="1"))
             hold._done.set()  # no renewal, as on a laptop whose lid is closed
 
         def visit() -> bool:
             try:
                 with again(session, visited).hold(action="deploy", wait_s=0) as visitor:
-                    visitor.write("begin", model="m", version="2")
+                    visitor.write(Begin(model="m", version="2"))
             except Held:
                 return False
             return True
 
         until(visit, what="the end of the lease", every_s=0.2)  # the other's has ended before
-        first.write("end")
+        first.write(End())
         with pytest.raises(Overruled, match="m:2") as stopped:
-            second.write("end")
+            second.write(End())
     kinds = [[str(record.kind) for record in each.read()] for each in (lone, visited)]
     return kinds[0], kinds[1], str(stopped.value)
 
@@ -358,8 +371,8 @@ def _deployed(session: Session, rule: dict[str, Any], call: int) -> None:
     found = ledger(session)
     fault(found, **rule, skip=call)
     with found.hold(action="deploy", wait_s=0) as hold:
-        hold.write("begin")
-        hold.write("end")
+        hold.write(Begin())
+        hold.write(End())
     assert matched(found) > call, "the call was never made"
     assert [record.kind for record in found.read()] == ["begin", "end"]
     assert unfinished(found.read()) == []
@@ -370,15 +383,15 @@ def _deployed(session: Session, rule: dict[str, Any], call: int) -> None:
 def _rolled_back(session: Session, rule: dict[str, Any], call: int) -> None:
     found = ledger(session)
     with found.hold(action="deploy") as deploy:
-        deploy.write("begin")
+        deploy.write(Begin())
         fault(found, **rule, skip=call)
         with again(session, found).hold(action="rollback", break_lease=True) as rollback:
             assert rollback.broke == deploy.rollout
-            rollback.write("begin")
-            rollback.write("end")
+            rollback.write(Begin())
+            rollback.write(End())
         assert matched(found) > call, "the call was never made"
         with pytest.raises(Overruled):
-            deploy.write("end")
+            deploy.write(End())
     kinds = [(record.rollout, record.kind) for record in found.read()]
     assert kinds == [(deploy.rollout, "begin"), (rollback.rollout, "begin"), (rollback.rollout, "end")]
 
@@ -386,11 +399,11 @@ def _rolled_back(session: Session, rule: dict[str, Any], call: int) -> None:
 def _rewritten(session: Session, rule: dict[str, Any], call: int) -> None:
     found = ledger(session)
     with found.hold(action="deploy") as hold:
-        first = [hold.write("begin"), hold.write("end")]
+        first = [hold.write(Begin()), hold.write(End())]
     found.most_appends = 2
     fault(found, **rule, skip=call)
     with found.hold(action="deploy", wait_s=0) as hold:
-        second = [hold.write("begin"), hold.write("end")]
+        second = [hold.write(Begin()), hold.write(End())]
     assert matched(found) > call, "the call was never made"
     assert found.read() == first + second
     content = found.log.read()
@@ -433,9 +446,9 @@ def test_what_stays_broken_is_said(session: Session, capsys: pytest.CaptureFixtu
     with found.hold(action="deploy") as hold:
         fault(found, kind="status", status=503, times=None)
         with pytest.raises(AzureError, match=r"write to 'mlops/endpoints/chat-.*jsonl'"):
-            hold.write("begin")
+            hold.write(Begin())
         daemon.request("faults", method="DELETE")
-        hold.write("begin")
+        hold.write(Begin())
         fault(found, kind="status", status=503, times=None)
     daemon.request("faults", method="DELETE")
     assert "the lease ends by itself in 15 s" in capsys.readouterr().err

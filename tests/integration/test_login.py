@@ -93,7 +93,7 @@ def connect(settings: Settings | None = None) -> Any:
 def test_a_session_outlives_its_tokens_where_one_statement_does_not(capfd: pytest.CaptureFixture[str]) -> None:
     from mlops.azure import github
     from mlops.azure.session import workspace_of
-    from mlops.ledger import Ledger
+    from mlops.ledger import Ledger, TrafficIntent
 
     settings = staging()
     session = connect(settings)  # before the SDK is imported here: it warns
@@ -114,7 +114,7 @@ def test_a_session_outlives_its_tokens_where_one_statement_does_not(capfd: pytes
         def worked_on() -> bool:
             nonlocal refused
             assert session.ml.workspaces.get(session.ml.workspace_name).name
-            hold.write("traffic", wanted={"blue": 100})
+            hold.write(TrafficIntent(wanted={"blue": 100}))
             if not refused:
                 try:
                     control.workspaces.get(control.workspace_name)

@@ -19,7 +19,7 @@ from mlops.azure import models as azure_models
 from mlops.azure.endpoints import shares
 from mlops.core.errors import AzureError, GateFailed
 from mlops.core.resources import MODEL_TAG, Job
-from mlops.ledger import Ledger, history, unfinished
+from mlops.ledger import Begin, Ledger, Planned, TrafficIntent, history, unfinished
 from mlops.reconcile import REPORTED_TAG
 from mlops.rollout.abandoned import mend_left
 from mlops.rollout.deploy import deploy
@@ -157,11 +157,11 @@ def test_a_rollout_that_was_left_half_way_is_undone_and_one_that_is_under_way_is
     other = "green" if before == "blue" else "blue"
     spec_of = Ledger(bench.session, name)
     with spec_of.hold(action="deploy") as hold:
-        hold.write("begin", model=second.name, version="2", machine={"boot": "another", "pid": 1})
+        hold.write(Begin(model=second.name, version="2", machine={"boot": "another", "pid": 1}))
         hold.write(
-            "plan", action="deploy", slot=other, live=before, before={before: 100}, model=second.name, version="2"
+            Planned(action="deploy", slot=other, live=before, before={before: 100}, model=second.name, version="2")
         )
-        hold.write("traffic", wanted={other: 50, before: 50}, what="step")
+        hold.write(TrafficIntent(wanted={other: 50, before: 50}, what="step"))
         assert mend_left(bench.session, name) is None  # somebody is at work
         assert again(bench).did_nothing
     endpoints.set_traffic(bench.session, name, {}, fence=lambda: None)  # what it left is not what it wanted

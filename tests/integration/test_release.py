@@ -14,7 +14,7 @@ from mlops.ledger import Ledger, history
 from mlops.machines.probes import probes
 from mlops.rollout import plan
 from mlops.rollout.deploy import deploy as deploy_version
-from mlops.rollout.outcome import Outcome
+from mlops.rollout.result import RolloutResult
 from mlops.rollout.rollback import rollback
 from mlops.rollout.slot import deployment_spec, draw_samples
 from mlops.scoring.client import scorer
@@ -35,7 +35,7 @@ def traffic(bench: Bench) -> dict[str, int]:
     return {name: share for name, share in found.traffic.items() if share}
 
 
-def deploy(bench: Bench, version: str, answers: dict[str, str], **options: str) -> Outcome:
+def deploy(bench: Bench, version: str, answers: dict[str, str], **options: str) -> RolloutResult:
     model = bench.model(version, answers)
     return deploy_version(bench.session, bench.settings, model, test_rows=bench.rows, **options)  # type: ignore[arg-type]
 

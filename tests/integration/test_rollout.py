@@ -14,9 +14,9 @@ from mlops.azure import endpoints, models
 from mlops.azure.endpoints import shares
 from mlops.config.settings import Settings
 from mlops.core.errors import GateFailed, GateUndecided, PreconditionError
-from mlops.ledger import Entry, Held, Ledger, Overruled, history
+from mlops.ledger import Entry, Held, Ledger, Overruled, TrafficMoved, history
 from mlops.rollout.deploy import deploy as deploy_version
-from mlops.rollout.outcome import Outcome
+from mlops.rollout.result import RolloutResult
 from mlops.rollout.rollback import rollback
 from mlops.rollout.soak import soak
 from tests.support.waiting import HANG_S, until
@@ -29,7 +29,7 @@ pytestmark = [
 ]
 
 
-def deploy(bench: Bench, version: str, answers: dict[str, Any] | None = None, **change: Any) -> Outcome:
+def deploy(bench: Bench, version: str, answers: dict[str, Any] | None = None, **change: Any) -> RolloutResult:
     model = bench.model(version, answers or {**QUESTIONS, "version": version})
     return deploy_version(bench.session, with_rollout(bench, **change), model, test_rows=bench.rows)
 
@@ -199,7 +199,7 @@ def test_the_new_slot_may_get_copies_first(bench: Bench) -> None:
 
     assert outcome.traffic == {"green": 100}
     ledger = Ledger(bench.session, bench.settings.endpoint.name)
-    mirrored = [record.facts.get("mirror") for record in ledger.read() if record.kind == "moved"]
+    mirrored = [record.facts.mirror for record in ledger.read() if isinstance(record.facts, TrafficMoved)]
     assert {"green": 50} in mirrored
     found = endpoints.get(bench.session, bench.settings.endpoint.name)
     assert found is not None

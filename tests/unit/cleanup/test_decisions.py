@@ -13,7 +13,8 @@ from mlops.cleanup import Rollouts, Rules, Saving, decide, decide_cluster, decid
 from mlops.cleanup.inventory import Standing, created
 from mlops.cleanup.survey import told
 from mlops.core.resources import Cluster, Deployment, Endpoint, ModelVersion
-from mlops.ledger import Record
+from mlops.ledger import Kind, Record
+from tests.support import records as made
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 PREFIX = "ultrachat-completion-"
@@ -273,8 +274,8 @@ def test_savings_are_estimated_and_sizes_without_a_price_are_named() -> None:
     assert low.saving.unpriced == (SIZE,)
 
 
-def record(rollout: str, kind: Any, hours_ago: float, **facts: Any) -> Record:
-    return Record(rollout=rollout, kind=kind, by="ann", at=NOW - timedelta(hours=hours_ago), facts=facts)
+def record(rollout: str, kind: Kind, hours_ago: float, **facts: Any) -> Record:
+    return made.record(kind, rollout=rollout, at=NOW - timedelta(hours=hours_ago), **facts)
 
 
 def test_what_the_records_tell() -> None:

@@ -20,6 +20,7 @@ from mlops.core.console import Console
 from mlops.ledger import Kind, Record, approved, cleared, history, idle_since, unfinished
 from mlops.ledger.owner import lease_of
 from mlops.ledger.records import parse
+from tests.support.records import record
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -32,7 +33,7 @@ class Story:
 
     def add(self, rollout: str, kind: Kind, **facts: Any) -> Record:
         at = NOON + timedelta(minutes=len(self.records))
-        self.records.append(Record(at=at, rollout=rollout, kind=kind, by="ann", facts=facts))
+        self.records.append(record(kind, at=at, rollout=rollout, by="ann", **facts))
         return self.records[-1]
 
     def released(self, rollout: str, version: str, slot: str, before: dict[str, int]) -> None:
@@ -54,14 +55,18 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
 )
-RECORDS = st.builds(
-    Record,
-    at=st.datetimes(timezones=st.just(UTC)),
-    rollout=st.sampled_from("abcd"),
-    kind=st.sampled_from(get_args(Kind)),
-    by=TEXTS,
-    facts=st.dictionaries(TEXTS, VALUES, max_size=4),
+FACTS = TEXTS | st.sampled_from(
+    ["model", "version", "slot", "before", "traffic", "wanted", "replaced", "outcome", "share"]
 )
+RECORDS = st.fixed_dictionaries(
+    {
+        "at": st.datetimes(timezones=st.just(UTC)),
+        "rollout": st.sampled_from("abcd"),
+        "kind": st.sampled_from(get_args(Kind)),
+        "by": TEXTS,
+        "facts": st.dictionaries(FACTS, VALUES, max_size=4),
+    }
+).map(Record.model_validate)
 
 
 @given(st.lists(st.tuples(RECORDS, st.integers(1, 3)), max_size=6))
@@ -96,9 +101,9 @@ def test_lines_that_cannot_be_read_are_counted() -> None:
 
 
 def test_facts_that_json_does_not_know() -> None:
-    record = Record(rollout="a", kind="verdict", by="x\udc80", facts={"scores": {"p95": float("nan")}, "t": NOON})
-    found = parse(record.line)[0][0]
-    assert (found.by, found.facts) == ("x?", {"scores": {"p95": None}, "t": "2026-03-01T12:00:00Z"})
+    written = record("verdict", by="x\udc80", scores={"p95": float("nan")}, t=NOON)
+    found = parse(written.line)[0][0]
+    assert (found.by, found.written_facts) == ("x?", {"scores": {"p95": None}, "t": "2026-03-01T12:00:00Z"})
 
 
 # -- what was begun ------------------------------------------------------------------------------------------------
@@ -179,7 +184,7 @@ def test_a_history_fits_eighty_columns(capsys: pytest.CaptureFixture[str], monke
     story = Story()
     story.released("a", "1763628000", "blue", {"green": 100})
     story.add("b", "begin", action="rollback", model="m", version="1763628001", before={"blue": 90, "green": 10})
-    story.records.append(Record(rollout="c", kind="begin", by="a-very-long-name-of-a-bot[bot]", facts={}))
+    story.records.append(record("begin", rollout="c", by="a-very-long-name-of-a-bot[bot]"))
     for number, verdict in enumerate(["pass", "pass", "fail"]):
         story.add("b", "verdict", what="soak", slot="green", verdict=verdict, share=number)
     story.add("b", "end", outcome="rolled_back", traffic={"green": 100})

@@ -13,6 +13,7 @@ from mlops.core.resources import MANAGED_BY, MANAGED_TAG, MODEL_TAG, RUNNING, Jo
 from mlops.ledger import Record
 from mlops.reconcile import REPORTED_TAG, next_version, sort_jobs
 from mlops.reconcile.decisions import TRIES, ours
+from tests.support.records import record
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 MINE = {MANAGED_TAG: MANAGED_BY}
@@ -30,12 +31,10 @@ def rollout(
     """One rollout of a version; without an outcome it has not ended."""
     name = name or f"{number}-{outcome}-{len(verdicts)}"
 
-    def record(kind: Any, **facts: Any) -> Record:
-        return Record(rollout=name, kind=kind, by="ada", at=NOW, facts=facts)
-
-    found = [record("begin", action=action, model="chat", version=number)]
-    found += [record("verdict", what=what, verdict=said, model="chat", version=number) for what, said in verdicts]
-    return found + ([record("end", outcome=outcome)] if outcome else [])
+    about: dict[str, Any] = {"model": "chat", "version": number}
+    found = [record("begin", rollout=name, action=action, **about)]
+    found += [record("verdict", rollout=name, what=what, verdict=said, **about) for what, said in verdicts]
+    return found + ([record("end", rollout=name, outcome=outcome)] if outcome else [])
 
 
 # -- trainings ---------------------------------------------------------------------------------------------------------

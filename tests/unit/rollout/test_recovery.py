@@ -9,13 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops.core.resources import Deployment, Endpoint
-from mlops.ledger import Record
+from mlops.ledger import Record, TrafficIntent, Verdict
 from mlops.rollout.plan import Plan, traffic_at
 from mlops.rollout.recovery import repair
-
-
-def record(kind: Any, **facts: Any) -> Record:
-    return Record(rollout="r", kind=kind, by="ada", facts=facts)
+from tests.support.records import record
 
 
 def plan(before: dict[str, int], *, action: str = "deploy", slot: str = "green") -> Record:
@@ -161,7 +158,7 @@ def test_wherever_it_dies_traffic_ends_whole_on_what_may_have_it(
     records = walk(live, slot, steps, gate=gate, soaks=soaks)
     records = records[: data.draw(st.integers(1, len(records)))]
     before = {live: 100} if live else {}
-    wished = [before, *(item.facts["wanted"] for item in records if item.kind == "traffic")]
+    wished = [before, *(item.facts.wanted or {} for item in records if isinstance(item.facts, TrafficIntent))]
     now = data.draw(st.sampled_from(wished[-2:]))
 
     found = repair(records, endpoint(now), BOTH)
@@ -171,9 +168,9 @@ def test_wherever_it_dies_traffic_ends_whole_on_what_may_have_it(
     assert after in (before, {slot: 100})
     if after == {slot: 100} and after != before:
         assert any(
-            item.facts.get("share") == 100 and item.facts["verdict"] == "pass"
+            item.facts.share == 100 and item.facts.verdict == "pass"
             for item in records[3:]
-            if item.kind == "verdict"
+            if isinstance(item.facts, Verdict)
         )
     again = repair(records, endpoint(after), BOTH)
     assert again.traffic in (None, after)

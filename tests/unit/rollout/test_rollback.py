@@ -11,6 +11,7 @@ from mlops.config.settings import SLOTS
 from mlops.core.resources import Deployment
 from mlops.ledger import Record
 from mlops.rollout.rollback import replaced_by, were_live
+from tests.support.records import record
 
 
 def slot(name: str, version: str) -> Deployment:
@@ -31,7 +32,7 @@ class Endpoint:
         return {self.live: 100} if self.live else {}
 
     def write(self, rollout: str, kind: Any, **facts: Any) -> None:
-        self.records.append(Record(rollout=rollout, kind=kind, by="ada", facts=facts))
+        self.records.append(record(kind, rollout=rollout, **facts))
 
     def deploy(self, version: str, outcome: str = "released") -> None:
         rollout, before = f"r{len(self.records)}", self.traffic()

@@ -63,17 +63,19 @@ ENTRY = ledger.Entry(
     verdicts=(EVIL, f"soak {EVIL} fail"),
     before={EVIL: 100},
     after={EVIL: 90, "blue": 10},
-    outcome=EVIL,
+    outcome=ledger.Outcome(EVIL),
     reason=EVIL,
     error=EVIL,
     run_url=LINK,
     commit=EVIL,
 )
-RECORD = ledger.Record(
-    rollout=EVIL,
-    kind="plan",
-    by=EVIL,
-    facts={EVIL: EVIL, "before": {EVIL: 100}, "steps": [EVIL], "replaced": {"m": EVIL}},
+RECORD = ledger.Record.model_validate(
+    {
+        "rollout": EVIL,
+        "kind": "plan",
+        "by": EVIL,
+        "facts": {EVIL: EVIL, "before": {EVIL: 100}, "steps": [10, 100], "replaced": {"model": EVIL, "version": EVIL}},
+    }
 )
 MODEL = ModelVersion(name=EVIL, version=EVIL, id=EVIL, tags=TAGS, description=EVIL, created=NOW, job=EVIL, stage=EVIL)
 JOB = Job(

@@ -29,7 +29,7 @@ def entry(**changes: object) -> ledger.Entry:
         version="7",
         slot="blue",
         verdicts=(),
-        outcome="released",
+        outcome=ledger.Outcome.RELEASED,
     )
     return dataclasses.replace(found, **changes)  # type: ignore[arg-type]
 

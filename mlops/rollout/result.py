@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RolloutResult:
     """What a deploy or a rollback did.
 
     Attributes:
