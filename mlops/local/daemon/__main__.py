@@ -10,9 +10,13 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
     from pathlib import Path
 
     from mlops.local.state.layout import Layout
+
+
+WATCH_S = 1.0
 
 
 def main(arguments: list[str]) -> int:
@@ -110,11 +114,29 @@ async def _run(layout: Layout) -> None:
     }
     write_private_json(places, {"proxy_port": server.proxy_port})  # the next daemon takes the same: shells keep it
     write_private_json(layout.daemon, record)
+    watching = asyncio.create_task(_watch(layout.daemon, done))
     await done.wait()
-    await server.stop()
-    layout.daemon.unlink(missing_ok=True)
-    logging.shutdown()
-    os._exit(0)  # a thread that waits for a program would hold an orderly exit up; ``stop`` ends that program next
+    watching.cancel()
+    deleted = not layout.daemon.exists()
+    try:
+        await server.stop()
+        layout.daemon.unlink(missing_ok=True)
+    finally:
+        if deleted:
+            processes.end(processes.marked(layout.root))
+        logging.shutdown()
+        os._exit(0)  # a thread that waits for a program would hold an orderly exit up; ``stop`` ends that program next
+
+
+async def _watch(record: Path, done: asyncio.Event) -> None:
+    """End a daemon whose folder was deleted: nobody can find it any more, and what it starts would pile up."""
+    import asyncio
+    import logging
+
+    while record.exists():
+        await asyncio.sleep(WATCH_S)
+    logging.getLogger(__name__).warning("'%s' was deleted; the daemon ends", record)
+    done.set()
 
 
 def _configure_logging(folder: Path) -> None:

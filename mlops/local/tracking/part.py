@@ -59,16 +59,14 @@ class TrackingPart:
         """End the server."""
         if self._watcher:
             self._watcher.cancel()
-        record = read_json(self._record)
-        if record and alive(int(record["pid"]), float(record["created"])):
-            with contextlib.suppress(psutil.Error):
-                await asyncio.to_thread(end, [psutil.Process(int(record["pid"]))], patience_s=4.0)
+        await self._end()
 
     async def address(self) -> str:
         """The server's url; starts it where it does not run, and does not wait for it."""
         async with self._lock:
             if not self._runs():
                 before = read_json(self._record) or {}
+                await self._end()  # one whose record was deleted still runs
                 self.port = await free_port(int(before.get("port", 0)))
                 self._spawn()
             return self.url
@@ -116,6 +114,15 @@ class TrackingPart:
             return False
         self.port = int(record["port"])
         return True
+
+    async def _end(self) -> None:
+        pids = {self._process.pid} if self._process is not None and self._process.poll() is None else set()
+        record = read_json(self._record)
+        if record and alive(int(record["pid"]), float(record["created"])):
+            pids.add(int(record["pid"]))
+        for pid in pids:
+            with contextlib.suppress(psutil.Error):
+                await asyncio.to_thread(end, [psutil.Process(pid)], patience_s=4.0)
 
     def _spawn(self) -> None:
         self._healthy = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -70,6 +71,15 @@ def test_stop_leaves_no_process_behind(own_local: Local) -> None:
     assert processes.marked(own_local.state) == []
     assert not (own_local.state / "daemon.json").exists()
     assert own_local.cli("stop").stdout.strip() == "it was not running"
+
+
+def test_a_daemon_whose_folder_was_deleted_ends_with_all_that_it_started(own_local: Local) -> None:
+    own_local.start()
+    record = own_local.record()
+    until(lambda: len(processes.marked(own_local.state)) > 1)
+    shutil.rmtree(own_local.state)
+    until(lambda: not processes.alive(record["pid"], record["create_time"]), what="the daemon's end")
+    until(lambda: processes.marked(own_local.state) == [], what="the end of what it started")
 
 
 def test_stop_finds_what_a_killed_daemon_left(bare_local: Local) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psutil
 import pytest
+
+from tests.support.waiting import until
+from tests.unit.local.conftest import Local
 
 JOB = """
 import os
@@ -137,3 +141,13 @@ def test_runs_that_a_client_makes_by_itself(local: Any) -> None:
         "children": True,
     }
     assert "ENDPOINT_NOT_FOUND" in row(out, "REFUSED")
+
+
+def test_a_server_whose_record_is_gone_is_replaced_not_doubled(own_local: Local) -> None:
+    own_local.start()
+    record = own_local.state / "mlflow" / "server.json"
+    first = json.loads(until(lambda: record.read_text() if record.exists() else ""))
+    record.unlink()
+    second = json.loads(until(lambda: record.read_text() if record.exists() else "", what="another server's record"))
+    assert second["pid"] != first["pid"]
+    assert not psutil.pid_exists(first["pid"])
