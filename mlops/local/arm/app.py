@@ -6,7 +6,8 @@ import json
 import math
 import re
 import uuid
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,16 +33,27 @@ MAX_DEPTH = 64
 """Nothing that Azure knows is nested deeper."""
 
 
+class Authorization(Protocol):
+    """Says whether a call may be made; raises :class:`ArmError` where it may not."""
+
+    def authorize(self, call: Call, target: Target) -> None:
+        """Refuse what the caller's roles do not permit."""
+
+    def guard(self, call: Call, target: Target) -> None:
+        """Refuse what needs a group or a provider that is not there."""
+
+
 class ControlPlane:
     """Answers requests on ARM ids with the registered types.
 
     The registry's data plane uses the same ids behind ``/mferp/managementfrontend``; it is served by this class too
-    (``prefix``), whose types then are ``registries/…``.
+    (``prefix``), whose types then are ``registries/…`` and which asks for a token alone, not for a role.
     """
 
-    def __init__(self, workspace: Workspace, types: list[ResourceType]) -> None:
+    def __init__(self, workspace: Workspace, types: Iterable[ResourceType], authorization: Authorization) -> None:
         self.workspace = workspace
-        self.types = {f"{kind.namespace}/{kind.kind}".lower(): kind for kind in types}
+        self.types = {kind.full_kind.lower(): kind for kind in types}
+        self._authorization = authorization
 
     async def answer(self, request: Request, *, caller: str, oid: str = "", prefix: str = "") -> Response:
         """Answer one authenticated request of a caller, who is named by its client id and its object id."""
@@ -61,7 +73,6 @@ class ControlPlane:
         generic = operations.PATH.match(path)
         if generic and request.method == "GET":
             return self._result(generic["how"], generic["id"], path)
-        guards = None if prefix else self.workspace.services.get("subscription")
         call = Call(
             workspace=self.workspace,
             method=request.method,
@@ -73,14 +84,14 @@ class ControlPlane:
             host=request.headers.get("host", "management.azure.com"),
             path_prefix=prefix,
         )
-        if guards is not None and "api-version" not in request.query_params:
+        if not prefix and "api-version" not in request.query_params:
             message = "The api-version query parameter (?api-version=) is required for all requests."
             raise ArmError(400, "MissingApiVersionParameter", message)
         if target.namespace.lower() == LEARNING:
             schema.check(call.body)
-        if guards is not None:
-            guards.authorize(call, target)
-            guards.guard(call, target)
+        if not prefix:
+            self._authorization.authorize(call, target)
+            self._authorization.guard(call, target)
         return await self._route(call, target)
 
     async def _route(self, call: Call, target: Target) -> Answer:

@@ -5,38 +5,20 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlops.local.arm.errors import ArmError, bad_request, not_found
-from mlops.local.arm.resources import Answer, Call, ResourceType
-from mlops.local.arm.versions import ContainerType, VersionType
+from mlops.local.arm.resources import Answer, Call
+from mlops.local.arm.versions import VersionType
+from mlops.local.blob.store import Blobs
 from mlops.local.jobs.components import wire
 from mlops.local.jobs.locations import DATASTORE, OUTPUT, Unresolved
+from mlops.local.jobs.part import JobsPart
+from mlops.local.registry.part import RegistryPart
 from mlops.local.state.store import Document
 
-if TYPE_CHECKING:
-    from mlops.local.jobs.part import JobsPart
-
-FAMILIES = ("models", "data", "environments", "codes", "components")
 ANONYMOUS = uuid.UUID("0f4d2d0e-9f60-4f6b-8f4a-3f6f7a6f2f10")
 UPLOAD_S = 24 * 3600
-
-
-def asset_types(part: JobsPart) -> list[ResourceType]:
-    """Every type of asset, in both scopes."""
-    classes: dict[str, type[VersionType]] = {
-        "models": ModelVersions,
-        "data": DataVersions,
-        "environments": EnvironmentVersions,
-        "codes": CodeVersions,
-        "components": ComponentVersions,
-    }
-    types: list[ResourceType] = []
-    for scope in ("workspaces", "registries"):
-        for family in FAMILIES:
-            types.append(ContainerType(scope, family))
-            types.append(classes[family](part, scope, family))
-    return types
 
 
 def long_uri(call: Call, uri: str) -> str:
@@ -52,6 +34,7 @@ def long_uri(call: Call, uri: str) -> str:
 class ModelVersions(VersionType):
     """Models; the flavors come from the files."""
 
+    family = "models"
     path_property = "modelUri"
 
     def settle(self, call: Call, body: Document, existing: Document | None) -> None:
@@ -74,7 +57,7 @@ class ModelVersions(VersionType):
             properties["flavors"] = properties.get("flavors") or old.get("flavors") or {}
             return
         try:
-            folder = self.part.locations.path(properties["modelUri"])
+            folder = self.jobs.locations.path(properties["modelUri"])
         except Unresolved as error:
             raise bad_request(str(error)) from error
         if not folder.exists():
@@ -89,16 +72,16 @@ class ModelVersions(VersionType):
         properties["flavors"] = properties.get("flavors") or found or {}
 
     def _from_job(self, job: str, output: str, path: str) -> str:
-        part = self.part
-        run = part.runs.get(job)
+        jobs = self.jobs
+        run = jobs.runs.get(job)
         if run is None:
             raise not_found(f"The job '{job}' was not found.", detail=("JobNotFound", f"No job named '{job}'."))
         try:
-            uri = part.locations.output(job, output).rstrip("/") + (f"/{path}" if path else "")
-            exists = part.locations.path(uri).exists()
+            uri = jobs.locations.output(job, output).rstrip("/") + (f"/{path}" if path else "")
+            exists = jobs.locations.path(uri).exists()
         except Unresolved as error:
             raise ArmError(400, "NoMatchingArtifactsFoundFromJob", str(error)) from error
-        folder = part.locations.path(uri)
+        folder = jobs.locations.path(uri)
         if not exists or (folder.is_dir() and not any(folder.iterdir())):
             message = (
                 f"No artifacts matching {output} found from Job {job}. Job must be in terminal state when registering "
@@ -136,6 +119,7 @@ def flavors(folder: Path) -> Document | None:
 class DataVersions(VersionType):
     """Data assets."""
 
+    family = "data"
     path_property = "dataUri"
 
     def settle(self, call: Call, body: Document, existing: Document | None) -> None:
@@ -147,7 +131,7 @@ class DataVersions(VersionType):
         output = OUTPUT.match(uri)
         if output:
             try:
-                base = self.part.locations.output(output["job"], output["output"])
+                base = self.jobs.locations.output(output["job"], output["output"])
             except Unresolved as error:
                 raise not_found(str(error)) from error
             uri = base.rstrip("/") + "/" + (output["path"] or "")
@@ -159,6 +143,8 @@ class DataVersions(VersionType):
 
 class EnvironmentVersions(VersionType):
     """Environments: kept and shown; nothing is built here."""
+
+    family = "environments"
 
     def settle(self, call: Call, body: Document, existing: Document | None) -> None:  # noqa: ARG002
         """An image or a build context, as Azure demands."""
@@ -180,7 +166,12 @@ class EnvironmentVersions(VersionType):
 class CodeVersions(VersionType):
     """Code snapshots."""
 
+    family = "codes"
     path_property = "codeUri"
+
+    def __init__(self, scope: str, jobs: JobsPart, registry: RegistryPart, blobs: Blobs) -> None:
+        super().__init__(scope, jobs, registry)
+        self._blobs = blobs
 
     def selected(self, call: Call, body: Document) -> bool:
         """By the hash of the content, where the query has it."""
@@ -189,16 +180,15 @@ class CodeVersions(VersionType):
             not wanted or (body["properties"].get("properties") or {}).get("hash_sha256") == wanted
         )
 
-    async def action(self, call: Call, action: str) -> Answer:
+    async def action(self, call: Call, action: str) -> Answer:  # noqa: ARG002
         """``startPendingUpload``: a container of its own to upload into."""
         if action.lower() != "startpendingupload":
             raise not_found(f"The action '{action}' is not known on code.")
-        return Answer(200, pending_upload(call))
+        return Answer(200, pending_upload(self._blobs))
 
 
-def pending_upload(call: Call) -> Document:
+def pending_upload(blobs: Blobs) -> Document:
     """A new container and a signature that may write into it."""
-    blobs = call.workspace.services["blobs"]
     container = f"upload-{uuid.uuid4()}"
     blobs.create_container(container)
     token = blobs.sas(container, permissions="racwl", lifetime_s=UPLOAD_S)
@@ -216,6 +206,8 @@ def pending_upload(call: Call) -> Document:
 
 class ComponentVersions(VersionType):
     """Components; anonymous ones get a name by content."""
+
+    family = "components"
 
     async def put(self, call: Call) -> Answer:
         """An anonymous component is stored under the id that the service gives it."""

@@ -7,6 +7,7 @@ import re
 from mlops.local.arm.errors import bad_request, not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import integer
+from mlops.local.blob.store import Blobs
 from mlops.local.state.operations import now
 from mlops.local.state.store import Document
 from mlops.local.state.workspace import Workspace
@@ -21,8 +22,10 @@ class DatastoreType(ResourceType):
 
     kind = "workspaces/datastores"
 
-    @staticmethod
-    def seed(workspace: Workspace) -> None:
+    def __init__(self, blobs: Blobs) -> None:
+        self.blobs = blobs
+
+    def seed(self, workspace: Workspace) -> None:
         """The two that every workspace has."""
         config = workspace.config
         for name, container in (("workspaceblobstore", config.container), ("workspaceartifactstore", "azureml")):
@@ -44,7 +47,7 @@ class DatastoreType(ResourceType):
                         "credentials": {"credentialsType": "AccountKey"},
                         "datastoreType": "AzureBlob",
                         "subscriptionId": config.subscription,
-                        "resourceGroup": workspace.services["blobs"].resource_id.split("/")[4],
+                        "resourceGroup": self.blobs.resource_id.split("/")[4],
                         "accountName": config.storage,
                         "containerName": container,
                         "endpoint": "core.windows.net",
@@ -94,10 +97,9 @@ class DatastoreType(ResourceType):
         properties = self.must(call)["properties"]
         if action.lower() != "listsecrets":
             raise not_found(f"The action '{action}' is not known on a datastore.")
-        blobs = call.workspace.services["blobs"]
         if call.body.get("expirableSecret"):
             hours = integer(call.body.get("expireAfterHours"), "expireAfterHours", default=1)
             lifetime_s = min(max(hours, 0.1), SAS_HOURS) * 3600
-            token = blobs.sas(properties["containerName"], permissions=PERMISSIONS, lifetime_s=lifetime_s)
+            token = self.blobs.sas(properties["containerName"], permissions=PERMISSIONS, lifetime_s=lifetime_s)
             return Answer(200, {"secretsType": "Sas", "sasToken": token})
-        return Answer(200, {"secretsType": "AccountKey", "key": blobs.account_key})
+        return Answer(200, {"secretsType": "AccountKey", "key": self.blobs.account_key})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.endpoints import conflict, invalid, legal, state, within
@@ -16,13 +16,11 @@ from mlops.local.arm.shapes import integer, mapping, tags, text
 from mlops.local.arm.skus import skus
 from mlops.local.serving.containers import container_log
 from mlops.local.serving.durations import seconds
+from mlops.local.serving.part import Serving
 from mlops.local.serving.spec import Spec, model_id
 from mlops.local.state.operations import OperationFailed, now
 from mlops.local.state.store import Document
 from mlops.local.state.workspace import Workspace
-
-if TYPE_CHECKING:
-    from mlops.local.serving.part import Serving
 
 PROBE: Document = {
     "failureThreshold": 30,

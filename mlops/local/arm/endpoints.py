@@ -9,20 +9,19 @@ import secrets
 import string
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlops.local.arm.access import Access
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.managed_identities import assigned
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import mapping, tags, text
+from mlops.local.serving.part import Serving
 from mlops.local.serving.traffic import canonical, refusal
 from mlops.local.state.operations import OperationFailed, now
 from mlops.local.state.store import Document
 from mlops.local.state.workspace import Workspace
-
-if TYPE_CHECKING:
-    from mlops.local.serving.part import Serving
 
 NAME = re.compile(r"^[a-zA-Z](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$")
 MODES = {"key": "Key", "amltoken": "AMLToken", "aadtoken": "AADToken"}
@@ -78,8 +77,9 @@ class Endpoints(ResourceType):
 
     kind = "workspaces/onlineEndpoints"
 
-    def __init__(self, workspace: Workspace, serving: Serving) -> None:
+    def __init__(self, workspace: Workspace, serving: Serving, access: Access) -> None:
         self._workspace = workspace
+        self._access = access
         self._serving = serving
         workspace.operations.register("endpoint.write", self._write, failed=self._failed)
         workspace.operations.register("endpoint.delete", self._delete, failed=self._failed)
@@ -171,7 +171,7 @@ class Endpoints(ResourceType):
             "traffic": canonical(traffic, names),
             "mirrorTraffic": canonical(mirror, names),
         }
-        body["identity"] = _identity(call, body.get("identity"), (existing or {}).get("identity"))
+        body["identity"] = _identity(self._access, call, body.get("identity"), (existing or {}).get("identity"))
         body["location"] = text(body.get("location"), "location") or config.region
         body["tags"] = tags(body.get("tags"))
         body["kind"] = "Managed"
@@ -190,7 +190,7 @@ class Endpoints(ResourceType):
         if "tags" in change:
             change["tags"] = tags(change["tags"])
         if "identity" in change:
-            change["identity"] = _identity(call, change["identity"], existing.get("identity"))
+            change["identity"] = _identity(self._access, call, change["identity"], existing.get("identity"))
 
         def merge(body: Document) -> None:
             body.update(change)
@@ -291,7 +291,7 @@ class Endpoints(ResourceType):
         self._serving.forget(resource_id.rsplit("/", 1)[1])
 
 
-def _identity(call: Call, asked: Any, before: Any) -> Document:
+def _identity(access: Access, call: Call, asked: Any, before: Any) -> Document:
     identity = mapping(asked, "identity") or dict(before or {})
     kind = text(identity.get("type"), "identity.type") or "SystemAssigned"
     identity["type"] = kind
@@ -301,7 +301,7 @@ def _identity(call: Call, asked: Any, before: Any) -> Document:
     users = identity.get("userAssignedIdentities")
     if isinstance(users, dict):
         had = {key.lower(): value for key, value in ((before or {}).get("userAssignedIdentities") or {}).items()}
-        identity["userAssignedIdentities"] = {key: had.get(key.lower()) or assigned(call, key) for key in users}
+        identity["userAssignedIdentities"] = {key: had.get(key.lower()) or assigned(access, call, key) for key in users}
     return identity
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterable
 from typing import Any
 
+from mlops.local.arm.access import Access
 from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.operations import location_headers
 from mlops.local.arm.resources import Answer, Call, ResourceType, page
@@ -83,8 +85,10 @@ class Groups(ResourceType):
     namespace = RESOURCES
     kind = "subscriptions/resourceGroups"
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, access: Access, contained: Iterable[ResourceType]) -> None:
         self._workspace = workspace
+        self._access = access
+        self._contained = {kind.full_kind.lower(): kind for kind in contained}
         workspace.operations.register("group.delete", self._delete)
 
     async def put(self, call: Call) -> Answer:
@@ -129,7 +133,11 @@ class Groups(ResourceType):
     async def list(self, call: Call) -> Answer:
         """Those that the caller may read, by tag where that is asked for."""
         store = call.workspace.store
-        found = [body for body in store.children(call.resource_id) if _tagged(call, body) and visible(call, body)]
+        found = [
+            body
+            for body in store.children(call.resource_id)
+            if _tagged(call, body) and visible(self._access, call, body)
+        ]
         return page(self, call, found, size=None)
 
     async def delete(self, call: Call) -> Answer:
@@ -156,7 +164,9 @@ class Groups(ResourceType):
         del arguments
         await asyncio.sleep(self._workspace.config.delete_operation_s)
         for body in contents(self._workspace.store, group_id):
-            await self._workspace.services["subscription"].forget(body)
+            kind = self._contained.get(str(body["type"]).lower())
+            if kind is not None:
+                await kind.gone(body)
         self._workspace.store.delete(group_id)
 
 
@@ -165,13 +175,14 @@ class GroupResources(ResourceType):
 
     namespace = RESOURCES
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, access: Access, kind: str) -> None:
+        self._access = access
         self.kind = kind
 
     async def list(self, call: Call) -> Answer:
         """What the caller may read, filtered by tag and type."""
         store, within = call.workspace.store, call.resource_id.rsplit("/", 1)[0]
-        found = [body for body in contents(store, within) if _tagged(call, body) and visible(call, body)]
+        found = [body for body in contents(store, within) if _tagged(call, body) and visible(self._access, call, body)]
         wanted = TYPE.search(call.query.get("$filter", ""))
         if wanted:
             found = [body for body in found if body["type"].lower() == wanted["type"].lower()]
@@ -179,10 +190,9 @@ class GroupResources(ResourceType):
         return page(self, call, [{key: body[key] for key in kept if key in body} for body in found], size=None)
 
 
-def visible(call: Call, body: Document) -> bool:
+def visible(access: Access, call: Call, body: Document) -> bool:
     """Whether the caller may read a resource: lists leave the others out."""
-    access = call.workspace.services.get("access")
-    return access is None or access.allows(call.oid, f"{_action(body)}/read", body["id"])
+    return access.allows(call.oid, f"{_action(body)}/read", body["id"])
 
 
 def _action(body: Document) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.errors import ArmError, bad_request, not_found
@@ -12,12 +12,12 @@ from mlops.local.arm.resources import Answer, Call, ResourceType, page
 from mlops.local.arm.workspace_document import tracking_uri
 from mlops.local.jobs.checks import PlanError
 from mlops.local.jobs.locations import OUTPUT, Unresolved
+from mlops.local.jobs.part import JobsPart
 from mlops.local.jobs.plan import Plan
 from mlops.local.jobs.runs import TERMINAL
+from mlops.local.registry.part import RegistryPart
 from mlops.local.state.store import Document
-
-if TYPE_CHECKING:
-    from mlops.local.jobs.part import JobsPart
+from mlops.local.tracking.part import TrackingPart
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,254}")
 NOWHERE = ("serverless", "local", "azureml:serverless", "")
@@ -31,8 +31,10 @@ class JobType(ResourceType):
 
     kind = "workspaces/jobs"
 
-    def __init__(self, part: JobsPart) -> None:
-        self.part = part
+    def __init__(self, jobs: JobsPart, registry: RegistryPart, tracking: TrackingPart | None) -> None:
+        self.jobs = jobs
+        self._registry = registry
+        self._tracking = tracking
         self._submitting = asyncio.Lock()
 
     # -- writing ---------------------------------------------------------------------------------------------------
@@ -49,7 +51,7 @@ class JobType(ResourceType):
             return Answer(200, self.shown(call, existing))
         if not NAME.fullmatch(call.name):
             raise bad_request(f"'{call.name}' is not a valid job name: letters, digits, '-' and '_', at most 255.")
-        if self.part.runs.get(call.name) is not None:
+        if self.jobs.runs.get(call.name) is not None:
             raise bad_request(f"A run named '{call.name}' already exists.")
         body = self.document(call, None)
         properties = body["properties"]
@@ -57,13 +59,12 @@ class JobType(ResourceType):
         properties["experimentName"] = properties.get("experimentName") or "Default"
         properties.setdefault("isArchived", False)
         kind = str(properties.get("jobType", ""))
-        if "registry" in call.workspace.services:
-            await asyncio.to_thread(call.workspace.services["registry"].refresh)
+        await asyncio.to_thread(self._registry.refresh)
         plan = self._plan(call, kind, properties)
         with call.workspace.store.transaction():
-            self.part.submit(call.name, plan, properties, kind=RUN_TYPES[kind], caller=call.caller)
+            self.jobs.submit(call.name, plan, properties, kind=RUN_TYPES[kind], caller=call.caller)
             call.workspace.store.put(call.resource_id, body)
-        await self.part.launch(call.name)
+        await self.jobs.launch(call.name)
         return Answer(201, self.shown(call, body), {"Location": call.url()})
 
     def _plan(self, call: Call, kind: str, properties: Document) -> Plan:
@@ -71,7 +72,7 @@ class JobType(ResourceType):
             message = f"Jobs of type '{kind}' do not run in the local workspace; Pipeline and Command do."
             raise bad_request(message)
         try:
-            planner = self.part.planner
+            planner = self.jobs.planner
             plan = (
                 planner.pipeline(call.name, properties)
                 if kind == "Pipeline"
@@ -96,7 +97,7 @@ class JobType(ResourceType):
                 if value["is"] != "asset" or not uri:
                     continue
                 try:
-                    path = self.part.locations.path(str(uri))
+                    path = self.jobs.locations.path(str(uri))
                 except Unresolved as error:
                     raise ArmError(400, "UserError", f"Input '{name}' of '{step.path or plan.job}': {error}") from error
                 if OUTPUT.match(str(uri)) and not path.exists():
@@ -104,7 +105,7 @@ class JobType(ResourceType):
                     raise ArmError(400, "UserError", message)
             if step.code:
                 try:
-                    self.part.locations.path(step.code)
+                    self.jobs.locations.path(step.code)
                 except Unresolved as error:
                     raise ArmError(400, "UserError", f"The code of '{step.path or plan.job}': {error}") from error
 
@@ -132,7 +133,7 @@ class JobType(ResourceType):
             if given.get("properties"):
                 run["properties"] = {**run["properties"], **given["properties"]}
 
-        self.part.runs.change(name, change)
+        self.jobs.runs.change(name, change)
 
     async def patch(self, call: Call) -> Answer:
         """Tags, description, names, the archive flag."""
@@ -142,7 +143,7 @@ class JobType(ResourceType):
         if wrong:
             raise bad_request(f"The job's {wrong[0]} cannot be changed.")
         if isinstance(given.get("tags"), dict):
-            tags = {**(self.part.runs.get(existing["name"]) or {}).get("tags", {}), **given["tags"]}
+            tags = {**(self.jobs.runs.get(existing["name"]) or {}).get("tags", {}), **given["tags"]}
             given["tags"] = {key: value for key, value in tags.items() if value is not None}
         self._describe(existing["name"], given)
         return Answer(200, self.shown(call, existing))
@@ -151,7 +152,7 @@ class JobType(ResourceType):
 
     async def get(self, call: Call) -> Answer:
         """A job; a step of a pipeline has no properties here, as on Azure (run history has them)."""
-        run = self.part.runs.get(call.name)
+        run = self.jobs.runs.get(call.name)
         if run is not None and run["parentRunId"]:
             kind = f"Microsoft.MachineLearningServices/{self.kind}"
             return Answer(200, {"id": call.resource_id, "name": run["runId"], "type": kind, "properties": None})
@@ -159,7 +160,7 @@ class JobType(ResourceType):
 
     def shown(self, call: Call, body: Document) -> Document:
         """The definition with the run's state."""
-        run = self.part.runs.get(body["name"]) or {}
+        run = self.jobs.runs.get(body["name"]) or {}
         properties = {
             **body["properties"],
             "description": run.get("description"),
@@ -174,10 +175,8 @@ class JobType(ResourceType):
 
     def _services(self, call: Call, name: str) -> Document:
         config = call.workspace.config
-        studio = f"https://ml.azure.com/runs/{name}?wsid={config.workspace_id}"
-        tracking = call.workspace.services.get("tracking")
-        if tracking is not None:
-            studio = tracking.page(name) or studio
+        tracked = self._tracking.page(name) if self._tracking else None
+        studio = tracked or f"https://ml.azure.com/runs/{name}?wsid={config.workspace_id}"
 
         def service(kind: str, endpoint: str) -> Document:
             return {
@@ -218,10 +217,10 @@ class JobType(ResourceType):
         body = self.must(call)
         if action.lower() != "cancel":
             raise not_found(f"The action '{action}' is not known on a job.")
-        run = self.part.runs.get(body["name"])
+        run = self.jobs.runs.get(body["name"])
         if run is None or run["status"] in TERMINAL:
             return Answer(200, None)
-        self.part.request_cancel(body["name"])
+        self.jobs.request_cancel(body["name"])
         operation = call.workspace.operations.start("job-cancel", body["id"], prefix="jo")
         headers = operation_headers(call, operation, status=False, result="operation")
         return Answer(202, None, headers)
@@ -231,7 +230,7 @@ class JobType(ResourceType):
         body = call.workspace.store.get(call.resource_id)
         if body is None:
             return Answer(204)
-        run = self.part.runs.get(body["name"])
+        run = self.jobs.runs.get(body["name"])
         if run is not None and run["status"] not in TERMINAL:
             raise ArmError(409, "Conflict", f"The job '{body['name']}' is {run['status']}; cancel it first.")
         operation = call.workspace.operations.start("job-delete", body["id"], prefix="jo")

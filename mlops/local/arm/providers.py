@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from mlops.local.arm.errors import ArmError
+from mlops.local.arm.errors import ArmError, bad_request
+from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.shapes import text
 from mlops.local.arm.target import RESOURCES
 from mlops.local.state.store import Document, Store
 from mlops.local.state.workspace import Workspace
@@ -63,8 +67,9 @@ class Providers(ResourceType):
     namespace = RESOURCES
     kind = "subscriptions/providers"
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, dependencies: Sequence[GroupResource]) -> None:
         self._workspace = workspace
+        self._dependencies = dependencies
         workspace.operations.register("provider.register", self._register)
 
     async def get(self, call: Call) -> Answer:
@@ -90,8 +95,20 @@ class Providers(ResourceType):
             store.delete(where)
             return Answer(200, self._shown(call.name))
         if action.lower() == "checknameavailability":
-            return Answer(200, call.workspace.services["subscription"].check_name(call.name, call.body))
+            return Answer(200, self._check_name(call))
         raise ArmError(404, "InvalidResourceType", f"The resource type '{action}' could not be found.")
+
+    def _check_name(self, call: Call) -> Document:
+        name = text(call.body.get("name"), "name") or ""
+        kind = next((each for each in self._dependencies if each.namespace.lower() == call.name.lower()), None)
+        if kind is None or not name:
+            raise bad_request(f"'{call.name}' checks no names here.")
+        try:
+            kind.check_new(replace(call, resource_id=f"/x/{name}"))
+        except ArmError as error:
+            reason = "AlreadyExists" if error.status == 409 else "AccountNameInvalid"
+            return {"nameAvailable": False, "reason": reason, "message": error.message}
+        return {"nameAvailable": True}
 
     def _shown(self, name: str) -> Document:
         config = self._workspace.config

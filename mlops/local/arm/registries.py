@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from mlops.local.arm.assets import pending_upload
 from mlops.local.arm.errors import ArmError, not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.blob.store import Blobs
+from mlops.local.registry.part import RegistryPart
 
 ASSET = re.compile(
     r"^azureml://registries/(?P<registry>[^/]+)/(?P<kind>\w+)/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$"
 )
 READ_S = 24 * 3600
-
-
-def registry_types() -> list[ResourceType]:
-    """The types beside the assets."""
-    return [RegistryType(), UploadReference(), DataReference()]
 
 
 class RegistryType(ResourceType):
@@ -67,9 +65,12 @@ class UploadReference(ResourceType):
 
     kind = "registries/tempdatarefs/versions"
 
-    async def put(self, call: Call) -> Answer:
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    async def put(self, call: Call) -> Answer:  # noqa: ARG002
         """A container with a signature that may write."""
-        pending = pending_upload(call)
+        pending = pending_upload(self._blobs)
         return Answer(
             200,
             {
@@ -86,6 +87,10 @@ class DataReference(ResourceType):
 
     kind = "registries/datarefs/versions"
 
+    def __init__(self, blobs: Blobs, registry: RegistryPart) -> None:
+        self._blobs = blobs
+        self._registry = registry
+
     async def action(self, call: Call, action: str) -> Answer:
         """POST on the reference itself."""
         found = ASSET.match(str(call.body.get("assetId", "")))
@@ -98,20 +103,16 @@ class DataReference(ResourceType):
             raise not_found(f"'{call.body.get('assetId')}' was not found.")
         url = str(body["properties"].get("modelUri") or body["properties"].get("codeUri") or "")
         container = url.partition(".blob.core.windows.net/")[2].partition("/")[0]
-        blobs = call.workspace.services["blobs"]
-        account = blobs.resource_id
-        if found["kind"] == "models" and "registry" in call.workspace.services:
-            import asyncio
-
-            registry = call.workspace.services["registry"]
-            await asyncio.to_thread(registry.standin.ensure, publish=registry.container)
+        blobs = self._blobs
+        if found["kind"] == "models":
+            await asyncio.to_thread(self._registry.standin.ensure, publish=self._registry.container)
         token = blobs.sas(container, permissions="rl", lifetime_s=READ_S)
         return Answer(
             200,
             {
                 "blobReferenceForConsumption": {
                     "blobUri": url,
-                    "storageAccountArmId": account,
+                    "storageAccountArmId": blobs.resource_id,
                     "credential": {"credentialType": "SAS", "sasUri": f"{blobs.url(container)}?{token}"},
                 }
             },

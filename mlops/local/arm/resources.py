@@ -77,6 +77,11 @@ class ResourceType:
     kind = ""
     """Type path below the namespace, compared without case."""
 
+    @property
+    def full_kind(self) -> str:
+        """The type with its namespace, as a resource's ``type`` names it."""
+        return f"{self.namespace}/{self.kind}"
+
     # -- hooks -----------------------------------------------------------------------------------------------------
 
     def complete(self, call: Call, body: Document, existing: Document | None) -> Document:
@@ -91,6 +96,9 @@ class ResourceType:
 
     async def written(self, call: Call, body: Document, existing: Document | None) -> None:
         """After a document was written."""
+
+    async def gone(self, body: Document) -> None:
+        """Before a resource goes with the group that it lies in."""
 
     async def action(self, call: Call, action: str) -> Answer:
         """POST ``…/{action}``."""
@@ -112,7 +120,7 @@ class ResourceType:
             raise bad_request("The request body must hold an object 'properties'.")
         body["id"] = existing["id"] if existing else call.resource_id
         body["name"] = existing["name"] if existing else call.name
-        body["type"] = f"{self.namespace}/{self.kind}"
+        body["type"] = self.full_kind
         made = (existing or {}).get("systemData", {})
         body["systemData"] = {
             "createdAt": made.get("createdAt", now()),

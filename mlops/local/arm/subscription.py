@@ -1,29 +1,17 @@
-"""The subscription as a part of the daemon: the types around the workspace, what it begins with, what guards it."""
+"""The subscription: what guards it, and what it begins with."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
 
-from mlops.local.arm import (
-    authorization,
-    groups,
-    managed_identities,
-    providers,
-    quota_requests,
-    vaults,
-    workspace_dependencies,
-)
+from mlops.local.arm import authorization, groups, providers
 from mlops.local.arm.access import Access
 from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.group_resource import GroupResource
-from mlops.local.arm.principals import Principals
-from mlops.local.arm.resources import Call, ResourceType
+from mlops.local.arm.resources import Call
 from mlops.local.arm.roles import Role, named
-from mlops.local.arm.shapes import text
 from mlops.local.arm.target import RESOURCES, Target
-from mlops.local.arm.workspaces import WorkspaceType
-from mlops.local.state.limits import Limits
 from mlops.local.state.store import Document
 from mlops.local.state.workspace import Workspace
 
@@ -33,50 +21,13 @@ FILTERED = ("subscriptions", "subscriptions/resourcegroups", "subscriptions/reso
 
 
 class Subscription:
-    """Groups, providers, the resources that a workspace leans on, identities and roles."""
+    """Decides what a caller may do in the subscription, and writes what is there from the beginning."""
 
-    def __init__(self, workspace: Workspace, login: str) -> None:
+    def __init__(self, workspace: Workspace, access: Access, login: str, dependencies: Sequence[GroupResource]) -> None:
         self._workspace = workspace
+        self._access = access
         self._login = login
-        limits = workspace.services.setdefault("limits", Limits())
-        self.access = Access(workspace.store)
-        self.principals = Principals(workspace.store, workspace.config, login)
-        self._leant_on: tuple[GroupResource, ...] = (
-            workspace_dependencies.StorageAccounts(workspace, limits),
-            vaults.Vaults(workspace, limits),
-            workspace_dependencies.LogAnalytics(workspace, limits),
-            workspace_dependencies.ApplicationInsights(workspace, limits),
-            workspace_dependencies.ContainerRegistries(workspace, limits),
-            managed_identities.UserAssignedIdentities(workspace, limits),
-        )
-        self.types: Sequence[ResourceType] = (
-            groups.Tenants(),
-            groups.Subscriptions(),
-            groups.Locations(),
-            groups.Groups(workspace),
-            groups.GroupResources("subscriptions/resources"),
-            groups.GroupResources("subscriptions/resourceGroups/resources"),
-            providers.Providers(workspace),
-            *self._leant_on,
-            vaults.DeletedVaults(workspace),
-            vaults.DeletedVaults(workspace, "deletedVaults"),
-            managed_identities.FederatedCredentials(),
-            authorization.RoleDefinitions(),
-            authorization.RoleAssignments(workspace, self.access, self.principals),
-            authorization.Permissions(self.access),
-            authorization.DenyAssignments(),
-            quota_requests.QuotaLimits(workspace, limits),
-            quota_requests.QuotaRequests(),
-            quota_requests.QuotaUsages(),
-        )
-
-    # -- life ------------------------------------------------------------------------------------------------------
-
-    async def start(self) -> None:
-        """Nothing runs."""
-
-    async def stop(self) -> None:
-        """Nothing to end."""
+        self._dependencies = dependencies
 
     # -- guards ----------------------------------------------------------------------------------------------------
 
@@ -89,11 +40,11 @@ class Subscription:
         kind = target.kind.lower()
         if call.method in ("GET", "HEAD") and target.is_collection and kind in FILTERED:
             return
-        if kind == "subscriptions" and call.method == "GET" and self.access.grants(call.oid):
+        if kind == "subscriptions" and call.method == "GET" and self._access.grants(call.oid):
             return  # whoever has a role anywhere in a subscription may see that it is there
         if kind in ("permissions", "roledefinitions") and target.namespace.lower() == "microsoft.authorization":
             return
-        self.access.need(call.oid, call.caller, *action_and_scope(call.method, target))
+        self._access.need(call.oid, call.caller, *action_and_scope(call.method, target))
 
     def guard(self, call: Call, target: Target) -> None:
         """Refuse what needs a group or a provider that is not there."""
@@ -137,30 +88,6 @@ class Subscription:
             )
             raise bad_request(message)
 
-    # -- what others ask -------------------------------------------------------------------------------------------
-
-    async def forget(self, body: Document) -> None:
-        """A group is about to go with this resource: let its service do what it does at a deletion."""
-        if body["type"].lower() == WorkspaceType.namespace.lower() + "/workspaces":
-            await WorkspaceType.of(self._workspace).gone(body)
-        for kind in self._leant_on:
-            if f"{kind.namespace}/{kind.kind}".lower() == str(body["type"]).lower():
-                await kind.gone(body)
-
-    def check_name(self, namespace: str, body: Document) -> Document:
-        """``checkNameAvailability`` of a namespace."""
-        name = text(body.get("name"), "name") or ""
-        kind = next((each for each in self._leant_on if each.namespace.lower() == namespace.lower()), None)
-        if kind is None or not name:
-            raise bad_request(f"'{namespace}' checks no names here.")
-        call = Call(self._workspace, "PUT", f"/x/{name}", {}, body, "")
-        try:
-            kind.check_new(call)
-        except ArmError as error:
-            reason = "AlreadyExists" if error.status == 409 else "AccountNameInvalid"
-            return {"nameAvailable": False, "reason": reason, "message": error.message}
-        return {"nameAvailable": True}
-
     # -- the beginning ---------------------------------------------------------------------------------------------
 
     def seed_login(self) -> None:
@@ -180,7 +107,7 @@ class Subscription:
 
     def revoke(self, principal: str | None = None, role: Role | None = None) -> None:
         """Take a principal's assignments away, the login's by default: all, or those of a role."""
-        for body in self.access.assignments():
+        for body in self._access.assignments():
             properties = body["properties"]
             of_role = role is None or properties["roleDefinitionId"].endswith(role.id)
             if of_role and properties["principalId"] == (principal or self._login):
@@ -207,8 +134,8 @@ class Subscription:
             "Microsoft.Insights/components": {"kind": "web"},
             "Microsoft.ContainerRegistry/registries": {"sku": {"name": "Basic"}},
         }
-        for kind in self._leant_on:
-            what = f"{kind.namespace}/{kind.kind}"
+        for kind in self._dependencies:
+            what = kind.full_kind
             place = f"{config.group_id}/providers/{what}/{config.account}"
             if what not in given or store.get(place) is not None:
                 continue

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
 
 from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.resources import Answer, Call, ResourceType, page
+from mlops.local.jobs.locations import Unresolved
+from mlops.local.jobs.part import JobsPart
+from mlops.local.registry.part import RegistryPart
 from mlops.local.state.operations import now
 from mlops.local.state.store import Document
-
-if TYPE_CHECKING:
-    from mlops.local.jobs.part import JobsPart
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
 
@@ -54,13 +53,14 @@ class ContainerType(ResourceType):
 class VersionType(ResourceType):
     """``…/models/versions``: immutable but for tags, description, properties and the archive flag."""
 
+    family = ""
     path_property: str | None = None
     """The property that must not change."""
 
-    def __init__(self, part: JobsPart, scope: str, family: str) -> None:
-        self.part = part
-        self.family = family
-        self.kind = f"{scope}/{family}/versions"
+    def __init__(self, scope: str, jobs: JobsPart, registry: RegistryPart) -> None:
+        self.jobs = jobs
+        self.registry = registry
+        self.kind = f"{scope}/{self.family}/versions"
 
     def complete(self, call: Call, body: Document, existing: Document | None) -> Document:
         """Check the name and what must stay; fill in the defaults."""
@@ -87,10 +87,8 @@ class VersionType(ResourceType):
 
     def same_path(self, old: str, new: str) -> bool:
         """Whether two uris mean one place."""
-        from mlops.local.jobs.locations import Unresolved
-
         try:
-            return old == new or self.part.locations.path(old) == self.part.locations.path(new)
+            return old == new or self.jobs.locations.path(old) == self.jobs.locations.path(new)
         except Unresolved:
             return False
 
@@ -139,16 +137,16 @@ class VersionType(ResourceType):
 
     async def get(self, call: Call) -> Answer:
         """One version; the registry first looks whether the checkout changed."""
-        await self._fresh(call)
+        await self._fresh()
         return await super().get(call)
 
-    async def _fresh(self, call: Call) -> None:
-        if self.kind.startswith("registries/") and "registry" in call.workspace.services:
-            await asyncio.to_thread(call.workspace.services["registry"].refresh)
+    async def _fresh(self) -> None:
+        if self.kind.startswith("registries/"):
+            await asyncio.to_thread(self.registry.refresh)
 
     async def list(self, call: Call) -> Answer:
         """In pages, ``createdtime desc`` where asked."""
-        await self._fresh(call)
+        await self._fresh()
         found = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
         return page(self, call, found)
 

@@ -15,8 +15,11 @@ from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.operations import location_headers, status_headers
 from mlops.local.arm.resources import Answer, Call
 from mlops.local.arm.shapes import mapping
+from mlops.local.blob.store import Blobs
+from mlops.local.state.limits import Limits
 from mlops.local.state.operations import now
 from mlops.local.state.store import Document
+from mlops.local.state.workspace import Workspace
 
 
 class StorageAccounts(GroupResource):
@@ -25,6 +28,10 @@ class StorageAccounts(GroupResource):
     namespace = "Microsoft.Storage"
     kind = "storageAccounts"
     pattern = re.compile(r"[a-z0-9]{3,24}")
+
+    def __init__(self, workspace: Workspace, limits: Limits, blobs: Blobs) -> None:
+        super().__init__(workspace, limits)
+        self._blobs = blobs
 
     def invalid(self, name: str) -> ArmError:
         """Azure's sentence."""
@@ -72,15 +79,14 @@ class StorageAccounts(GroupResource):
 
     async def gone(self, body: Document) -> None:
         """Its blobs go with it."""
-        self._workspace.services["blobs"].forget_account(body["name"])
+        self._blobs.forget_account(body["name"])
 
     async def action(self, call: Call, action: str) -> Answer:
         """``listKeys``."""
         body = self.must(call)
         if action.lower() != "listkeys":
             return await super().action(call, action)
-        blobs = call.workspace.services["blobs"]
-        key = blobs.account_key
+        key = self._blobs.account_key
         if body["name"] not in call.workspace.config.accounts:
             key = call.workspace.store.private(call.resource_id).get("key") or secrets.token_urlsafe(64)
             call.workspace.store.update_private(call.resource_id, key=key)

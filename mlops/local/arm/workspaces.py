@@ -17,6 +17,8 @@ from mlops.local.arm.operations import retry_after
 from mlops.local.arm.resources import Answer, Call, ResourceType, page
 from mlops.local.arm.shapes import mapping, tags, text
 from mlops.local.arm.workspace_document import grave, is_main, settle
+from mlops.local.jobs.part import JobsPart
+from mlops.local.serving.part import Serving
 from mlops.local.state.operations import now
 from mlops.local.state.store import Document
 from mlops.local.state.workspace import Workspace
@@ -40,17 +42,15 @@ class WorkspaceType(ResourceType):
 
     kind = "workspaces"
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(
+        self, workspace: Workspace, datastores: DatastoreType, jobs: JobsPart, serving: Serving | None
+    ) -> None:
         self._workspace = workspace
-        workspace.services["workspaces"] = self
+        self._datastores = datastores
+        self._jobs = jobs
+        self._serving = serving
         workspace.operations.register("workspace.create", self._create, failed=self._failed)
         workspace.operations.register("workspace.delete", self._delete, failed=self._failed)
-
-    @classmethod
-    def of(cls, workspace: Workspace) -> WorkspaceType:
-        """The type as the jobs' part made it."""
-        found: WorkspaceType = workspace.services["workspaces"]
-        return found
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ class WorkspaceType(ResourceType):
         """The few that clients call."""
         body = self.must(call)
         account = body["properties"].get("storageAccount")
-        key = call.workspace.services["blobs"].account_key if is_main(call.workspace.config, body["id"]) else None
+        key = self._datastores.blobs.account_key if is_main(call.workspace.config, body["id"]) else None
         match action.lower():
             case "resynckeys" | "diagnose":
                 return Answer(200, None)
@@ -226,8 +226,8 @@ class WorkspaceType(ResourceType):
         await asyncio.sleep(config.resource_operation_s)
         if is_main(config, workspace_id):
             body = store.get(workspace_id) or {}
-            self._workspace.services["blobs"].serve_account(body["properties"]["storageAccount"])
-            DatastoreType.seed(self._workspace)
+            self._datastores.blobs.serve_account(body["properties"]["storageAccount"])
+            self._datastores.seed(self._workspace)
         store.delete(grave(config, workspace_id))
 
         def done(body: Document) -> None:
@@ -250,9 +250,9 @@ class WorkspaceType(ResourceType):
         if body is None:
             return
         if is_main(config, workspace_id):
-            if "serving" in self._workspace.services:
-                await self._workspace.services["serving"].forget_all()
-            await self._workspace.services["jobs"].forget_all()
+            if self._serving is not None:
+                await self._serving.forget_all()
+            await self._jobs.forget_all()
         with store.transaction():
             store.delete(workspace_id)
             if not purge:

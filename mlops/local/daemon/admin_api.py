@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mlops.local.arm.roles import named
-from mlops.local.daemon.faults import BadRules, Faults
+from mlops.local.daemon.faults import BadRules
+from mlops.local.daemon.services import Services
 from mlops.local.daemon.trace import Trace
 from mlops.local.entra.federation import AUDIENCE, FederatedCredential
 from mlops.local.entra.github import ISSUER
-from mlops.local.entra.identity import Identity, TokenRefused
-from mlops.local.state.workspace import Workspace
+from mlops.local.entra.identity import TokenRefused
 
 PREFIX = "/__local/"
 
@@ -30,10 +30,10 @@ class OwnRoutes:
     login; DELETE those of a principal, the login's by default, or of them those of a role).
     """
 
-    def __init__(self, workspace: Workspace, identity: Identity, faults: Faults, admin_token: str) -> None:
-        self._workspace = workspace
-        self._identity = identity
-        self._faults = faults
+    def __init__(self, services: Services, admin_token: str) -> None:
+        self._services = services
+        self._identity = services.identity
+        self._faults = services.faults
         self._admin_token = admin_token
         self.trace = Trace()
 
@@ -59,7 +59,7 @@ class OwnRoutes:
             self._faults.clear(request.query_params.get("name"))
             return JSONResponse(self._faults.shown())
         if route == ("GET", "role-assignments"):
-            return JSONResponse(self._workspace.services["access"].assignments())
+            return JSONResponse(self._services.access.assignments())
         if route == ("DELETE", "role-assignments"):
             return self._revoke(request.query_params.get("principal"), request.query_params.get("role"))
         if route[0] == "POST":
@@ -97,15 +97,15 @@ class OwnRoutes:
         role = named(str(given.get("role", "")))
         if role is None:
             return JSONResponse({"error": f"'{given.get('role')}' is no built-in role."}, 400)
-        self._workspace.services["subscription"].grant(role, given.get("principal"), given.get("scope"))
-        return JSONResponse(self._workspace.services["access"].assignments())
+        self._services.subscription.grant(role, given.get("principal"), given.get("scope"))
+        return JSONResponse(self._services.access.assignments())
 
     def _revoke(self, principal: str | None, role: str | None) -> Response:
         wanted = named(role) if role else None
         if role and wanted is None:
             return JSONResponse({"error": f"'{role}' is no built-in role."}, 400)
-        self._workspace.services["subscription"].revoke(principal, wanted)
-        return JSONResponse(self._workspace.services["access"].assignments())
+        self._services.subscription.revoke(principal, wanted)
+        return JSONResponse(self._services.access.assignments())
 
     def _add_faults(self, body: Any) -> Response:
         try:
@@ -115,5 +115,5 @@ class OwnRoutes:
         return JSONResponse(self._faults.shown())
 
     def _status(self) -> dict[str, Any]:
-        tracking = self._workspace.services.get("tracking")
-        return {"tracking": getattr(tracking, "url", None), "parts": sorted(self._workspace.services)}
+        tracking = self._services.tracking
+        return {"tracking": tracking.url if tracking else None, "parts": sorted(self._services.parts)}

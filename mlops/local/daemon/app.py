@@ -18,12 +18,13 @@ from starlette.types import Message, Receive, Scope, Send
 from mlops.local.arm.app import ControlPlane
 from mlops.local.blob.errors import BlobError
 from mlops.local.blob.service import BlobService
-from mlops.local.daemon import admin_api, data_plane, hosts
+from mlops.local.daemon import admin_api, hosts
 from mlops.local.daemon.admin_api import OwnRoutes
-from mlops.local.daemon.faults import CODES, Faults, Rule, die
+from mlops.local.daemon.data_plane import DataPlane
+from mlops.local.daemon.faults import CODES, Rule, die
 from mlops.local.daemon.hosts import Service
-from mlops.local.entra.identity import MACHINE_LEARNING, MANAGEMENT, Identity, TokenRefused
-from mlops.local.state.workspace import Workspace
+from mlops.local.daemon.services import Services
+from mlops.local.entra.identity import MACHINE_LEARNING, MANAGEMENT, TokenRefused
 
 log = logging.getLogger(__name__)
 requests_log = logging.getLogger("mlops.local.requests")
@@ -40,20 +41,15 @@ class TooLarge(Exception):
 class App:
     """The ASGI application behind the TLS socket."""
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        control: ControlPlane,
-        identity: Identity,
-        blob_service: BlobService,
-        admin: OwnRoutes,
-    ) -> None:
-        self.workspace = workspace
+    def __init__(self, services: Services, control: ControlPlane, admin: OwnRoutes) -> None:
+        self.workspace = services.workspace
         self.control = control
-        self.identity = identity
-        self.blob_service = blob_service
+        self.identity = services.identity
+        self.blob_service = BlobService(services.blobs, services.identity, services.access)
+        self.data_plane = DataPlane(services)
+        self.serving = services.serving
         self.admin = admin
-        self.faults: Faults = workspace.services["faults"]
+        self.faults = services.faults
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -144,8 +140,7 @@ class App:
         if service is Service.GITHUB:
             return self.identity.github.answer(request, _host(request))
         if service is Service.SCORING:
-            scored: Response = await self.workspace.services["serving"].gateway(request)
-            return scored
+            return await self.serving.gateway(request) if self.serving else _error(404, "NotFound", "Nothing serves.")
         if service is Service.TELEMETRY:
             return JSONResponse({"itemsReceived": 1, "itemsAccepted": 1, "errors": []})
         if self.workspace.config.latency_s:
@@ -165,7 +160,7 @@ class App:
             caller, oid = claims["appid"], claims["oid"]
         if path.lower().startswith(REGISTRY_PREFIX):
             return await self.control.answer(request, caller=caller, prefix=path[: len(REGISTRY_PREFIX)])
-        answer = await data_plane.answer(self.workspace, request, caller, oid)
+        answer = await self.data_plane.answer(request, caller, oid)
         return answer or _error(404, "NotFound", f"'{path}' is not served here.")
 
     def _unauthorized(self, message: str, code: str) -> Response:

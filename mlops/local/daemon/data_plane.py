@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from mlops.local.arm.app import read_json
 from mlops.local.arm.errors import ArmError
 from mlops.local.arm.shapes import sequence
+from mlops.local.daemon.services import Services
 from mlops.local.state.workspace import Workspace
 from mlops.local.tracking.history import History
 from mlops.local.tracking.routes import TrackingRoutes
@@ -26,51 +27,51 @@ ASKING = ("/rundata", "/batchgetresolveduris", "/search", "/query", "/get-by-ids
 REGISTRY = re.compile(r"^/registrymanagement/v1\.0/registries/(?P<name>[^/]+)/discovery$", re.IGNORECASE)
 
 
-async def answer(workspace: Workspace, request: Request, caller: str, oid: str) -> Response | None:
-    """Answer a request whose token was checked; None where the path is not one of these."""
-    try:
-        return await _answer(workspace, request, caller, oid)
-    except ArmError as error:
-        body = error.body(workspace.config.region)
-        return JSONResponse(body, error.status, {"x-ms-response-type": "error"})
+class DataPlane:
+    """Answers requests whose token was checked."""
 
+    def __init__(self, services: Services) -> None:
+        self._workspace = services.workspace
+        self._access = services.access
+        self._history = History(services.workspace, services.jobs, services.blobs) if services.jobs else None
+        self._tracking = TrackingRoutes(services.workspace, services.tracking) if services.tracking else None
 
-async def _answer(workspace: Workspace, request: Request, caller: str, oid: str) -> Response | None:
-    path = request.scope["path"]
-    if path.rstrip("/") == "/discovery" or path.startswith("/discovery/"):
-        return JSONResponse(discovery(workspace))
-    registry = REGISTRY.match(path)
-    if registry:
-        return JSONResponse(registry_discovery(workspace, registry["name"]))
-    found = SCOPED.match(path)
-    if not found:
+    async def answer(self, request: Request, caller: str, oid: str) -> Response | None:
+        """Answer a request; None where the path is not one of these."""
+        try:
+            return await self._answer(request, caller, oid)
+        except ArmError as error:
+            body = error.body(self._workspace.config.region)
+            return JSONResponse(body, error.status, {"x-ms-response-type": "error"})
+
+    async def _answer(self, request: Request, caller: str, oid: str) -> Response | None:
+        workspace, path = self._workspace, request.scope["path"]
+        if path.rstrip("/") == "/discovery" or path.startswith("/discovery/"):
+            return JSONResponse(discovery(workspace))
+        registry = REGISTRY.match(path)
+        if registry:
+            return JSONResponse(registry_discovery(workspace, registry["name"]))
+        found = SCOPED.match(path)
+        if not found:
+            return None
+        main = workspace.config.workspace_id
+        if found["workspace"].lower() != main.lower() or workspace.store.get(main) is None:
+            raise ArmError(404, "UserError", f"The workspace '{found['workspace']}' was not found.")
+        rest = found["rest"] or "/"
+        reads = request.method == "GET" or rest.lower().endswith(ASKING)
+        action = f"Microsoft.MachineLearningServices/workspaces/experiments/runs/{'read' if reads else 'write'}"
+        self._access.need(oid, caller, action, main)
+        return await self._of_workspace(request, found["service"].lower(), rest, caller)
+
+    async def _of_workspace(self, request: Request, service: str, rest: str, caller: str) -> Response | None:
+        if service == "mlflow" and self._tracking is not None:
+            return await self._tracking.answer(request, rest, caller)
+        if service == "history" and self._history is not None:
+            return await self._history.answer(request, rest)
+        if rest.lower().endswith("/batchgetresolveduris") and request.method == "POST" and self._history is not None:
+            values = [str(value) for value in sequence((await read_json(request)).get("values"), "values")]
+            return JSONResponse(self._history.resolve(values, "uri" if service == "data" else "path"))
         return None
-    main = workspace.config.workspace_id
-    if found["workspace"].lower() != main.lower() or workspace.store.get(main) is None:
-        raise ArmError(404, "UserError", f"The workspace '{found['workspace']}' was not found.")
-    rest = found["rest"] or "/"
-    service = found["service"].lower()
-    reads = request.method == "GET" or rest.lower().endswith(ASKING)
-    action = f"Microsoft.MachineLearningServices/workspaces/experiments/runs/{'read' if reads else 'write'}"
-    workspace.services["access"].need(oid, caller, action, main)
-    if service == "history":
-        history: History = _part(workspace, "history", History)
-        return await history.answer(request, rest)
-    if service == "mlflow":
-        routes: TrackingRoutes = _part(workspace, "mlflow", TrackingRoutes)
-        return await routes.answer(request, rest, caller)
-    if rest.lower().endswith("/batchgetresolveduris") and request.method == "POST":
-        values = [str(value) for value in sequence((await read_json(request)).get("values"), "values")]
-        key = "uri" if service == "data" else "path"
-        return JSONResponse(_part(workspace, "history", History).resolve(values, key))
-    return None
-
-
-def _part(workspace: Workspace, name: str, make: Any) -> Any:
-    """One instance per workspace."""
-    if name not in workspace.services:
-        workspace.services[name] = make(workspace)
-    return workspace.services[name]
 
 
 def discovery(workspace: Workspace) -> dict[str, str]:

@@ -10,6 +10,7 @@ from mlops.local.state.private_files import read_json, write_private_json
 
 if TYPE_CHECKING:
     from mlops.local.arm.subscription import Subscription
+    from mlops.local.blob.store import Blobs
     from mlops.local.state.workspace import Workspace
 
 
@@ -27,7 +28,7 @@ def wish(layout: Layout, *, empty: bool) -> None:
     write_private_json(layout.beginning, {"empty": empty, "begun": False})
 
 
-def begin(workspace: Workspace, subscription: Subscription) -> None:
+def begin(workspace: Workspace, subscription: Subscription, blobs: Blobs) -> None:
     """Write what is there from the beginning, once; take up the names of blobs that were served before."""
     from mlops.local.arm import workspace_document
     from mlops.local.arm.datastores import DatastoreType
@@ -41,8 +42,8 @@ def begin(workspace: Workspace, subscription: Subscription) -> None:
             if not empty:
                 subscription.seed_group()
                 workspace_document.seed(workspace)
-                DatastoreType.seed(workspace)
+                DatastoreType(blobs).seed(workspace)
         write_private_json(workspace.layout.beginning, {"empty": empty, "begun": True})
     body = workspace.store.get(workspace.config.workspace_id)
     if body is not None:
-        workspace.services["blobs"].serve_account(body["properties"]["storageAccount"])
+        blobs.serve_account(body["properties"]["storageAccount"])

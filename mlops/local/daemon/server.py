@@ -5,41 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 
 from mlops.local.arm.app import ControlPlane
-from mlops.local.arm.subscription import Subscription
-from mlops.local.blob.service import BlobService
-from mlops.local.blob.store import Blobs
-from mlops.local.daemon import certificates
+from mlops.local.daemon import certificates, services
 from mlops.local.daemon.admin_api import OwnRoutes
 from mlops.local.daemon.app import App
-from mlops.local.daemon.faults import Faults
+from mlops.local.daemon.catalogue import resource_types
 from mlops.local.daemon.proxy import Proxy, Upstream
 from mlops.local.daemon.seed import begin
+from mlops.local.daemon.services import Part
 from mlops.local.entra.credentials import Credentials
-from mlops.local.entra.identity import Identity
-from mlops.local.jobs.part import JobsPart
-from mlops.local.registry.part import RegistryPart
-from mlops.local.serving import part as serving
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
-from mlops.local.state.workspace import Part, Workspace
-from mlops.local.tracking.part import TrackingPart
+from mlops.local.state.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-PARTS: dict[str, Callable[[Workspace], Part]] = {
-    "registry": RegistryPart,
-    "tracking": TrackingPart,
-    "jobs": JobsPart,
-    "serving": serving.install,
-}
 STOP_TIMEOUT_S = 10.0
 
 
@@ -68,25 +54,14 @@ class Server:
     async def start(self, *, proxy_port: int = 0) -> None:
         """Listen; the parts' own start goes on in the background."""
         workspace = self.workspace
-        subscription = Subscription(workspace, self._credentials.object_id)
-        workspace.services["subscription"] = subscription
-        workspace.services["access"] = subscription.access
-        identity = Identity(workspace.layout, workspace.config, self._credentials, subscription.principals)
-        workspace.services["identity"] = identity
-        blobs = Blobs(workspace.layout, workspace.config, workspace.store, self._credentials.account_key)
-        workspace.services["blobs"] = blobs
-        faults = Faults(workspace.layout.root / "faults.json")
-        workspace.services["faults"] = faults
-        workspace.operations.before = faults.before_operation
-        self._install()
-        if "serving" in self._parts:
-            faults.crash = workspace.services["serving"].crash
-        begin(workspace, subscription)
-        types = [*subscription.types, *(kind for part in self._parts.values() for kind in part.types)]
-        own = OwnRoutes(workspace, identity, faults, self._credentials.admin_token)
-        app = App(
-            workspace, ControlPlane(workspace, types), identity, BlobService(blobs, identity, subscription.access), own
-        )
+        found = services.build(workspace, self._credentials)
+        self._parts = found.parts
+        workspace.operations.before = found.faults.before_operation
+        if found.serving is not None:
+            found.faults.crash = found.serving.crash
+        control = ControlPlane(workspace, resource_types(found), found.subscription)
+        begin(workspace, found.subscription, found.blobs)
+        app = App(found, control, OwnRoutes(found, self._credentials.admin_token))
         listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.tls_port = listening.getsockname()[1]
         self._uvicorn = _TlsServer(
@@ -111,12 +86,6 @@ class Server:
             await self._proxy.start(0)  # the port of the daemon before this one is taken now
         self.proxy_port = self._proxy.port
         self._tasks.append(asyncio.create_task(self._start_parts()))
-
-    def _install(self) -> None:
-        wanted = os.environ.get("MLOPS_LOCAL_PARTS", ",".join(PARTS)).split(",")
-        for name, install in PARTS.items():
-            if name in wanted:  # tests of the rest need no tracking server
-                self._parts[name] = self.workspace.services[name] = install(self.workspace)
 
     async def _start_parts(self) -> None:
         async def start(name: str, part: Part) -> None:

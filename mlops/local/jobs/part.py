@@ -13,17 +13,16 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from mlops.local.arm.resources import ResourceType
 from mlops.local.jobs.components import Components
 from mlops.local.jobs.errors import lost
 from mlops.local.jobs.locations import Locations, Unresolved
 from mlops.local.jobs.plan import Plan, Planner
 from mlops.local.jobs.runs import TERMINAL, Runs, new_run
+from mlops.local.registry.part import RegistryPart
 from mlops.local.registry.standin import StandInFailed
 from mlops.local.state.processes import alive
 from mlops.local.state.store import Document
@@ -34,18 +33,23 @@ WATCH_S = 0.5
 STOP_S = 6.0
 
 
+class Tracking(Protocol):
+    """What jobs need of the tracking server."""
+
+    async def address(self) -> str:
+        """The server's url."""
+
+    def end_soon(self, identity: str, status: str) -> None:
+        """Close a run on the server, without waiting."""
+
+
 class JobsPart:
     """Jobs of one workspace."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        from mlops.local.arm.assets import asset_types
-        from mlops.local.arm.connections import Connections
-        from mlops.local.arm.datastores import DatastoreType
-        from mlops.local.arm.jobs import JobType
-        from mlops.local.arm.unsupported import unused_types
-        from mlops.local.arm.workspaces import WorkspaceType
-
+    def __init__(self, workspace: Workspace, registry: RegistryPart, tracking: Tracking | None) -> None:
         self.workspace = workspace
+        self._registry = registry
+        self._tracking = tracking
         self.runs = Runs(workspace.store)
         self.components = Components(workspace.store, workspace.config)
         self.locations = Locations(workspace.layout, workspace.config, workspace.store, self.runs)
@@ -54,14 +58,6 @@ class JobsPart:
             workspace_id=workspace.config.workspace_id,
             registry_id=workspace.config.registry_id,
         )
-        self.types: Sequence[ResourceType] = [
-            WorkspaceType(workspace),
-            Connections(),
-            DatastoreType(),
-            JobType(self),
-            *asset_types(self),
-            *unused_types(),
-        ]
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._watcher: asyncio.Task[None] | None = None
         workspace.operations.register("job-cancel", self._cancel)
@@ -78,8 +74,8 @@ class JobsPart:
             Unresolved: there is none.
         """
         path = self.locations.path(identity)
-        registry = self.workspace.services.get("registry")
-        if registry is not None and not path.exists() and registry.container in path.parents:
+        registry = self._registry
+        if not path.exists() and registry.container in path.parents:
             try:
                 registry.standin.ensure(publish=registry.container)
             except StandInFailed as error:
@@ -207,7 +203,9 @@ class JobsPart:
     async def launch(self, name: str) -> None:
         """Start the process of a job."""
         workspace = self.workspace
-        url = await workspace.services["tracking"].address()
+        if self._tracking is None:
+            raise RuntimeError("jobs are not run without the tracking server, which MLOPS_LOCAL_PARTS leaves out")
+        url = await self._tracking.address()
         submission = {"config": asdict(workspace.config), "tracking_url": url}
         write_beside(self.folder(name) / "submission.json", submission)
         layout = workspace.layout
@@ -256,9 +254,8 @@ class JobsPart:
 
     def _close_tracking(self, run: str, status: str) -> None:
         identity = self.runs.mlflow_id(run)
-        tracking = self.workspace.services.get("tracking")
-        if identity and tracking is not None:
-            tracking.end_soon(identity, "FAILED" if status == "Failed" else "KILLED")
+        if identity and self._tracking is not None:
+            self._tracking.end_soon(identity, "FAILED" if status == "Failed" else "KILLED")
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         with contextlib.suppress(OSError, ValueError):

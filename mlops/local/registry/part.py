@@ -12,9 +12,8 @@ import logging
 import shutil
 import threading
 import uuid
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlops.local.jobs.components import wire
 from mlops.local.registry.base_model import TAGS, description
@@ -22,9 +21,6 @@ from mlops.local.registry.standin import CHECKOUT, MODEL, VERSION, StandIn, Stan
 from mlops.local.state.operations import now
 from mlops.local.state.store import Document
 from mlops.local.state.workspace import Workspace
-
-if TYPE_CHECKING:
-    from mlops.local.arm.resources import ResourceType
 
 log = logging.getLogger(__name__)
 CONTAINER = "azureml-registry"
@@ -35,10 +31,7 @@ class RegistryPart:
     """Keeps the registry's documents as the checkout has them."""
 
     def __init__(self, workspace: Workspace, checkout: Path = CHECKOUT) -> None:
-        from mlops.local.arm.registries import registry_types
-
         self.workspace = workspace
-        self.types: Sequence[ResourceType] = registry_types()
         self.standin = StandIn(workspace.layout, checkout)
         self._folders = (checkout / "components", checkout / "environments")
         self._seen: dict[Path, int] = {}

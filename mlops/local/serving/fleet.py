@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
@@ -83,11 +83,22 @@ class Running:
         await asyncio.gather(*(instance.stop() for instance in self.instances))
 
 
+class Assets(Protocol):
+    """Finds the files of what a deployment names; raises LookupError where there are none."""
+
+    def model_folder(self, identity: str) -> Path:
+        """The folder (or file) of a model."""
+
+    def code_folder(self, identity: str) -> Path:
+        """The folder of a code version."""
+
+
 class Fleet:
     """The running deployments of a workspace, by lower-case resource id."""
 
-    def __init__(self, workspace: Workspace, limits: Limits) -> None:
+    def __init__(self, workspace: Workspace, limits: Limits, assets: Assets) -> None:
         self._workspace = workspace
+        self._assets = assets
         self._limits = limits
         self.running: dict[str, Running] = {}
         self.counts: dict[str, Counter[int]] = {}
@@ -186,13 +197,13 @@ class Fleet:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     async def _prepare(self, spec: Spec, folder: Path) -> Running:
-        jobs = self._workspace.services["jobs"]
+        assets = self._assets
         self._folders.add(folder)
 
         def files() -> tuple[Files, Image | None]:
-            image = image_of(self._workspace.store.get(spec.image or ""), jobs.code_folder)
+            image = image_of(self._workspace.store.get(spec.image or ""), assets.code_folder)
             prefix = PACKAGES if image else Path(sys.prefix)
-            sources = {"model_folder": jobs.model_folder, "code_folder": jobs.code_folder}
+            sources = {"model_folder": assets.model_folder, "code_folder": assets.code_folder}
             return lay_out(spec, folder, **sources, prefix=prefix), image
 
         try:

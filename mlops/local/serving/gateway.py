@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -45,11 +45,19 @@ class Route:
     share: Share
 
 
+class Tokens(Protocol):
+    """Who knows whether a token of Entra holds."""
+
+    def check(self, authorization: str | None, audiences: tuple[str, ...]) -> dict[str, Any]:
+        """The token's claims; raises TokenRefused."""
+
+
 class Gateway:
     """Answers for every ``*.inference.ml.azure.com``."""
 
-    def __init__(self, workspace: Workspace, fleet: Fleet, limits: Limits) -> None:
+    def __init__(self, workspace: Workspace, fleet: Fleet, limits: Limits, tokens: Tokens) -> None:
         self._workspace = workspace
+        self._tokens = tokens
         self._fleet = fleet
         self._limits = limits
         self._routes: dict[str, Route] = {}
@@ -208,7 +216,7 @@ class Gateway:
         from mlops.local.entra.identity import MACHINE_LEARNING, TokenRefused
 
         try:
-            self._workspace.services["identity"].check(authorization, MACHINE_LEARNING)
+            self._tokens.check(authorization, MACHINE_LEARNING)
         except TokenRefused:
             return False
         return True

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlops.local.serving.fleet import Fleet
-from mlops.local.serving.gateway import Gateway
+from mlops.local.serving.fleet import Assets, Fleet
+from mlops.local.serving.gateway import Gateway, Tokens
 from mlops.local.serving.spec import Spec
 from mlops.local.state.limits import Limits
 from mlops.local.state.workspace import Workspace
@@ -15,18 +14,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from mlops.local.arm.resources import ResourceType
-
 
 class Serving:
     """The part of the daemon behind online endpoints and compute."""
 
-    def __init__(self, workspace: Workspace, limits: Limits) -> None:
+    def __init__(self, workspace: Workspace, limits: Limits, assets: Assets, tokens: Tokens) -> None:
         self.workspace = workspace
         self.limits = limits
-        self.fleet = Fleet(workspace, limits)
-        self._gateway = Gateway(workspace, self.fleet, limits)
-        self.types: Sequence[ResourceType] = ()
+        self.fleet = Fleet(workspace, limits, assets)
+        self._gateway = Gateway(workspace, self.fleet, limits, tokens)
 
     async def gateway(self, request: Request) -> Response:
         """Answer a scoring request."""
@@ -84,24 +80,3 @@ class Serving:
         for instance in running.instances:
             instance.kill()
         return True
-
-
-def install(workspace: Workspace, limits: Limits | None = None) -> Serving:
-    """Make the part, with the types of resources that it answers for."""
-    from mlops.local.arm.computes import Computes
-    from mlops.local.arm.deployments import Deployments
-    from mlops.local.arm.endpoints import Endpoints
-    from mlops.local.arm.quota import DeploymentSkus, Quotas, Usages, VmSizes
-
-    limits = limits or workspace.services.get("limits") or Limits()
-    serving = Serving(workspace, limits)
-    serving.types = (
-        Computes(workspace, limits),
-        Endpoints(workspace, serving),
-        Deployments(workspace, serving),
-        DeploymentSkus(limits),
-        VmSizes(),
-        Usages(limits),
-        Quotas(limits),
-    )
-    return serving

@@ -12,7 +12,9 @@ from starlette.responses import JSONResponse, Response
 from mlops.local.arm.app import read_json
 from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.shapes import mapping, sequence
+from mlops.local.blob.store import Blobs
 from mlops.local.jobs.locations import ARTIFACTS, Unresolved, inside
+from mlops.local.jobs.part import JobsPart
 from mlops.local.jobs.runs import Runs, stamp
 from mlops.local.state.store import Document
 from mlops.local.state.workspace import Workspace
@@ -29,8 +31,10 @@ SAS_S = 6 * 3600
 class History:
     """Answers what comes below ``/history/v1.0{workspace}``, and the data plane's look-ups of outputs."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, jobs: JobsPart, blobs: Blobs) -> None:
         self.workspace = workspace
+        self._jobs = jobs
+        self._blobs = blobs
         self.runs = Runs(workspace.store)
 
     async def answer(self, request: Request, path: str) -> Response:
@@ -60,7 +64,7 @@ class History:
         if rest == "/children":
             return JSONResponse(self._children(request, run))
         if rest == "/cancel" and request.method == "POST":
-            self.workspace.services["jobs"].request_cancel(run["rootRunId"])
+            self._jobs.request_cancel(run["rootRunId"])
             return JSONResponse(shown(self.need(run["runId"])))
         raise ArmError(404, "NotFound", f"'{path}' is not served here.")
 
@@ -138,12 +142,12 @@ class History:
         return f"ExperimentRun/dcid.{run}"
 
     def _files(self, run: str, prefix: str = "") -> list[str]:
-        folder = self.workspace.services["jobs"].locations.artifacts(run)
+        folder = self._jobs.locations.artifacts(run)
         names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
         return [name for name in names if name.startswith(prefix) and not name.rsplit("/", 1)[-1].endswith(".part")]
 
     def _signed(self, run: str, name: str, permissions: str) -> str:
-        blobs = self.workspace.services["blobs"]
+        blobs = self._blobs
         blob = f"{self._folder(run)}/{name}"
         return f"{blobs.url(ARTIFACTS, blob)}?{blobs.sas(ARTIFACTS, blob, permissions=permissions, lifetime_s=SAS_S)}"
 
@@ -190,7 +194,7 @@ class History:
         if rest == "/batch/metadata" and request.method == "POST":
             wanted = sequence((await read_json(request)).get("paths"), "paths")
             paths = [str(mapping(item, "paths").get("path")) for item in wanted]
-            folder = self.workspace.services["jobs"].locations.artifacts(name)
+            folder = self._jobs.locations.artifacts(name)
             try:
                 for item in paths:
                     inside(folder, item)
@@ -219,7 +223,7 @@ class History:
             if not found:
                 continue
             try:
-                uri = self.workspace.services["jobs"].locations.output(found["run"], found["output"])
+                uri = self._jobs.locations.output(found["run"], found["output"])
             except Unresolved:
                 continue
             kind = (self.need(found["run"])["outputs"].get(found["output"]) or {}).get("type", "UriFolder")

@@ -9,9 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
@@ -22,17 +20,12 @@ from mlops.local.state.private_files import read_json, write_private_json
 from mlops.local.state.processes import alive, create_time, end
 from mlops.local.state.workspace import Workspace
 
-if TYPE_CHECKING:
-    from mlops.local.arm.resources import ResourceType
-
 log = logging.getLogger(__name__)
 WATCH_S = 1.0
 
 
 class TrackingPart:
     """Starts the server in the background; :meth:`address` is known at once, :meth:`ready` waits for it."""
-
-    types: Sequence[ResourceType] = ()
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace

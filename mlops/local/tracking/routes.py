@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -20,6 +21,7 @@ from mlops.local.jobs.locations import artifact_root
 from mlops.local.jobs.mlflow_rest import TrackingError
 from mlops.local.jobs.runs import Runs, new_run
 from mlops.local.state.workspace import Workspace
+from mlops.local.tracking.part import TrackingPart
 
 SERVED = re.compile(r"^/api/2\.0/(?:preview/)?mlflow/(runs|experiments|metrics)(/.*)$")
 IDS = ("run_id", "run_uuid")
@@ -30,12 +32,16 @@ ENDED = {"FINISHED": "Completed", "FAILED": "Failed", "KILLED": "Canceled"}
 class TrackingRoutes:
     """Answers what comes below ``/mlflow/v2.0{workspace}``."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, tracking: TrackingPart) -> None:
         self.workspace = workspace
+        self._tracking = tracking
         self.runs = Runs(workspace.store)
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        self._client = httpx.AsyncClient(trust_env=False, timeout=60)
         self._experiments: dict[str, str] = {}
+
+    @cached_property
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(trust_env=False, timeout=60)
 
     async def answer(self, request: Request, path: str, caller: str) -> Response:
         """One request; ``path`` begins with ``/api/2.0/mlflow``."""
@@ -48,7 +54,7 @@ class TrackingRoutes:
         later = rest == "/log-batch-async"
         target = f"/api/2.0/mlflow/{family}{'/log-batch' if later else rest}"
         try:
-            url = await self.workspace.services["tracking"].ready()
+            url = await self._tracking.ready()
             status, body = await self._pass(request, url + target)
         except (TrackingError, httpx.HTTPError) as error:
             return refusal(503, "TEMPORARILY_UNAVAILABLE", str(error))

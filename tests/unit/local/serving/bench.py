@@ -9,14 +9,19 @@ from typing import Any
 import httpx
 from starlette.requests import Request
 
+from mlops.local.arm.access import Access
 from mlops.local.arm.app import ControlPlane
-from mlops.local.serving.part import Serving, install
+from mlops.local.arm.subscription import Subscription
+from mlops.local.daemon.catalogue import serving_types
+from mlops.local.entra.identity import TokenRefused
+from mlops.local.serving.part import Serving
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from mlops.local.state.limits import Limits
 from mlops.local.state.workspace import Workspace
 from tests.support.waiting import HANG_S, until_async
 
+LOGIN = "tester's object id"
 SCORE = """
 import json, os, sys, threading, time
 from pathlib import Path
@@ -62,11 +67,18 @@ class Assets:
         (root / "weights").mkdir()
         (root / "weights" / "weights.bin").write_bytes(b"w" * 1000)
 
-    def code_folder(self, asset: str) -> Path:
+    def code_folder(self, identity: str) -> Path:
         return self.code
 
-    def model_folder(self, asset: str) -> Path:
-        return self.models[asset.split("/models/")[1].split("/")[0]]
+    def model_folder(self, identity: str) -> Path:
+        return self.models[identity.split("/models/")[1].split("/")[0]]
+
+
+class NoTokens:
+    """Stands in for Entra, which nobody asks here."""
+
+    def check(self, authorization: str | None, audiences: tuple[str, ...]) -> dict[str, Any]:
+        raise TokenRefused(f"{authorization} is not for {audiences}")
 
 
 class Bench:
@@ -75,10 +87,13 @@ class Bench:
     def __init__(self, root: Path, limits: Limits, config: Config) -> None:
         self.workspace = Workspace.open(Layout(root=root / "state", cache=root / "cache"), config)
         self.assets = Assets(root)
-        self.workspace.services["jobs"] = self.assets
-        self.serving: Serving = install(self.workspace, limits)
-        self.workspace.services["serving"] = self.serving
-        self.control = ControlPlane(self.workspace, list(self.serving.types))
+        self.serving = Serving(self.workspace, limits, self.assets, NoTokens())
+        access = Access(self.workspace.store)
+        subscription = Subscription(self.workspace, access, LOGIN, dependencies=())
+        subscription.seed_login()
+        subscription.seed_group()
+        self.workspace.store.put(config.workspace_id, {"id": config.workspace_id})
+        self.control = ControlPlane(self.workspace, serving_types(self.workspace, self.serving, access), subscription)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self._app), timeout=HANG_S)
         self.ws = config.workspace_id
         for name in ("models/m/versions/1", "models/ml/versions/3"):
@@ -90,7 +105,7 @@ class Bench:
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive)
         if request.headers["host"].startswith("management"):
-            response = await self.control.answer(request, caller="tester")
+            response = await self.control.answer(request, caller="tester", oid=LOGIN)
         else:
             response = await self.serving.gateway(request)
         await response(scope, receive, send)

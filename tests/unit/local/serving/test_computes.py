@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlops.local.arm.skus import skus
-from tests.unit.local.serving.bench import Bench
+from tests.unit.local.serving.bench import QUICK, Bench
 
 
 def cluster(size: str = "Standard_NC24ads_A100_v4", priority: str = "Dedicated", low: int = 0, high: int = 2) -> Any:
@@ -64,7 +64,7 @@ async def test_without_dedicated_quota_low_priority_is_left(bench: Bench) -> Non
 
 
 async def test_sizes_usage_and_quota(bench: Bench) -> None:
-    where = "/subscriptions/s/providers/Microsoft.MachineLearningServices/locations/eastus"
+    where = f"/subscriptions/{QUICK.subscription}/providers/Microsoft.MachineLearningServices/locations/eastus"
     sizes = {one["name"]: one for one in (await bench.arm("GET", f"{where}/vmSizes")).json()["value"]}
     assert sizes["Standard_NC24ads_A100_v4"]["gpus"] == 1
     assert sizes["Standard_ND40rs_v2"]["gpus"] == 8

@@ -1,0 +1,65 @@
+"""No control plane without authorization: it is given explicitly, and nobody without a role comes in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+
+from mlops.local.arm.app import ControlPlane
+from mlops.local.daemon.catalogue import resource_types
+from mlops.local.daemon.services import Services, build
+from mlops.local.entra.credentials import Credentials
+from mlops.local.state.config import Config
+from mlops.local.state.layout import Layout
+from mlops.local.state.workspace import Workspace
+
+STRANGER = "00000000-0000-4000-8000-0000000000ff"
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Services:
+    layout, config = Layout(root=tmp_path / "state", cache=tmp_path / "cache"), Config()
+    return build(Workspace.open(layout, config), Credentials.load(layout, config))
+
+
+async def ask(control: ControlPlane, path: str, oid: str) -> httpx.Response:
+    """GET as a caller whose token was checked."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        response = await control.answer(Request(scope, receive), caller="tester", oid=oid)
+        await response(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+        return await client.get(f"https://management.azure.com{path}?api-version=2023-04-01")
+
+
+def test_no_control_plane_without_authorization(services: Services) -> None:
+    build_without: Callable[..., ControlPlane] = ControlPlane
+    with pytest.raises(TypeError, match="authorization"):
+        build_without(services.workspace, resource_types(services))
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Services), ids=lambda field: str(field.name))
+def test_no_daemon_without_one_of_its_services(services: Services, field: dataclasses.Field[Any]) -> None:
+    rest = {each.name: getattr(services, each.name) for each in dataclasses.fields(services) if each != field}
+    with pytest.raises(TypeError, match=field.name):
+        Services(**rest)
+
+
+async def test_every_type_refuses_a_caller_without_a_role(services: Services) -> None:
+    types = resource_types(services)
+    control = ControlPlane(services.workspace, types, services.subscription)
+    services.subscription.seed_login()
+    services.subscription.seed_group()
+    workspace, group = services.workspace.config.workspace_id, services.workspace.config.group_id
+    paths = (group, workspace, f"{workspace}/onlineEndpoints", f"{workspace}/jobs", f"{workspace}/models")
+    for path in paths:
+        answer = await ask(control, path, STRANGER)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "AuthorizationFailed"), path
+    assert (await ask(control, group, Credentials.load(services.workspace.layout, Config()).object_id)).is_success
