@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlops.azure import management
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished
 
@@ -36,7 +35,7 @@ def get(session: Session, name: str) -> Group | None:
     """A group by its name; None where there is none."""
     try:
         with translated(f"look up the resource group '{name}'"):
-            found = management.client(session, "resources").resource_groups.get(name)
+            found = session.managers.resources.resource_groups.get(name)
     except NotFoundError:
         return None
     return Group(
@@ -51,16 +50,14 @@ def get(session: Session, name: str) -> Group | None:
 def create(session: Session, name: str, *, region: str, tags: Mapping[str, str]) -> None:
     """Create a group, or write its tags anew."""
     with translated(f"create the resource group '{name}'"):
-        management.client(session, "resources").resource_groups.create_or_update(
-            name, {"location": region, "tags": dict(tags)}
-        )
+        session.managers.resources.resource_groups.create_or_update(name, {"location": region, "tags": dict(tags)})
 
 
 def delete(session: Session, name: str) -> None:
     """Delete a group and all that is in it; one that is gone is no error."""
     try:
         with translated(f"delete the resource group '{name}'"):
-            finished(management.client(session, "resources").resource_groups.begin_delete(name))
+            finished(session.managers.resources.resource_groups.begin_delete(name))
     except NotFoundError:
         return
 
@@ -77,7 +74,7 @@ def contents(session: Session, name: str) -> list[Held]:
                     kind=str(item.kind or ""),
                     tags=dict(item.tags or {}),
                 )
-                for item in management.client(session, "resources").resources.list_by_resource_group(name)
+                for item in session.managers.resources.resources.list_by_resource_group(name)
                 if not str(item.type).lower().startswith("microsoft.authorization/")  # who may do what holds nothing
             ]
     except NotFoundError:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mlops.azure import management
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.github import AUDIENCE
 from mlops.azure.session import Session
@@ -48,7 +47,7 @@ class Federation:
 
 def get(session: Session, name: str, group: str) -> Identity | None:
     """An identity of a resource group; None where there is none."""
-    operations = management.client(session, "identities").user_assigned_identities
+    operations = session.managers.identities.user_assigned_identities
     try:
         with translated(f"look up the identity '{name}'"):
             found = operations.get(group, name)
@@ -75,7 +74,7 @@ def create(session: Session, name: str, group: str, *, region: str, tags: Mappin
     """Create an identity, or find the one that is there."""
     from azure.mgmt.msi.v2024_11_30.models import Identity as Wanted
 
-    operations = management.client(session, "identities").user_assigned_identities
+    operations = session.managers.identities.user_assigned_identities
     with translated(f"create the identity '{name}'"):
         operations.create_or_update(group, name, Wanted(location=region, tags=dict(tags)))
     found = get(session, name, group)
@@ -86,7 +85,7 @@ def create(session: Session, name: str, group: str, *, region: str, tags: Mappin
 
 def delete(session: Session, name: str, group: str) -> None:
     """Delete an identity with its federated credentials; one that is gone is no error."""
-    operations = management.client(session, "identities").user_assigned_identities
+    operations = session.managers.identities.user_assigned_identities
     try:
         with translated(f"delete the identity '{name}'"):
             operations.delete(group, name)
@@ -96,7 +95,7 @@ def delete(session: Session, name: str, group: str) -> None:
 
 def federations(session: Session, name: str, group: str) -> list[Federation]:
     """The federated credentials of an identity."""
-    operations = management.client(session, "identities").federated_identity_credentials
+    operations = session.managers.identities.federated_identity_credentials
     try:
         with translated(f"list the federated credentials of '{name}'"):
             return [
@@ -116,7 +115,7 @@ def trust(session: Session, name: str, group: str, *, credential: str, subject: 
     """Let GitHub jobs of one subject log in as an identity. Entra takes one such change of an identity at a time."""
     from azure.mgmt.msi.v2024_11_30.models import FederatedIdentityCredential
 
-    operations = management.client(session, "identities").federated_identity_credentials
+    operations = session.managers.identities.federated_identity_credentials
     body = FederatedIdentityCredential(issuer=ISSUER, subject=subject, audiences=[AUDIENCE])
 
     def create() -> None:

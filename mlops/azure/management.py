@@ -14,18 +14,15 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from mlops.azure.ensure import patiently
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.login import SCOPE
-from mlops.azure.session import Session, finished, patience
+from mlops.azure.session import POLL_S, Session, finished
 from mlops.core.errors import AzureError, MlopsError
 
 Document = dict[str, Any]
-Kind = Literal["resources", "identities", "authorization", "quota"]
-POLL_S = 5
-"""Between two looks at a long-running operation, where Azure does not say when to look."""
 REGISTER_S = 600.0
 REGISTERED = "Registered"
 RESOURCES_API = "2021-04-01"
@@ -41,38 +38,6 @@ class Caller:
     expires: datetime
     application: bool
     """An application or a managed identity, not a person."""
-
-
-def client(session: Session, kind: Kind) -> Any:
-    """One of the management clients, made when first used; all of them share one pool of connections."""
-    with session.opening:
-        if kind not in session.managers:
-            session.managers[kind] = _made(session, kind)
-        return session.managers[kind]
-
-
-def _made(session: Session, kind: Kind) -> Any:
-    if "patience" not in session.managers:
-        session.managers["patience"] = {**patience(session.settings), "polling_interval": POLL_S}
-    given: tuple[Any, str] = (session.credential, session.ml.subscription_id)
-    options: dict[str, Any] = session.managers["patience"]
-    match kind:
-        case "resources":
-            from azure.mgmt.resource.resources import ResourceManagementClient
-
-            return ResourceManagementClient(*given, **options)
-        case "identities":
-            from azure.mgmt.msi import ManagedServiceIdentityClient
-
-            return ManagedServiceIdentityClient(*given, **options)
-        case "authorization":
-            from azure.mgmt.authorization import AuthorizationManagementClient
-
-            return AuthorizationManagementClient(*given, api_version="2022-04-01", **options)
-        case "quota":
-            from azure.mgmt.quota import QuotaMgmtClient
-
-            return QuotaMgmtClient(*given, **options)
 
 
 def caller(session: Session) -> Caller:
@@ -104,7 +69,7 @@ def get(session: Session, resource_id: str, api_version: str) -> Document | None
 
 def put(session: Session, resource_id: str, api_version: str, body: Mapping[str, Any]) -> Document:
     """Create a resource, or write it anew; returns when Azure has made it."""
-    operations = client(session, "resources").resources
+    operations = session.managers.resources.resources
     with translated(f"create {short(resource_id)}"):
         made = finished(operations.begin_create_or_update_by_id(resource_id, dict(body), api_version=api_version))
     document: Document = made.as_dict() if made is not None else {}
@@ -113,14 +78,14 @@ def put(session: Session, resource_id: str, api_version: str, body: Mapping[str,
 
 def patch(session: Session, resource_id: str, api_version: str, body: Mapping[str, Any]) -> None:
     """Change parts of a resource."""
-    operations = client(session, "resources").resources
+    operations = session.managers.resources.resources
     with translated(f"change {short(resource_id)}"):
         finished(operations.begin_update_by_id(resource_id, dict(body), api_version=api_version))
 
 
 def delete(session: Session, resource_id: str, api_version: str) -> None:
     """Delete a resource; one that is gone is no error."""
-    operations = client(session, "resources").resources
+    operations = session.managers.resources.resources
     try:
         with translated(f"delete {short(resource_id)}"):
             finished(operations.begin_delete_by_id(resource_id, api_version=api_version))
@@ -145,7 +110,7 @@ def call(session: Session, method: str, path: str, api_version: str) -> Document
 
     with translated(f"{'look up' if method == 'GET' else 'change'} {short(path)}"):
         request = HttpRequest(method, path, params={"api-version": api_version})
-        response = client(session, "resources").send_request(request)
+        response = session.managers.resources.send_request(request)
         if response.status_code >= 400:
             kinds = {404: ResourceNotFoundError, 401: ClientAuthenticationError}
             raise kinds.get(response.status_code, HttpResponseError)(response=response, error_format=ARMErrorFormat)
@@ -187,7 +152,7 @@ def register(session: Session, namespaces: Iterable[str]) -> None:
         AzureError: one is not registered after ten minutes.
     """
     names, end = list(namespaces), time.monotonic() + REGISTER_S
-    providers = client(session, "resources").providers
+    providers = session.managers.resources.providers
 
     def ask(name: str) -> None:
         with translated(f"register the resource provider '{name}'"):

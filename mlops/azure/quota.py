@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mlops.azure import management
 from mlops.azure.errors import translated
 from mlops.azure.session import Session
 from mlops.core.interrupts import stay_interruptible
@@ -52,7 +51,7 @@ class Request:
 
 def requests(session: Session, region: str) -> list[Request]:
     """The requests for more quota that were made in a region."""
-    operations = management.client(session, "quota").quota_request_status
+    operations = session.managers.quota.quota_request_status
     with translated("list the requests for quota"):
         return [request for item in operations.list(_scope(session, region)) for request in _requests(item)]
 
@@ -79,7 +78,7 @@ def ask(session: Session, region: str, family: str, limit: int) -> str:
             "resourceType": "dedicated",
         }
     }
-    operations = management.client(session, "quota").quota
+    operations = session.managers.quota.quota
     with translated(f"ask for {limit} vCPUs of '{family}'"):
         poller = operations.begin_create_or_update(family, _scope(session, region), body)
         stay_interruptible()

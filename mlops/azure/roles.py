@@ -71,7 +71,7 @@ def of(session: Session, principal: str, scope: str) -> list[Assignment]:
         principal: the object id of a user, an application or an identity.
         scope: an ARM id.
     """
-    client = management.client(session, "authorization")
+    client = session.managers.authorization
     with translated("list the role assignments"):
         found = list(client.role_assignments.list_for_scope(scope, filter=f"assignedTo('{principal}')"))
         return [
@@ -89,7 +89,7 @@ def assign(session: Session, principal: str, role: str, scope: str) -> None:
     """
     from azure.mgmt.authorization.v2022_04_01.models import RoleAssignmentCreateParameters
 
-    operations = management.client(session, "authorization").role_assignments
+    operations = session.managers.authorization.role_assignments
     name = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{scope.lower()}|{IDS[role]}|{principal.lower()}"))
     definition = f"{management.subscription_id(session)}/providers/Microsoft.Authorization/roleDefinitions/{IDS[role]}"
     body = RoleAssignmentCreateParameters(
@@ -112,7 +112,7 @@ def assign(session: Session, principal: str, role: str, scope: str) -> None:
 
 def take(session: Session, assignment_id: str) -> None:
     """Delete an assignment; one that is gone is no error."""
-    operations = management.client(session, "authorization").role_assignments
+    operations = session.managers.authorization.role_assignments
     try:
         with translated("take a role away"):
             operations.delete_by_id(assignment_id.lstrip("/"))

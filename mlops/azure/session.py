@@ -12,9 +12,11 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlops.azure import login, uploads
 from mlops.azure.errors import translated
@@ -23,9 +25,18 @@ from mlops.core.errors import PreconditionError
 from mlops.core.interrupts import stay_interruptible
 
 if TYPE_CHECKING:
+    from azure.mgmt.authorization import AuthorizationManagementClient
+    from azure.mgmt.msi import ManagedServiceIdentityClient
+    from azure.mgmt.quota import QuotaMgmtClient
+    from azure.mgmt.resource.resources import ResourceManagementClient
+
     from mlops.config.settings import Settings
     from mlops.core.console import Console
 
+Client = TypeVar("Client")
+
+POLL_S = 5
+"""Between two looks at a long-running operation, where Azure does not say when to look."""
 QUIET: dict[str, Any] = {"show_progress": False, "enable_telemetry": False}
 """Progress is ours to show, and what users do is theirs."""
 
@@ -54,9 +65,12 @@ class Session:
     registries: dict[str, Any] = field(default_factory=dict)
     containers: dict[float, Any] = field(default_factory=dict)
     """The default datastore's container, by the read timeout of its client: one look-up and one pool of connections."""
-    managers: dict[str, Any] = field(default_factory=dict)
-    """Clients of what stands around the workspace, by their name; see :mod:`mlops.azure.management`."""
     opening: threading.Lock = field(default_factory=threading.Lock)
+    managers: Managers = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The management clients share the session's login."""
+        self.managers = Managers(self)
 
     def registry(self, name: str) -> Any:
         """The client of a registry."""
@@ -68,6 +82,58 @@ class Session:
                     self.credential, registry_name=name, **QUIET, **patience(self.settings)
                 )
         return self.registries[name]
+
+
+class Managers:
+    """Clients of Azure's management libraries, made when first used; all of them share one pool of connections.
+
+    What they do stands in :mod:`mlops.azure.management` and its neighbours.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._made: dict[Callable[..., Any], Any] = {}
+
+    @property
+    def resources(self) -> ResourceManagementClient:
+        """Resource groups, providers, and any resource by its id."""
+        from azure.mgmt.resource.resources import ResourceManagementClient
+
+        return self._client(ResourceManagementClient)
+
+    @property
+    def identities(self) -> ManagedServiceIdentityClient:
+        """User-assigned identities and their federated credentials."""
+        from azure.mgmt.msi import ManagedServiceIdentityClient
+
+        return self._client(ManagedServiceIdentityClient)
+
+    @property
+    def authorization(self) -> AuthorizationManagementClient:
+        """Role definitions and assignments."""
+        from azure.mgmt.authorization import AuthorizationManagementClient
+
+        return self._client(AuthorizationManagementClient, api_version="2022-04-01")
+
+    @property
+    def quota(self) -> QuotaMgmtClient:
+        """Limits of vCPUs, and requests for more."""
+        from azure.mgmt.quota import QuotaMgmtClient
+
+        return self._client(QuotaMgmtClient)
+
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        return {**patience(self._session.settings), "polling_interval": POLL_S}
+
+    def _client(self, kind: Callable[..., Client], **options: Any) -> Client:
+        session = self._session
+        with session.opening:
+            if kind not in self._made:
+                given = (session.credential, session.ml.subscription_id)
+                self._made[kind] = kind(*given, **options, **self._options)
+            made: Client = self._made[kind]
+            return made
 
 
 def connect(settings: Settings, console: Console) -> Session:
