@@ -46,7 +46,6 @@ def start(run: Run, config: Path | None, empty: bool) -> None:
     """Start the daemon if it is not running."""
     from mlops.local.daemon import client
     from mlops.local.daemon.environment import write_config_json
-    from mlops.local.state.config import Config
 
     if empty:
         _begin_empty()
@@ -56,7 +55,7 @@ def start(run: Run, config: Path | None, empty: bool) -> None:
         raise _did_not_start(error) from error
     if config is not None:
         _refuse_foreign_config(config / "config.json")
-        write_config_json(config / "config.json", Config())
+        write_config_json(config / "config.json", client.config())
     text = f"running (process {found.pid}), proxy {found.proxy}, state {found.state_folder}\n"
     run.console.result(found, text + 'next: eval "$(mlops local env)"')
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.errors import ArmError, bad_request
-from mlops.local.arm.quota import shortage
+from mlops.local.arm.quota import FamilyQuotas, shortage
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import integer, mapping, tags
 from mlops.local.arm.skus import Sku, skus
@@ -29,9 +29,10 @@ class Computes(ResourceType):
 
     kind = "workspaces/computes"
 
-    def __init__(self, workspace: Workspace, limits: Limits) -> None:
+    def __init__(self, workspace: Workspace, limits: Limits, quotas: FamilyQuotas) -> None:
         self._workspace = workspace
         self._limits = limits
+        self._quotas = quotas
         workspace.operations.register("compute.write", self._write, failed=self._failed)
         workspace.operations.register("compute.delete", self._delete, failed=self._failed)
 
@@ -145,7 +146,7 @@ class Computes(ResourceType):
                 needed,
                 store=call.workspace.store,
                 config=call.workspace.config,
-                limits=self._limits,
+                quotas=self._quotas,
                 without=call.resource_id,
             )
             if short is None:

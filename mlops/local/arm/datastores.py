@@ -27,7 +27,7 @@ class DatastoreType(ResourceType):
 
     def seed(self, workspace: Workspace) -> None:
         """The two that every workspace has."""
-        config = workspace.config
+        config, accounts = workspace.config, workspace.accounts
         for name, container in (("workspaceblobstore", config.container), ("workspaceartifactstore", "azureml")):
             identity = f"{config.workspace_id}/datastores/{name}"
             if workspace.store.get(identity) is not None:
@@ -48,7 +48,7 @@ class DatastoreType(ResourceType):
                         "datastoreType": "AzureBlob",
                         "subscriptionId": config.subscription,
                         "resourceGroup": self.blobs.resource_id.split("/")[4],
-                        "accountName": config.storage,
+                        "accountName": accounts.shown,
                         "containerName": container,
                         "endpoint": "core.windows.net",
                         "protocol": "https",
@@ -70,8 +70,8 @@ class DatastoreType(ResourceType):
         properties = body["properties"]
         if properties.get("datastoreType") != "AzureBlob":
             raise bad_request("The local workspace has blob datastores only ('datastoreType': 'AzureBlob').")
-        if properties.get("accountName") not in call.workspace.config.accounts:
-            raise bad_request(f"The storage account must be '{call.workspace.config.storage}'.")
+        if properties.get("accountName") not in call.workspace.accounts:
+            raise bad_request(f"The storage account must be '{call.workspace.accounts.shown}'.")
         if existing is None and not NAME.fullmatch(call.name):
             raise bad_request(f"'{call.name}' is not a valid datastore name: letters, digits and '_', at most 255.")
         if not properties.get("containerName"):

@@ -10,7 +10,7 @@ from typing import Any
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.endpoints import conflict, invalid, legal, state, within
 from mlops.local.arm.errors import ArmError, bad_request, not_found
-from mlops.local.arm.quota import deployments, shortage
+from mlops.local.arm.quota import FamilyQuotas, deployments, shortage
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import integer, mapping, tags, text
 from mlops.local.arm.skus import skus
@@ -38,9 +38,10 @@ class Deployments(ResourceType):
 
     kind = "workspaces/onlineEndpoints/deployments"
 
-    def __init__(self, workspace: Workspace, serving: Serving) -> None:
+    def __init__(self, workspace: Workspace, serving: Serving, quotas: FamilyQuotas) -> None:
         self._workspace = workspace
         self._serving = serving
+        self._quotas = quotas
         workspace.operations.register("deployment.write", self._write, failed=self._failed)
         workspace.operations.register("deployment.delete", self._delete, failed=self._failed)
 
@@ -145,7 +146,7 @@ class Deployments(ResourceType):
         if "MIR" not in size.compute_types:
             raise invalid("VmSize", f"Not supported VM Size. The instance type '{name}' cannot serve online endpoints.")
         needed = size.deployment_vcpus(instances)
-        short = shortage(size, needed, store=store, config=config, limits=limits, without=call.resource_id)
+        short = shortage(size, needed, store=store, config=config, quotas=self._quotas, without=call.resource_id)
         if short:
             message = (
                 f"Not enough quota available for {name} in SubscriptionId {config.subscription}. "

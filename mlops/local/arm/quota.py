@@ -9,6 +9,26 @@ from mlops.local.state.config import Config
 from mlops.local.state.limits import Limits
 from mlops.local.state.store import Document, Store
 
+GRANTED = "/providers/microsoft.quota/granted"
+"""Where the limits stand that were asked for and granted."""
+
+
+class FamilyQuotas:
+    """Dedicated vCPUs per family of sizes: what the subscription began with, and what was granted since."""
+
+    def __init__(self, limits: Limits, store: Store) -> None:
+        self._limits = limits
+        self._granted = {str(body["name"]): int(body["limit"]) for body in store.ending(GRANTED)}
+
+    def of(self, family: str) -> int:
+        """The limit of a family."""
+        default = self._limits.quotas.get(family, self._limits.family_vcpus)
+        return self._granted.get(family, default)
+
+    def grant(self, family: str, vcpus: int) -> None:
+        """Raise the limit of a family."""
+        self._granted[family] = vcpus
+
 
 def used_vcpus(store: Store, config: Config, *, without: str = "") -> dict[str, int]:
     """Dedicated vCPUs in use by family: deployments, and the nodes that clusters always keep.
@@ -49,11 +69,11 @@ def deployment_vcpus(body: Document) -> int:
 
 
 def shortage(
-    sku: Sku, needed: int, *, store: Store, config: Config, limits: Limits, without: str = ""
+    sku: Sku, needed: int, *, store: Store, config: Config, quotas: FamilyQuotas, without: str = ""
 ) -> tuple[int, int] | None:
     """Usage and limit of a size's family where so many more vCPUs do not fit; None where they do."""
     used = used_vcpus(store, config, without=without).get(sku.family, 0)
-    limit = limits.family(sku.family)
+    limit = quotas.of(sku.family)
     return (used, limit) if used + needed > limit else None
 
 
@@ -109,8 +129,9 @@ class Usages(ResourceType):
 
     kind = "locations/usages"
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, quotas: FamilyQuotas) -> None:
         self._limits = limits
+        self._quotas = quotas
 
     async def list(self, call: Call) -> Answer:
         """Every family's dedicated vCPUs, their total, and the low priority ones."""
@@ -129,7 +150,7 @@ class Usages(ResourceType):
         )
         for family, title in skus().families.items():
             name = f"{title} Cluster Dedicated vCPUs"
-            rows.append(_usage(call, name, "dedicatedCores", used.get(family, 0), self._limits.family(family)))
+            rows.append(_usage(call, name, "dedicatedCores", used.get(family, 0), self._quotas.of(family)))
         return Answer(200, {"value": rows})
 
 
@@ -158,8 +179,8 @@ class Quotas(ResourceType):
 
     kind = "locations/quotas"
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, quotas: FamilyQuotas) -> None:
+        self._quotas = quotas
 
     async def list(self, call: Call) -> Answer:
         """Every family's limit."""
@@ -169,7 +190,7 @@ class Quotas(ResourceType):
                 "amlWorkspaceLocation": call.workspace.config.region,
                 "type": "Microsoft.MachineLearningServices/workspaces/dedicatedCores/quotas",
                 "unit": "Count",
-                "limit": self._limits.family(family),
+                "limit": self._quotas.of(family),
                 "name": {"value": family, "localizedValue": f"{title} Cluster Dedicated vCPUs"},
             }
             for family, title in skus().families.items()

@@ -13,11 +13,10 @@ from typing import Any
 
 from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.operations import location_headers
-from mlops.local.arm.quota import used_vcpus
+from mlops.local.arm.quota import FamilyQuotas, used_vcpus
 from mlops.local.arm.resources import Answer, Call, ResourceType
 from mlops.local.arm.shapes import integer, mapping
 from mlops.local.arm.skus import skus
-from mlops.local.state.limits import Limits
 from mlops.local.state.operations import OperationFailed, now
 from mlops.local.state.store import Document
 from mlops.local.state.workspace import Workspace
@@ -52,11 +51,9 @@ class QuotaLimits(ResourceType):
     namespace = "Microsoft.Quota"
     kind = "quotas"
 
-    def __init__(self, workspace: Workspace, limits: Limits) -> None:
+    def __init__(self, workspace: Workspace, quotas: FamilyQuotas) -> None:
         self._workspace = workspace
-        self._limits = limits
-        for body in workspace.store.ending("/providers/microsoft.quota/granted"):
-            limits.quotas[body["name"]] = int(body["limit"])
+        self._quotas = quotas
         workspace.operations.register("quota.request", self._decide)
 
     async def get(self, call: Call) -> Answer:
@@ -75,7 +72,7 @@ class QuotaLimits(ResourceType):
         wanted = integer(limit.get("value"), "properties.limit.value", default=-1)
         if wanted < 0:
             raise bad_request("The property 'limit' must hold 'limitObjectType' and 'value', a whole number.")
-        current = self._limits.family(name)
+        current = self._quotas.of(name)
         if wanted == current:
             return Answer(200, self._shown(scope, name))
         if wanted < current:
@@ -115,7 +112,7 @@ class QuotaLimits(ResourceType):
                 "limit": {
                     "limitObjectType": "LimitValue",
                     "limitType": "Independent",
-                    "value": self._limits.family(name),
+                    "value": self._quotas.of(name),
                 },
                 "unit": "Count",
                 "name": {"value": name, "localizedValue": skus().families[name]},
@@ -137,7 +134,7 @@ class QuotaLimits(ResourceType):
         message = None if granted else "This request needs to be reviewed: please contact Microsoft's support."
         if granted:
             store.put(f"{place.rsplit('/', 2)[0]}/granted/{name}", {"name": name, "limit": wanted})
-            self._limits.quotas[name] = wanted
+            self._quotas.grant(name, wanted)
 
         def decided(body: Document) -> None:
             state = "Succeeded" if granted else "Failed"

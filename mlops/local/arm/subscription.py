@@ -10,7 +10,7 @@ from mlops.local.arm.access import Access
 from mlops.local.arm.errors import ArmError, bad_request
 from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.resources import Call
-from mlops.local.arm.roles import Role, named
+from mlops.local.arm.roles import Role
 from mlops.local.arm.target import RESOURCES, Target
 from mlops.local.state.store import Document
 from mlops.local.state.workspace import Workspace
@@ -89,14 +89,6 @@ class Subscription:
             raise bad_request(message)
 
     # -- the beginning ---------------------------------------------------------------------------------------------
-
-    def seed_login(self) -> None:
-        """The roles that the login begins with: the owner's, and one for blobs."""
-        for name in filter(None, (part.strip() for part in self._workspace.config.roles.split(","))):
-            role = named(name)
-            if role is None:
-                raise ValueError(f"MLOPS_LOCAL_ROLES names '{name}', which is no built-in role")
-            self.grant(role)
 
     def grant(self, role: Role, principal: str | None = None, scope: str | None = None) -> None:
         """Assign a role without anybody's leave: to the login, over the subscription, unless others are named."""

@@ -87,7 +87,7 @@ class StorageAccounts(GroupResource):
         if action.lower() != "listkeys":
             return await super().action(call, action)
         key = self._blobs.account_key
-        if body["name"] not in call.workspace.config.accounts:
+        if body["name"] not in call.workspace.accounts:
             key = call.workspace.store.private(call.resource_id).get("key") or secrets.token_urlsafe(64)
             call.workspace.store.update_private(call.resource_id, key=key)
         shown = [{"keyName": name, "value": key, "permissions": "FULL"} for name in ("key1", "key2")]

@@ -23,6 +23,7 @@ from mlops.local.blob import sas
 from mlops.local.blob.errors import BlobError
 from mlops.local.blob.files import SELF, SLASH, walk
 from mlops.local.blob.leases import Leases
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from mlops.local.state.store import Store
@@ -61,7 +62,10 @@ class Blob:
 class Blobs:
     """The containers and blobs of the workspace's storage account. Methods may be called from any thread."""
 
-    def __init__(self, layout: Layout, config: Config, store: Store, account_key: str) -> None:
+    def __init__(
+        self, layout: Layout, config: Config, accounts: ServedAccounts, store: Store, account_key: str
+    ) -> None:
+        self.accounts = accounts
         self._config = config
         self.resource_id = f"{config.group_id}/providers/Microsoft.Storage/storageAccounts/{config.account}"
         """The account's ARM id."""
@@ -82,22 +86,14 @@ class Blobs:
     @property
     def account(self) -> str:
         """The account's name, as clients are shown it."""
-        return self._config.storage
-
-    @property
-    def accounts(self) -> list[str]:
-        """Every name under which these blobs are served."""
-        return self._config.accounts
+        return self.accounts.shown
 
     # -- accounts --------------------------------------------------------------------------------------------------
 
     def serve_account(self, resource_id: str) -> None:
         """Serve the blobs under the name of this account too, from now on in first place."""
-        accounts, name = self._config.accounts, resource_id.rsplit("/", 1)[1]
         self.resource_id = resource_id
-        if name in accounts:
-            accounts.remove(name)
-        accounts.append(name)
+        self.accounts.serve(resource_id.rsplit("/", 1)[1])
         for container in (self._config.container, "azureml"):
             (self._folder / container).mkdir(parents=True, exist_ok=True)
 
@@ -110,7 +106,7 @@ class Blobs:
             with contextlib.suppress(BlobError):
                 self.delete_container(folder.name)
         if name != self._config.account:
-            self._config.accounts.remove(name)
+            self.accounts.forget(name)
 
     # -- names -----------------------------------------------------------------------------------------------------
 
@@ -122,7 +118,7 @@ class Blobs:
 
     def path(self, account: str, container: str, name: str) -> Path:
         """The file (or, for a prefix, the folder) behind a name, which cannot lead out of the container."""
-        if account not in self._config.accounts:
+        if account not in self.accounts:
             raise BlobError("ResourceNotFound", f"There is no account '{account}' here.")
         segments = name.rstrip("/").split("/")
         bad = len(name) > 1024 or any(segment in ("", ".", "..") for segment in segments)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
 
+    from mlops.local.daemon.variables import Variables
     from mlops.local.state.layout import Layout
 
 
@@ -46,8 +47,14 @@ def _serve() -> int:
 
     import uvloop
 
+    from mlops.local.daemon import variables
     from mlops.local.state.layout import Layout
 
+    try:
+        given = variables.read()
+    except variables.WrongVariable as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     os.umask(0o077)
     layout = Layout.find()
     layout.root.mkdir(parents=True, exist_ok=True)
@@ -57,7 +64,7 @@ def _serve() -> int:
         if not _lock(lock.fileno()):
             sys.stderr.write(f"another daemon serves {layout.root}\n")
             return 3
-        uvloop.run(_run(layout))
+        uvloop.run(_run(layout, given))
     return 0
 
 
@@ -78,19 +85,19 @@ def _lock(handle: int, *, patience_s: float = 10.0) -> bool:
             return True
 
 
-async def _run(layout: Layout) -> None:
+async def _run(layout: Layout, variables: Variables) -> None:
     import asyncio
     import contextlib
     import logging
     import os
     import signal
+    from dataclasses import asdict
     from datetime import UTC, datetime
 
     from mlops.local.daemon.environment import PROXY_VARIABLES, Outer
     from mlops.local.daemon.proxy import Upstream
     from mlops.local.daemon.server import Server
     from mlops.local.state import processes
-    from mlops.local.state.config import Config
     from mlops.local.state.private_files import read_json, write_private_json
 
     outer = Outer.read()
@@ -98,7 +105,7 @@ async def _run(layout: Layout) -> None:
         os.environ.pop(name, None)  # they may hold a password, and no child of the daemon calls out
     places = layout.root / "ports.json"
     before = read_json(places) or {}
-    server = Server(layout, Config(), Upstream(outer.proxy, outer.no_proxy), outer_bundle=outer.bundle)
+    server = Server(layout, variables, Upstream(outer.proxy, outer.no_proxy), outer_bundle=outer.bundle)
     await server.start(proxy_port=int(before.get("proxy_port", 0)))
     done = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -111,6 +118,7 @@ async def _run(layout: Layout) -> None:
         "proxy_port": server.proxy_port,
         "tls_port": server.tls_port,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": asdict(server.workspace.config),
     }
     write_private_json(places, {"proxy_port": server.proxy_port})  # the next daemon takes the same: shells keep it
     write_private_json(layout.daemon, record)

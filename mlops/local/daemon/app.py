@@ -79,7 +79,7 @@ class App:
 
     async def _answer(self, request: Request, host: str) -> Response | None:
         """The answer, None for a connection that breaks."""
-        service = hosts.service(host, self.workspace.config)
+        service = hosts.service(host, self.workspace.accounts)
         if service is None:
             return _error(421, "MisdirectedRequest", f"The host '{host}' is not served here.")
         if service is Service.CONTROL and request.scope["path"].startswith(admin_api.PREFIX):

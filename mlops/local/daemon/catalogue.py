@@ -52,7 +52,11 @@ def resource_types(services: Services) -> list[ResourceType]:
         *services.dependencies,
         *(registry_types(services.registry, services.blobs) if services.registry else ()),
         *training,
-        *(serving_types(services.workspace, services.serving, services.access) if services.serving else ()),
+        *(
+            serving_types(services.workspace, services.serving, services.access, services.quotas)
+            if services.serving
+            else ()
+        ),
     ]
 
 
@@ -74,7 +78,7 @@ def subscription_types(services: Services, contained: Iterable[ResourceType]) ->
         authorization.RoleAssignments(workspace, access, services.principals),
         authorization.Permissions(access),
         authorization.DenyAssignments(),
-        quota_requests.QuotaLimits(workspace, services.limits),
+        quota_requests.QuotaLimits(workspace, services.quotas),
         quota_requests.QuotaRequests(),
         quota_requests.QuotaUsages(),
     ]
@@ -105,15 +109,17 @@ def registry_types(registry: RegistryPart, blobs: Blobs) -> list[ResourceType]:
     ]
 
 
-def serving_types(workspace: Workspace, serving: Serving, access: Access) -> list[ResourceType]:
+def serving_types(
+    workspace: Workspace, serving: Serving, access: Access, quotas: quota.FamilyQuotas
+) -> list[ResourceType]:
     """Clusters, endpoints, deployments, and the quota that they use."""
     limits = serving.limits
     return [
-        computes.Computes(workspace, limits),
+        computes.Computes(workspace, limits, quotas),
         endpoints.Endpoints(workspace, serving, access),
-        deployments.Deployments(workspace, serving),
+        deployments.Deployments(workspace, serving, quotas),
         quota.DeploymentSkus(limits),
         quota.VmSizes(),
-        quota.Usages(limits),
-        quota.Quotas(limits),
+        quota.Usages(limits, quotas),
+        quota.Quotas(quotas),
     ]

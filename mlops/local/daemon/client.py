@@ -86,9 +86,6 @@ def start(layout: Layout | None = None) -> Status:
     return found
 
 
-ensure_running = start
-
-
 def env(layout: Layout | None = None) -> Environment:
     """The variables that lead a program to the workspace; starts the daemon if need be."""
     layout = layout or Layout.find()
@@ -97,7 +94,15 @@ def env(layout: Layout | None = None) -> Environment:
     credentials = read_json(layout.credentials)
     if record is None or credentials is None:
         raise DaemonFailed("The daemon ended while its environment was read.")
-    return environment(layout, Config(), proxy_port=record["proxy_port"], credentials=credentials)
+    return environment(layout, _config(record), proxy_port=record["proxy_port"], credentials=credentials)
+
+
+def config(layout: Layout | None = None) -> Config:
+    """The names and delays of the running daemon."""
+    record = _record(layout or Layout.find())
+    if record is None:
+        raise DaemonFailed("The local workspace does not run.")
+    return _config(record)
 
 
 def stop(layout: Layout | None = None) -> bool:
@@ -176,6 +181,11 @@ def _record(layout: Layout) -> dict[str, Any] | None:
     return found if found is not None and _answers(found["proxy_port"]) else None
 
 
+def _config(record: dict[str, Any]) -> Config:
+    """The names and delays that the running daemon was started with."""
+    return Config(**record.get("config", {}))
+
+
 def _process(layout: Layout) -> dict[str, Any] | None:
     """The same of one that may be about to end."""
     found = read_json(layout.daemon)
@@ -234,7 +244,7 @@ def _launch(layout: Layout) -> None:
         found = _record(layout)
         if found is not None and found["pid"] == process.pid:
             process.returncode = 0  # it is meant to outlive this process: no warning about that
-            offer_config_json(layout, Config())
+            offer_config_json(layout, _config(found))
             return
         if process.poll() is not None:
             break

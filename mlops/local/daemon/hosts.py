@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 
 
@@ -43,7 +44,7 @@ GITHUB_STORAGE = re.compile(r"^productionresultssa\d+\.blob\.core\.windows\.net$
 """Where GitHub keeps the artifacts of workflow runs: on Azure, but no one's workspace."""
 
 
-def service(host: str, config: Config) -> Service | None:
+def service(host: str, accounts: ServedAccounts) -> Service | None:
     """The service that answers for a host name (lower case, without port); None for all others."""
     if host in IDENTITY_HOSTS:
         return Service.IDENTITY
@@ -51,7 +52,7 @@ def service(host: str, config: Config) -> Service | None:
         return Service.CONTROL
     if host == "ml.azure.com" or host.endswith(".api.azureml.ms"):
         return Service.DATA
-    if host.endswith(BLOB_SUFFIX) and host.removesuffix(BLOB_SUFFIX) in config.accounts:
+    if host.endswith(BLOB_SUFFIX) and host.removesuffix(BLOB_SUFFIX) in accounts:
         return Service.BLOBS
     if host.endswith(SCORING_SUFFIX):
         return Service.SCORING

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mlops.local.daemon import hosts
-from mlops.local.state.config import Config
+from mlops.local.state.accounts import ServedAccounts
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class Refused(Exception):
 class Proxy:
     """One listening socket on loopback."""
 
-    def __init__(self, config: Config, upstream: Upstream, tls_port: int) -> None:
-        self._config = config
+    def __init__(self, accounts: ServedAccounts, upstream: Upstream, tls_port: int) -> None:
+        self._accounts = accounts
         self._upstream = upstream
         self._tls_port = tls_port
         self._server: asyncio.Server | None = None
@@ -134,7 +134,7 @@ class Proxy:
 
     async def _tunnel(self, target: str) -> Streams:
         host, port = _split(target, 443)
-        if hosts.service(host, self._config) is not None:
+        if hosts.service(host, self._accounts) is not None:
             if port != 443:
                 raise Refused("403 Forbidden", f"'{host}' is served on port 443 only.")
             return await asyncio.open_connection("127.0.0.1", self._tls_port, limit=CHUNK)

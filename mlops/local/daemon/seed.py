@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mlops.local.state.layout import Layout
 from mlops.local.state.private_files import read_json, write_private_json
 
 if TYPE_CHECKING:
+    from mlops.local.arm.roles import Role
     from mlops.local.arm.subscription import Subscription
     from mlops.local.blob.store import Blobs
     from mlops.local.state.workspace import Workspace
@@ -28,17 +29,17 @@ def wish(layout: Layout, *, empty: bool) -> None:
     write_private_json(layout.beginning, {"empty": empty, "begun": False})
 
 
-def begin(workspace: Workspace, subscription: Subscription, blobs: Blobs) -> None:
+def seed(workspace: Workspace, subscription: Subscription, blobs: Blobs, *, roles: Iterable[Role], empty: bool) -> None:
     """Write what is there from the beginning, once; take up the names of blobs that were served before."""
     from mlops.local.arm import workspace_document
     from mlops.local.arm.datastores import DatastoreType
 
     found = read_json(workspace.layout.beginning) or {}
     if not found.get("begun"):
-        empty = bool(found.get("empty", os.environ.get("MLOPS_LOCAL_EMPTY", "") not in ("", "0")))
-        empty = empty and workspace.store.get(workspace.config.workspace_id) is None
+        empty = bool(found.get("empty", empty)) and workspace.store.get(workspace.config.workspace_id) is None
         with workspace.store.transaction():
-            subscription.seed_login()
+            for role in roles:
+                subscription.grant(role)
             if not empty:
                 subscription.seed_group()
                 workspace_document.seed(workspace)

@@ -17,10 +17,10 @@ from mlops.local.daemon.admin_api import OwnRoutes
 from mlops.local.daemon.app import App
 from mlops.local.daemon.catalogue import resource_types
 from mlops.local.daemon.proxy import Proxy, Upstream
-from mlops.local.daemon.seed import begin
+from mlops.local.daemon.seed import seed
 from mlops.local.daemon.services import Part
+from mlops.local.daemon.variables import Variables
 from mlops.local.entra.credentials import Credentials
-from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from mlops.local.state.workspace import Workspace
 
@@ -41,8 +41,12 @@ class _TlsServer(uvicorn.Server):
 class Server:
     """Everything that runs in the daemon's process."""
 
-    def __init__(self, layout: Layout, config: Config, upstream: Upstream, *, outer_bundle: str | None = None) -> None:
+    def __init__(
+        self, layout: Layout, variables: Variables, upstream: Upstream, *, outer_bundle: str | None = None
+    ) -> None:
+        config = variables.config()
         self.workspace = Workspace.open(layout, config)
+        self._variables = variables
         self._files = certificates.ensure(layout, config, outer_bundle=outer_bundle)
         self._upstream = upstream
         self._credentials = Credentials.load(layout, config)
@@ -53,14 +57,14 @@ class Server:
 
     async def start(self, *, proxy_port: int = 0) -> None:
         """Listen; the parts' own start goes on in the background."""
-        workspace = self.workspace
-        found = services.build(workspace, self._credentials)
+        workspace, variables = self.workspace, self._variables
+        found = services.build(workspace, self._credentials, variables.limits(), parts=variables.wanted_parts())
         self._parts = found.parts
         workspace.operations.before = found.faults.before_operation
         if found.serving is not None:
             found.faults.crash = found.serving.crash
         control = ControlPlane(workspace, resource_types(found), found.subscription)
-        begin(workspace, found.subscription, found.blobs)
+        seed(workspace, found.subscription, found.blobs, roles=variables.login_roles(), empty=variables.empty)
         app = App(found, control, OwnRoutes(found, self._credentials.admin_token))
         listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.tls_port = listening.getsockname()[1]
@@ -79,7 +83,7 @@ class Server:
             )
         )
         self._tasks.append(asyncio.create_task(self._uvicorn.serve([listening])))
-        self._proxy = Proxy(workspace.config, self._upstream, self.tls_port)
+        self._proxy = Proxy(workspace.accounts, self._upstream, self.tls_port)
         try:
             await self._proxy.start(proxy_port)
         except OSError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from mlops.local.arm.access import Access
 from mlops.local.arm.group_resource import GroupResource
 from mlops.local.arm.managed_identities import UserAssignedIdentities
 from mlops.local.arm.principals import Principals
+from mlops.local.arm.quota import FamilyQuotas
 from mlops.local.arm.subscription import Subscription
 from mlops.local.arm.vaults import Vaults
 from mlops.local.arm.workspace_dependencies import (
@@ -52,6 +53,7 @@ class Services:
 
     workspace: Workspace
     limits: Limits
+    quotas: FamilyQuotas
     access: Access
     principals: Principals
     identity: Identity
@@ -77,12 +79,12 @@ class Services:
         return {name: part for name, part in found.items() if part is not None}
 
 
-def build(workspace: Workspace, credentials: Credentials) -> Services:
+def build(workspace: Workspace, credentials: Credentials, limits: Limits, parts: Collection[str] = PARTS) -> Services:
     """Build every part, each from those that it needs."""
-    config, store, limits, login = workspace.config, workspace.store, Limits(), credentials.object_id
+    config, store, login = workspace.config, workspace.store, credentials.object_id
     access, principals = Access(store), Principals(store, config, login)
-    identity = Identity(workspace.layout, config, credentials, principals)
-    blobs = Blobs(workspace.layout, config, store, credentials.account_key)
+    identity = Identity(workspace.layout, config, workspace.accounts, credentials, principals)
+    blobs = Blobs(workspace.layout, config, workspace.accounts, store, credentials.account_key)
     dependencies = (
         StorageAccounts(workspace, limits, blobs),
         Vaults(workspace, limits),
@@ -91,13 +93,13 @@ def build(workspace: Workspace, credentials: Credentials) -> Services:
         ContainerRegistries(workspace, limits),
         UserAssignedIdentities(workspace, limits),
     )
-    wanted = os.environ.get("MLOPS_LOCAL_PARTS", ",".join(PARTS)).split(",")
-    registry = RegistryPart(workspace) if "registry" in wanted else None
-    tracking = TrackingPart(workspace) if "tracking" in wanted else None
-    jobs = JobsPart(workspace, registry, tracking) if registry and "jobs" in wanted else None
+    registry = RegistryPart(workspace) if "registry" in parts else None
+    tracking = TrackingPart(workspace) if "tracking" in parts else None
+    jobs = JobsPart(workspace, registry, tracking) if registry and "jobs" in parts else None
     return Services(
         workspace=workspace,
         limits=limits,
+        quotas=FamilyQuotas(limits, store),
         access=access,
         principals=principals,
         identity=identity,
@@ -108,5 +110,5 @@ def build(workspace: Workspace, credentials: Credentials) -> Services:
         registry=registry,
         tracking=tracking,
         jobs=jobs,
-        serving=Serving(workspace, limits, jobs, identity) if jobs and "serving" in wanted else None,
+        serving=Serving(workspace, limits, jobs, identity) if jobs and "serving" in parts else None,
     )

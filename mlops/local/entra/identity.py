@@ -25,6 +25,7 @@ from mlops.local.entra.credentials import Credentials
 from mlops.local.entra.federation import FederatedCredentials, NoMatch, match, of_documents
 from mlops.local.entra.github import ISSUER, GitHub
 from mlops.local.entra.keys import public_jwk, public_pem, signing_key
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from mlops.local.state.store import Document
@@ -72,8 +73,14 @@ class Identity:
     """Issues and checks the tokens of one workspace."""
 
     def __init__(
-        self, layout: Layout, config: Config, credentials: Credentials, principals: Principals | None = None
+        self,
+        layout: Layout,
+        config: Config,
+        accounts: ServedAccounts,
+        credentials: Credentials,
+        principals: Principals | None = None,
     ) -> None:
+        self._accounts = accounts
         self._config = config
         self._credentials = credentials
         self._principals = principals
@@ -283,7 +290,7 @@ class Identity:
         if scope and not scope.endswith("/.default"):
             raise GrantRefused(400, "invalid_scope", 1002012, f"The provided value for scope {scope} is not valid.")
         account = audience.rstrip("/").removeprefix("https://").removesuffix(hosts.BLOB_SUFFIX)
-        if audience.rstrip("/") not in self._audiences and account not in self._config.accounts:
+        if audience.rstrip("/") not in self._audiences and account not in self._accounts:
             message = f"The resource principal named {audience} was not found in the tenant."
             raise GrantRefused(400, "invalid_resource", 500011, message)
         return audience

@@ -22,8 +22,6 @@ from mlops.local.jobs.locations import Locations, Unresolved
 from mlops.local.jobs.plan import Step
 
 KILL_AFTER_S = 2.5
-MAX_PROCESSES = int(os.environ.get("MLOPS_LOCAL_MAX_PROCESSES", "1"))
-"""A node with eight GPUs asks for eight processes, which a laptop's cores would only slow down."""
 HIDDEN = ("AZURE_", "MLFLOW_", "ARM_", "IDENTITY_", "MSI_", "AZUREML_")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH")
@@ -56,6 +54,8 @@ class Execution:
     paths: dict[str, Path]
     """Outputs of the steps before it, ``<step>:<output>``."""
     canceled: Callable[[], bool]
+    max_processes: int
+    """A node with eight GPUs asks for eight processes, which a laptop's cores would only slow down."""
     started: Callable[[int], None] = field(default=lambda _: None)
     """Told the id of each process."""
 
@@ -145,9 +145,9 @@ class Execution:
         note(log, f"Running in '{cwd}':")
         note(log, command.strip())
         shell = shutil.which("bash") or "/bin/sh"
-        count = min(self.step.processes, MAX_PROCESSES)
-        if self.step.processes > MAX_PROCESSES:
-            note(log, f"{self.step.processes} processes were asked for; {MAX_PROCESSES} run here.")
+        count = min(self.step.processes, self.max_processes)
+        if self.step.processes > self.max_processes:
+            note(log, f"{self.step.processes} processes were asked for; {self.max_processes} run here.")
         ranks: list[dict[str, str]] = [{}]
         if count:
             master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}

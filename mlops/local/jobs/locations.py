@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from mlops.local.jobs.components import REGISTRY
 from mlops.local.jobs.runs import Runs
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from mlops.local.state.store import Store
@@ -45,7 +46,8 @@ def inside(folder: Path, path: str) -> Path:
 class Locations:
     """Resolves uris against one workspace."""
 
-    def __init__(self, layout: Layout, config: Config, store: Store, runs: Runs) -> None:
+    def __init__(self, layout: Layout, config: Config, accounts: ServedAccounts, store: Store, runs: Runs) -> None:
+        self._accounts = accounts
         self._layout = layout
         self._config = config
         self._store = store
@@ -53,7 +55,7 @@ class Locations:
 
     def container(self, name: str, account: str | None = None) -> Path:
         """The folder of a blob container."""
-        if account and account not in self._config.accounts:
+        if account and account not in self._accounts:
             raise Unresolved(f"The storage account '{account}' is not served here.")
         return inside(self._layout.blobs, f"{self._config.account}/{name}")
 

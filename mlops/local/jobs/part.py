@@ -52,7 +52,7 @@ class JobsPart:
         self._tracking = tracking
         self.runs = Runs(workspace.store)
         self.components = Components(workspace.store, workspace.config)
-        self.locations = Locations(workspace.layout, workspace.config, workspace.store, self.runs)
+        self.locations = Locations(workspace.layout, workspace.config, workspace.accounts, workspace.store, self.runs)
         self.planner = Planner(
             self.components,
             workspace_id=workspace.config.workspace_id,
@@ -206,7 +206,11 @@ class JobsPart:
         if self._tracking is None:
             raise RuntimeError("jobs are not run without the tracking server, which MLOPS_LOCAL_PARTS leaves out")
         url = await self._tracking.address()
-        submission = {"config": asdict(workspace.config), "tracking_url": url}
+        submission = {
+            "config": asdict(workspace.config),
+            "accounts": workspace.accounts.names,
+            "tracking_url": url,
+        }
         write_beside(self.folder(name) / "submission.json", submission)
         layout = workspace.layout
         command = [sys.executable, "-m", "mlops.local.jobs.runner", str(layout.root), str(layout.cache), name]

@@ -26,6 +26,7 @@ from mlops.local.jobs.mlflow_rest import TrackingError, TrackingServer
 from mlops.local.jobs.plan import Plan, Step, load
 from mlops.local.jobs.runs import TERMINAL, Runs
 from mlops.local.registry.standin import HUGGINGFACE_ID, StandIn, StandInFailed
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from mlops.local.state.processes import create_time
@@ -45,9 +46,10 @@ class Runner:
         self.plan: Plan = load(json.loads((self.folder / "plan.json").read_text()))
         self.submission = json.loads((self.folder / "submission.json").read_text())
         self.config = Config(**self.submission["config"])
+        accounts = ServedAccounts(*self.submission["accounts"])
         self.store = Store(layout.database)
         self.runs = Runs(self.store)
-        self.locations = Locations(layout, self.config, self.store, self.runs)
+        self.locations = Locations(layout, self.config, accounts, self.store, self.runs)
         self.tracking = TrackingServer(self.submission["tracking_url"])
         self.standin = StandIn(layout)
         self.single = len(self.plan.steps) == 1 and self.plan.steps[0].run == self.plan.job
@@ -162,6 +164,7 @@ class Runner:
             environment=self._environment(step),
             paths=self.paths,
             canceled=self.canceled,
+            max_processes=self.config.max_processes,
             started=lambda pid: self._started(step, pid),
         )
         begin = time.monotonic()

@@ -1,17 +1,8 @@
-"""Names and delays of a local workspace; environment variables ``MLOPS_LOCAL_*`` override them."""
+"""Names and delays of a local workspace."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
-
-
-def _name(name: str) -> str:
-    return os.environ.get(f"MLOPS_LOCAL_{name}") or "local"
-
-
-def _seconds(name: str, default: float) -> float:
-    return float(os.environ.get(f"MLOPS_LOCAL_{name}", default))
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -19,46 +10,37 @@ class Config:
     """What a client can see of this workspace, and how long its operations pretend to take (seconds)."""
 
     subscription: str = "00000000-0000-0000-0000-000000000001"
-    resource_group: str = field(default_factory=lambda: _name("RESOURCE_GROUP"))
-    workspace: str = field(default_factory=lambda: _name("WORKSPACE"))
+    resource_group: str = "local"
+    workspace: str = "local"
     workspace_guid: str = "0c0ffee0-0000-4000-8000-00000000000b"
     region: str = "eastus"
     tenant: str = "00000000-0000-0000-0000-00000000000a"
     account: str = "mlopslocal"
     """The storage account of a workspace that stands from the beginning, and the folder of all blobs."""
-    accounts: list[str] = field(default_factory=lambda: ["mlopslocal"])
-    """Names under which the blobs are served; the last is the one that the workspace was made with."""
     registry: str = "azureml"
-    endpoint_operation_s: float = field(default_factory=lambda: _seconds("ENDPOINT_S", 0.3))
-    deployment_operation_s: float = field(default_factory=lambda: _seconds("DEPLOYMENT_S", 0.3))
-    compute_operation_s: float = field(default_factory=lambda: _seconds("COMPUTE_S", 0.3))
-    delete_operation_s: float = field(default_factory=lambda: _seconds("DELETE_S", 0.2))
-    resource_operation_s: float = field(default_factory=lambda: _seconds("RESOURCE_S", 0.2))
+    endpoint_operation_s: float = 0.3
+    deployment_operation_s: float = 0.3
+    compute_operation_s: float = 0.3
+    delete_operation_s: float = 0.2
+    resource_operation_s: float = 0.2
     """How long a storage account, a vault, a registration of a provider takes."""
-    federated_write_s: float = field(default_factory=lambda: _seconds("FEDERATED_S", 0.02))
+    federated_write_s: float = 0.02
     """How long a write of a federated credential takes; another of the same identity is refused meanwhile."""
-    principal_s: float = field(default_factory=lambda: _seconds("PRINCIPAL_S", 0.0))
+    principal_s: float = 0
     """How long the directory does not know a new identity yet (Entra's replication)."""
-    quota_operation_s: float = field(default_factory=lambda: _seconds("QUOTA_S", 0.2))
-    quota_grant: int = field(default_factory=lambda: int(_seconds("QUOTA_GRANT", 0)))
+    quota_operation_s: float = 0.2
+    quota_grant: int = 0
     """Up to how many vCPUs of a family a request for quota is granted; beyond it Azure's support must be asked."""
-    roles: str = field(
-        default_factory=lambda: os.environ.get("MLOPS_LOCAL_ROLES", "Owner,Storage Blob Data Contributor")
-    )
-    """The roles on the subscription that the login of ``mlops local env`` begins with."""
-    latency_s: float = field(default_factory=lambda: _seconds("LATENCY_S", 0.0))
-    retry_after_s: float = field(default_factory=lambda: _seconds("RETRY_AFTER_S", 1))
-    token_s: float = field(default_factory=lambda: _seconds("TOKEN_S", 3600))
+    latency_s: float = 0
+    retry_after_s: float = 1
+    token_s: float = 3600
     """How long an Azure token lives."""
-    assertion_s: float = field(default_factory=lambda: _seconds("ASSERTION_S", 300))
+    assertion_s: float = 300
     """How long what GitHub says of a job may be shown to Azure."""
-    job_s: float = field(default_factory=lambda: _seconds("JOB_S", 6 * 3600))
+    job_s: float = 6 * 3600
     """How long a job on GitHub may go on asking."""
-
-    @property
-    def storage(self) -> str:
-        """The storage account that clients are shown."""
-        return self.accounts[-1]
+    max_processes: int = 1
+    """How many processes of a distributed step run here."""
 
     @property
     def container(self) -> str:

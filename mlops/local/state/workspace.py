@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from mlops.local.state.operations import Operations
@@ -16,6 +17,7 @@ class Workspace:
 
     layout: Layout
     config: Config
+    accounts: ServedAccounts
     store: Store
     operations: Operations
 
@@ -24,4 +26,10 @@ class Workspace:
         """Open (or make) the workspace in a state folder."""
         config = config or Config()
         store = Store(layout.database)
-        return cls(layout=layout, config=config, store=store, operations=Operations(store, config))
+        return cls(
+            layout=layout,
+            config=config,
+            accounts=ServedAccounts(config.account),
+            store=store,
+            operations=Operations(store, config),
+        )

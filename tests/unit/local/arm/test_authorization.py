@@ -12,11 +12,13 @@ import pytest
 from starlette.requests import Request
 
 from mlops.local.arm.app import ControlPlane
+from mlops.local.arm.roles import BUILT_IN
 from mlops.local.daemon.catalogue import resource_types
 from mlops.local.daemon.services import Services, build
 from mlops.local.entra.credentials import Credentials
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
+from mlops.local.state.limits import Limits
 from mlops.local.state.workspace import Workspace
 
 STRANGER = "00000000-0000-4000-8000-0000000000ff"
@@ -25,7 +27,7 @@ STRANGER = "00000000-0000-4000-8000-0000000000ff"
 @pytest.fixture
 def services(tmp_path: Path) -> Services:
     layout, config = Layout(root=tmp_path / "state", cache=tmp_path / "cache"), Config()
-    return build(Workspace.open(layout, config), Credentials.load(layout, config))
+    return build(Workspace.open(layout, config), Credentials.load(layout, config), Limits())
 
 
 async def ask(control: ControlPlane, path: str, oid: str) -> httpx.Response:
@@ -55,7 +57,7 @@ def test_no_daemon_without_one_of_its_services(services: Services, field: datacl
 async def test_every_type_refuses_a_caller_without_a_role(services: Services) -> None:
     types = resource_types(services)
     control = ControlPlane(services.workspace, types, services.subscription)
-    services.subscription.seed_login()
+    services.subscription.grant(next(role for role in BUILT_IN if role.name == "Reader"))
     services.subscription.seed_group()
     workspace, group = services.workspace.config.workspace_id, services.workspace.config.group_id
     paths = (group, workspace, f"{workspace}/onlineEndpoints", f"{workspace}/jobs", f"{workspace}/models")

@@ -21,6 +21,7 @@ import pytest
 
 from mlops.local.blob.errors import BlobError
 from mlops.local.blob.store import Blobs
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from mlops.local.state.store import Store
@@ -434,7 +435,7 @@ def test_what_is_not_supported_says_so(storage: Local) -> None:
 def blobs(tmp_path: Path) -> Iterator[Blobs]:
     layout = Layout(root=tmp_path, cache=tmp_path)
     store = Store(layout.database)
-    yield Blobs(layout, Config(), store, "a2V5")
+    yield Blobs(layout, Config(), ServedAccounts("mlopslocal"), store, "a2V5")
     store.close()
 
 
@@ -483,7 +484,7 @@ def test_parts_of_uploads_are_hidden_and_cleared(blobs: Blobs, tmp_path: Path) -
     (folder / ".model.bin.part").write_bytes(b"half")
     assert blobs.names("azureml") == []
     store = Store(tmp_path / "other.sqlite")
-    Blobs(Layout(root=tmp_path, cache=tmp_path), Config(), store, "a2V5")
+    Blobs(Layout(root=tmp_path, cache=tmp_path), Config(), ServedAccounts("mlopslocal"), store, "a2V5")
     store.close()
     assert not left.exists()
 
@@ -546,7 +547,9 @@ def test_kill_9_loses_no_acknowledged_blob(bare_local: Local) -> None:
         bare_local.start()
         folder = bare_local.state / "blobs" / "mlopslocal" / "azureml"
         store = Store(bare_local.state / "workspace.sqlite")
-        blobs = Blobs(Layout(root=bare_local.state, cache=bare_local.home), Config(), store, "a2V5")
+        blobs = Blobs(
+            Layout(root=bare_local.state, cache=bare_local.home), Config(), ServedAccounts("mlopslocal"), store, "a2V5"
+        )
         for number in range(1, told["blob"] + 1):
             blob = blobs.need("azureml", f"run-{attempt}/{number}")
             assert (blobs.read("azureml", blob.name), blob.metadata) == (

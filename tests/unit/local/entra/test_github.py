@@ -14,6 +14,7 @@ from mlops.local.entra.credentials import Credentials
 from mlops.local.entra.federation import AUDIENCE, FederatedCredential, FederatedCredentials, NoMatch
 from mlops.local.entra.github import ISSUER
 from mlops.local.entra.identity import GrantRefused, Identity
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from tests.unit.local.conftest import Local
@@ -23,7 +24,7 @@ SUBJECT = "repo:acme@1/chat@2:environment:staging"
 
 def make(root: Path, **config: Any) -> Identity:
     layout, found = Layout(root=root, cache=root), Config(**config)
-    return Identity(layout, found, Credentials.load(layout, found))
+    return Identity(layout, found, ServedAccounts(found.account), Credentials.load(layout, found))
 
 
 def claims(**changes: str) -> dict[str, Any]:

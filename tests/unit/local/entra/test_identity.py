@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mlops.local.entra.credentials import Credentials
 from mlops.local.entra.identity import MANAGEMENT, Identity, TokenRefused
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from tests.unit.local.conftest import Local, make_local
@@ -27,7 +28,7 @@ def identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
 
 def make_identity(root: Path) -> Identity:
     layout, config = Layout(root=root, cache=root), Config()
-    return Identity(layout, config, Credentials.load(layout, config))
+    return Identity(layout, config, ServedAccounts(config.account), Credentials.load(layout, config))
 
 
 def bearer(token: str) -> str:

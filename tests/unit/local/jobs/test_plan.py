@@ -15,6 +15,7 @@ from mlops.local.jobs.expressions import ExpressionError, command_line, referenc
 from mlops.local.jobs.locations import Locations, Unresolved
 from mlops.local.jobs.plan import Plan, Planner, load
 from mlops.local.jobs.runs import Runs, new_run
+from mlops.local.state.accounts import ServedAccounts
 from mlops.local.state.config import Config
 from mlops.local.state.layout import Layout
 from mlops.local.state.store import Store
@@ -200,7 +201,7 @@ def test_uris_stay_inside(store: Store, tmp_path: Path) -> None:
         private={"outputs": {"model": {"uri": "azureml://datastores/workspaceblobstore/paths/azureml/j/model/"}}},
     )
     layout = Layout(root=tmp_path, cache=tmp_path / "cache")
-    locations = Locations(layout, CONFIG, store, runs)
+    locations = Locations(layout, CONFIG, ServedAccounts(CONFIG.account), store, runs)
     base = tmp_path / "blobs" / CONFIG.account / CONFIG.container
     assert locations.path("azureml://datastores/workspaceblobstore/paths/a/b") == base / "a" / "b"
     long = "azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/workspaceblobstore/paths/a%20b"

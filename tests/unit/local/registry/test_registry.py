@@ -79,7 +79,7 @@ def test_components_follow_the_checkout(checkout: Path, tmp_path: Path) -> None:
     flow = components.find("azureml:flow:1", home=config.registry_id)
     assert flow is not None
     assert flow.jobs["only"]["component"] == "azureml:step:1"
-    locations = Locations(layout, config, workspace.store, Runs(workspace.store))
+    locations = Locations(layout, config, workspace.accounts, workspace.store, Runs(workspace.store))
     first = locations.path(str(step.code))
     assert (first / "x.py").read_text() == "print(1)\n"
 

@@ -11,6 +11,8 @@ from starlette.requests import Request
 
 from mlops.local.arm.access import Access
 from mlops.local.arm.app import ControlPlane
+from mlops.local.arm.quota import FamilyQuotas
+from mlops.local.arm.roles import BUILT_IN
 from mlops.local.arm.subscription import Subscription
 from mlops.local.daemon.catalogue import serving_types
 from mlops.local.entra.identity import TokenRefused
@@ -22,6 +24,7 @@ from mlops.local.state.workspace import Workspace
 from tests.support.waiting import HANG_S, until_async
 
 LOGIN = "tester's object id"
+OWNER = next(role for role in BUILT_IN if role.name == "Owner")
 SCORE = """
 import json, os, sys, threading, time
 from pathlib import Path
@@ -90,10 +93,11 @@ class Bench:
         self.serving = Serving(self.workspace, limits, self.assets, NoTokens())
         access = Access(self.workspace.store)
         subscription = Subscription(self.workspace, access, LOGIN, dependencies=())
-        subscription.seed_login()
+        subscription.grant(OWNER)
         subscription.seed_group()
         self.workspace.store.put(config.workspace_id, {"id": config.workspace_id})
-        self.control = ControlPlane(self.workspace, serving_types(self.workspace, self.serving, access), subscription)
+        types = serving_types(self.workspace, self.serving, access, FamilyQuotas(limits, self.workspace.store))
+        self.control = ControlPlane(self.workspace, types, subscription)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(self._app), timeout=HANG_S)
         self.ws = config.workspace_id
         for name in ("models/m/versions/1", "models/ml/versions/3"):
