@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from mlops.cli import COMMANDS, group
+from mlops.cli import COMMANDS, group, variables
 from mlops.core.console import markdown_table
 from mlops.core.errors import EXIT_CODES
 
@@ -58,6 +58,7 @@ def reference() -> str:
         if len(path) > 1:
             parts.append(f"### mlops {' '.join(path)}\n")
         parts.append(_described(path, command))
+    parts.append(f"## Environment variables\n\n{variable_table()}")
     parts.append(f"## Exit codes\n\n{codes()}")
     return "\n".join(parts)
 
@@ -117,6 +118,15 @@ def outline() -> str:
         anchor = f"[`mlops {name}`](mlops/README.md#mlops-{name})"
         rows.append([f"{anchor} {verbs}".strip(), text])
     return markdown_table(["command", "what it does"], rows) + "\n"
+
+
+def variable_table() -> str:
+    """Every variable ``MLOPS_*``."""
+    rows = [
+        [f"`{each.name}`", f"`{each.default}`" if each.default else "", each.meaning]
+        for each in variables.every(list(leaves(group)))
+    ]
+    return markdown_table(["variable", "default", ""], rows) + "\n"
 
 
 def codes() -> str:

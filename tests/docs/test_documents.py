@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 import pytest
 
-from mlops.cli import group, reference
+from mlops.cli import group, reference, variables
 from tests.docs.documents import anchors, blocks, documents, links, paths, tracked
 from tests.support.checkout import ROOT
 from tests.workflows.command_lines import command_lines, problem
@@ -15,6 +16,7 @@ from tests.workflows.command_lines import command_lines, problem
 ALL = documents()
 FILES = tracked()
 TOP = {name.partition("/")[0] for name in FILES if "/" in name}
+VARIABLE = re.compile(r"\bMLOPS_[A-Z_]*[A-Z]\b")
 FILE_NAMES = {name.rpartition("/")[2] for name in FILES}
 
 
@@ -36,6 +38,19 @@ def test_the_reference_has_every_command_and_option() -> None:
         for item in command.params:
             if isinstance(item, click.Option) and item.name not in reference.COMMON:
                 assert all(f"`{name}`" in body for name in item.opts), (path, item.opts)
+
+
+def test_the_reference_has_every_environment_variable() -> None:
+    """Each that the sources name, and none beside them; those of the local workspace are fields of one class."""
+    sources = [
+        ROOT / name
+        for name in FILES
+        if name.startswith(("mlops/", "components/", "environments/")) and name.endswith((".py", ".yml"))
+    ]
+    named = {name for path in sources for name in VARIABLE.findall(path.read_text(encoding="utf-8"))}
+    listed = {each.name for each in variables.every(list(reference.leaves(group)))}
+    assert named - listed == set()
+    assert {name for name in listed - named if not name.startswith("MLOPS_LOCAL_")} == set()
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.relative_to(ROOT).as_posix())

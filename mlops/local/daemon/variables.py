@@ -80,48 +80,63 @@ class Variables(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", validate_default=False)
 
-    resource_group: Name = Field(default="local", description="name of the resource group")
-    workspace: Name = Field(default="local", description="name of the workspace")
-    empty: Flag = Field(default=False, description="begin with an empty subscription, as `mlops local start --empty`")
+    resource_group: Name = Field(default="local", description="resource group of the local workspace")
+    workspace: Name = Field(default="local", description="name of the local workspace")
+    empty: Flag = Field(
+        default=False, description="1 starts with an empty subscription, as `mlops local start --empty`"
+    )
     roles: Roles = Field(
         default="Owner,Storage Blob Data Contributor",
-        description="roles on the subscription that the login of `mlops local env` begins with",
+        description="roles on the subscription that the login of `mlops local env` starts with",
     )
-    parts: Parts = Field(default=",".join(PARTS), description="what runs beside identity, blobs and control plane")
-    endpoint_s: Seconds = Field(default=0.3, description="how long a change of an endpoint takes")
-    deployment_s: Seconds = Field(default=0.3, description="how long a change of a deployment takes at least")
-    compute_s: Seconds = Field(default=0.3, description="how long a change of a cluster takes")
-    delete_s: Seconds = Field(default=0.2, description="how long a deletion takes")
+    parts: Parts = Field(
+        default=",".join(PARTS),
+        description="parts of the local workspace to run; `none` leaves identity, blob storage and control plane",
+    )
+    endpoint_s: Seconds = Field(default=0.3, description="seconds that creating or updating an endpoint takes")
+    deployment_s: Seconds = Field(
+        default=0.3, description="minimum seconds that creating or updating a deployment takes"
+    )
+    compute_s: Seconds = Field(default=0.3, description="seconds that creating or updating a cluster takes")
+    delete_s: Seconds = Field(default=0.2, description="seconds that a deletion takes")
     resource_s: Seconds = Field(
-        default=0.2, description="how long a storage account, a vault or the registration of a provider takes"
+        default=0.2, description="seconds that a storage account, a key vault or a provider registration takes"
     )
     federated_s: Seconds = Field(
-        default=0.02, description="how long a write of a federated credential takes; another one is refused meanwhile"
+        default=0.02, description="seconds that writing a federated credential takes; concurrent writes are refused"
     )
-    principal_s: Seconds = Field(default=0, description="how long the directory does not know a new identity yet")
-    quota_s: Seconds = Field(default=0.2, description="how long the decision on a request for quota takes")
-    quota_grant: Count = Field(default=0, description="up to how many vCPUs of a family a request for quota is granted")
-    latency_s: Seconds = Field(default=0, description="how long each answer of the control plane is held back")
-    retry_after_s: Seconds = Field(
-        default=1, description="how long clients are told to wait between looks at an operation"
+    principal_s: Seconds = Field(
+        default=0, description="seconds until a new identity is visible in the directory (replication delay)"
     )
-    token_s: Seconds = Field(default=3600, description="how long an Azure token lives")
-    assertion_s: Seconds = Field(default=300, description="how long what GitHub says of a job may be shown to Azure")
-    job_s: Seconds = Field(default=21600, description="how long a job on GitHub may go on asking for tokens")
-    endpoints: Count = Field(default=100, description="most endpoints of the subscription")
-    family_vcpus: Count = Field(default=400, description="dedicated vCPUs of each family of sizes")
-    low_priority_vcpus: Count = Field(default=400, description="low-priority vCPUs")
+    quota_s: Seconds = Field(default=0.2, description="seconds until a quota request is decided")
+    quota_grant: Count = Field(
+        default=0, description="maximum vCPUs per VM family that quota requests are granted automatically"
+    )
+    latency_s: Seconds = Field(default=0, description="seconds added to every response of the control plane")
+    retry_after_s: Seconds = Field(default=1, description="`Retry-After` of long-running operations, in seconds")
+    token_s: Seconds = Field(default=3600, description="lifetime of Azure tokens, in seconds")
+    assertion_s: Seconds = Field(default=300, description="lifetime of GitHub's OIDC tokens, in seconds")
+    job_s: Seconds = Field(
+        default=21600, description="lifetime of a GitHub job's permission to request OIDC tokens, in seconds"
+    )
+    endpoints: Count = Field(default=100, description="maximum endpoints in the subscription")
+    family_vcpus: Count = Field(default=400, description="dedicated vCPU quota of each VM family")
+    low_priority_vcpus: Count = Field(default=400, description="low-priority vCPU quota")
     quotas: Quotas = Field(
-        default={}, description="vCPUs of families that differ from `MLOPS_LOCAL_FAMILY_VCPUS`, as JSON"
+        default={}, description='vCPU quota of single VM families, as JSON: `{"standardNCADSA100v4Family": 24}`'
     )
-    taken_names: Names = Field(default=frozenset(), description="names that somebody else in the region has, by commas")
-    instance_processes: Count = Field(default=2, description="most processes of a deployment on this machine")
-    start_s: Seconds = Field(default=120, description="longest wait for a scoring process to become ready")
+    taken_names: Names = Field(
+        default=frozenset(), description="resource names that are already taken in the region, comma-separated"
+    )
+    instance_processes: Count = Field(default=2, description="maximum processes per deployment on this machine")
+    start_s: Seconds = Field(default=120, description="maximum seconds until a scoring process is ready")
     drain_s: Seconds = Field(
-        default=30, description="longest wait for requests in flight before a scoring process is stopped"
+        default=30, description="maximum seconds to wait for in-flight requests before a scoring process stops"
     )
-    lazy_start: Flag = Field(default=False, description="start a deployment's processes with its first request only")
-    max_processes: Count = Field(default=1, description="most processes of a distributed training step on this machine")
+    lazy_start: Flag = Field(default=False, description="1 starts a deployment's processes on its first request")
+    max_processes: Count = Field(
+        default=1, description="maximum processes of a distributed training step on this machine"
+    )
 
     def config(self) -> Config:
         """Names and delays."""
