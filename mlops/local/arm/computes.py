@@ -11,8 +11,9 @@ from typing import Any
 
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.errors import ArmError, bad_request
+from mlops.local.arm.operated import OperatedType
 from mlops.local.arm.quota import FamilyQuotas, shortage
-from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.resources import Answer, Call
 from mlops.local.arm.shapes import integer, mapping, tags
 from mlops.local.arm.skus import Sku, skus
 from mlops.local.state.limits import Limits
@@ -24,23 +25,22 @@ NAME = re.compile(r"^[a-zA-Z][-a-zA-Z0-9]{1,22}[a-zA-Z0-9]$")
 TYPES = ("AmlCompute", "ComputeInstance")
 
 
-class Computes(ResourceType):
+class Computes(OperatedType):
     """Clusters; created, changed and deleted by operations."""
 
     kind = "workspaces/computes"
+    operation = "compute"
 
     def __init__(self, workspace: Workspace, limits: Limits, quotas: FamilyQuotas) -> None:
-        self._workspace = workspace
+        super().__init__(workspace)
         self._limits = limits
         self._quotas = quotas
-        workspace.operations.register("compute.write", self._write, failed=self._failed)
-        workspace.operations.register("compute.delete", self._delete, failed=self._failed)
 
     async def put(self, call: Call) -> Answer:
         """Create or change a cluster: 201 and an operation."""
         store = call.workspace.store
         existing = store.get(call.resource_id)
-        if existing and store.get(call.resource_id) and call.workspace.operations.running_on(call.resource_id):
+        if existing and call.workspace.operations.running_on(call.resource_id):
             raise ArmError(409, "Conflict", f"The compute '{call.name}' is being changed; try again when that is done.")
         body = self.complete(call, self.document(call, existing), existing)
         store.put(call.resource_id, body)
@@ -163,12 +163,7 @@ class Computes(ResourceType):
 
     async def delete(self, call: Call) -> Answer:
         """Delete by an operation; 204 where there is nothing."""
-        store = call.workspace.store
-
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Deleting"
-
-        body = store.update(call.resource_id, mark)
+        body = self.enter(call.resource_id, "Deleting")
         if body is None:
             return Answer(204)
         operation = call.workspace.operations.start("compute.delete", body["id"], prefix="")
@@ -200,12 +195,6 @@ class Computes(ResourceType):
     def missing(self, call: Call) -> ArmError:
         """The 404 of a compute."""
         return ArmError(404, "ResourceNotFound", f"The Resource '{call.resource_id}' was not found.")
-
-    def _failed(self, resource_id: str) -> None:
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Failed"
-
-        self._workspace.store.update(resource_id, mark)
 
     async def _write(self, resource_id: str, arguments: dict[str, Any]) -> None:
         del arguments

@@ -8,10 +8,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from mlops.local.arm.app import operation_headers
-from mlops.local.arm.endpoints import conflict, invalid, legal, state, within
+from mlops.local.arm.endpoints import busy, conflict, invalid, legal, state, within
 from mlops.local.arm.errors import ArmError, bad_request, not_found
+from mlops.local.arm.operated import OperatedType
 from mlops.local.arm.quota import FamilyQuotas, deployments, shortage
-from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.resources import Answer, Call
 from mlops.local.arm.shapes import integer, mapping, tags, text
 from mlops.local.arm.skus import skus
 from mlops.local.serving.containers import container_log
@@ -33,17 +34,16 @@ REQUESTS: Document = {"maxQueueWait": "PT0S", "requestTimeout": "PT5S", "maxConc
 QUOTA_CODE = "InferencingClientCreateDeploymentFailed"
 
 
-class Deployments(ResourceType):
+class Deployments(OperatedType):
     """Deployments; a write starts processes, and succeeds when they answer."""
 
     kind = "workspaces/onlineEndpoints/deployments"
+    operation = "deployment"
 
     def __init__(self, workspace: Workspace, serving: Serving, quotas: FamilyQuotas) -> None:
-        self._workspace = workspace
+        super().__init__(workspace)
         self._serving = serving
         self._quotas = quotas
-        workspace.operations.register("deployment.write", self._write, failed=self._failed)
-        workspace.operations.register("deployment.delete", self._delete, failed=self._failed)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -75,9 +75,9 @@ class Deployments(ResourceType):
         if endpoint is None:
             raise not_found(detail=("InferencingClientCallFailed", '{"title":"Not Found"}'))
         if state(endpoint) in ("Creating", "Updating", "Deleting") or operations.running_on(endpoint_id):
-            raise conflict(f"The endpoint '{endpoint['name']}' is in state '{state(endpoint)}'; try again later.")
+            raise busy("endpoint", endpoint)
         if existing is not None and operations.running_on(call.resource_id):
-            raise conflict(f"The deployment '{existing['name']}' is in state '{state(existing)}'; try again later.")
+            raise busy("deployment", existing)
 
     def complete(self, call: Call, body: Document, existing: Document | None) -> Document:
         """Check everything that Azure checks before it starts; fill in what the service adds."""
@@ -226,11 +226,7 @@ class Deployments(ResourceType):
                         f"The deployment '{existing['name']}' cannot be deleted: it has {weight} % of {what}. "
                         "Set its traffic to 0 first."
                     )
-
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Deleting"
-
-        store.update(call.resource_id, mark)
+        self.enter(call.resource_id, "Deleting")
         operation = call.workspace.operations.start("deployment.delete", existing["id"], prefix="od")
         return Answer(202, None, operation_headers(call, operation, result="operation"))
 
@@ -257,12 +253,6 @@ class Deployments(ResourceType):
         return not_found(detail=("InferencingClientCallFailed", '{"title":"Not Found"}'))
 
     # -- operations ------------------------------------------------------------------------------------------------
-
-    def _failed(self, resource_id: str) -> None:
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Failed"
-
-        self._workspace.store.update(resource_id, mark)
 
     async def _write(self, resource_id: str, arguments: dict[str, Any]) -> None:
         del arguments

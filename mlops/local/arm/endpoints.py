@@ -15,7 +15,8 @@ from mlops.local.arm.access import Access
 from mlops.local.arm.app import operation_headers
 from mlops.local.arm.errors import ArmError, bad_request, not_found
 from mlops.local.arm.managed_identities import assigned
-from mlops.local.arm.resources import Answer, Call, ResourceType
+from mlops.local.arm.operated import OperatedType
+from mlops.local.arm.resources import Answer, Call
 from mlops.local.arm.shapes import mapping, tags, text
 from mlops.local.serving.part import Serving
 from mlops.local.serving.traffic import canonical, refusal
@@ -55,6 +56,11 @@ def conflict(message: str) -> ArmError:
     return ArmError(409, "Conflict", message, details=[("ResourceConflict", message)])
 
 
+def busy(what: str, body: Document) -> ArmError:
+    """The 409 of a resource on which an operation runs."""
+    return conflict(f"The {what} '{body['name']}' is in state '{state(body)}'; try again later.")
+
+
 def within(call: Call) -> None:
     """404 for a workspace that is not this one."""
     if not call.resource_id.lower().startswith(call.workspace.config.workspace_id.lower() + "/"):
@@ -72,17 +78,16 @@ def make_key() -> str:
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
 
 
-class Endpoints(ResourceType):
+class Endpoints(OperatedType):
     """Endpoints; every change is an operation, and a GET shows the old traffic until it has succeeded."""
 
     kind = "workspaces/onlineEndpoints"
+    operation = "endpoint"
 
     def __init__(self, workspace: Workspace, serving: Serving, access: Access) -> None:
-        self._workspace = workspace
+        super().__init__(workspace)
         self._access = access
         self._serving = serving
-        workspace.operations.register("endpoint.write", self._write, failed=self._failed)
-        workspace.operations.register("endpoint.delete", self._delete, failed=self._failed)
         workspace.operations.register("endpoint.keys", self._keys)
 
     # -- requests --------------------------------------------------------------------------------------------------
@@ -93,7 +98,7 @@ class Endpoints(ResourceType):
         store, operations = call.workspace.store, call.workspace.operations
         existing = store.get(call.resource_id)
         if existing is not None and (operations.running_on(call.resource_id) or state(existing) == "Deleting"):
-            raise conflict(f"The endpoint '{existing['name']}' is in state '{state(existing)}'; try again later.")
+            raise busy("endpoint", existing)
         body = self.complete(call, self.document(call, existing), existing)
         wanted = {name: body["properties"].pop(name) for name in ("traffic", "mirrorTraffic")}
         before = existing["properties"] if existing else {"traffic": {}, "mirrorTraffic": {}}
@@ -181,7 +186,7 @@ class Endpoints(ResourceType):
         """Change tags or identity; traffic cannot be patched, as on Azure."""
         existing = self.must(call)
         if call.workspace.operations.running_on(call.resource_id):
-            raise conflict(f"The endpoint '{existing['name']}' is in state '{state(existing)}'; try again later.")
+            raise busy("endpoint", existing)
         if "properties" in call.body:
             raise bad_request("An online endpoint's properties cannot be patched, only its tags and its identity.")
         change: Document = {key: call.body[key] for key in ("tags", "identity") if key in call.body}
@@ -207,12 +212,9 @@ class Endpoints(ResourceType):
         if existing is None:
             return Answer(204)
         if state(existing) != "Deleting" and call.workspace.operations.running_on(call.resource_id):
-            raise conflict(f"The endpoint '{existing['name']}' is in state '{state(existing)}'; try again later.")
+            raise busy("endpoint", existing)
 
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Deleting"
-
-        store.update(call.resource_id, mark)
+        self.enter(call.resource_id, "Deleting")
         self._serving.forget(existing["name"])
         operation = call.workspace.operations.start("endpoint.delete", existing["id"], prefix="oe")
         return Answer(202, None, operation_headers(call, operation, result="operation"))
@@ -248,10 +250,7 @@ class Endpoints(ResourceType):
     # -- operations ------------------------------------------------------------------------------------------------
 
     def _failed(self, resource_id: str) -> None:
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Failed"
-
-        self._workspace.store.update(resource_id, mark)
+        super()._failed(resource_id)
         self._serving.forget(resource_id.rsplit("/", 1)[1])
 
     async def _write(self, resource_id: str, arguments: dict[str, Any]) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlops.local.arm.errors import ArmError, bad_request
+from mlops.local.arm.operated import OperatedType
 from mlops.local.arm.operations import retry_after
-from mlops.local.arm.resources import Answer, Call, ResourceType, merge, page
+from mlops.local.arm.resources import Answer, Call, merge, page
 from mlops.local.arm.shapes import mapping, tags, text
 from mlops.local.state.limits import Limits
 from mlops.local.state.operations import now
@@ -19,25 +20,19 @@ from mlops.local.state.workspace import Workspace
 BUSY = ("Creating", "RegisteringDns", "Deleting")
 
 
-class GroupResource(ResourceType):
+class GroupResource(OperatedType):
     """A resource with a location and tags, made by an operation whose state stands in the resource itself."""
 
     pattern: re.Pattern[str] = re.compile(r"[-\w.()]{1,260}")
     rule = "at most 260 letters, digits, '-', '_', '.' and parentheses"
+    writes = "create"
     creating = "Creating"
     quick = False
     """Made at once instead of by an operation."""
 
     def __init__(self, workspace: Workspace, limits: Limits) -> None:
-        self._workspace = workspace
+        super().__init__(workspace)
         self._limits = limits
-        workspace.operations.register(f"{self.operation}.create", self._created, failed=self._failed)
-        workspace.operations.register(f"{self.operation}.delete", self._deleted, failed=self._failed)
-
-    @property
-    def operation(self) -> str:
-        """What its operations are called; fault rules name them."""
-        return self.kind
 
     # -- what differs ----------------------------------------------------------------------------------------------
 
@@ -95,7 +90,7 @@ class GroupResource(ResourceType):
         store.put(body["id"], body)
         if not fresh:
             return Answer(200 if existing or self.quick else 201, body)
-        operation = call.workspace.operations.start(f"{self.operation}.create", body["id"], prefix="")
+        operation = call.workspace.operations.start(f"{self.operation}.{self.writes}", body["id"], prefix="")
         return self.began(call, body, operation)
 
     def began(self, call: Call, body: Document, operation: str) -> Answer:
@@ -135,7 +130,7 @@ class GroupResource(ResourceType):
 
     def all(self) -> Sequence[Document]:
         """Every resource of this type."""
-        return self._workspace.store.ending(f"/providers/{self.namespace}/{self.kind}")
+        return self._workspace.store.ending(f"/providers/{self.full_kind}")
 
     async def delete(self, call: Call) -> Answer:
         """Delete at once; 204 where there is nothing."""
@@ -146,34 +141,21 @@ class GroupResource(ResourceType):
         call.workspace.store.delete(call.resource_id)
         return Answer(200)
 
-    async def gone(self, body: Document) -> None:
-        """Before a resource is deleted, with its group or by itself."""
-
     def missing(self, call: Call) -> ArmError:
         """ARM's own 404."""
         parts = call.resource_id.split("/")
         message = (
-            f"The Resource '{self.namespace}/{self.kind}/{call.name}' under resource group '{parts[4]}' was not "
+            f"The Resource '{self.full_kind}/{call.name}' under resource group '{parts[4]}' was not "
             "found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
         )
         return ArmError(404, "ResourceNotFound", message)
 
-    async def _created(self, resource_id: str, arguments: dict[str, Any]) -> None:
+    async def _write(self, resource_id: str, arguments: dict[str, Any]) -> None:
         del arguments
         await asyncio.sleep(self._workspace.config.resource_operation_s)
+        self.enter(resource_id, "Succeeded")
 
-        def done(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Succeeded"
-
-        self._workspace.store.update(resource_id, done)
-
-    def _failed(self, resource_id: str) -> None:
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Failed"
-
-        self._workspace.store.update(resource_id, mark)
-
-    async def _deleted(self, resource_id: str, arguments: dict[str, Any]) -> None:
+    async def _delete(self, resource_id: str, arguments: dict[str, Any]) -> None:
         del arguments
         await asyncio.sleep(self._workspace.config.delete_operation_s)
         body = self._workspace.store.get(resource_id)

@@ -98,7 +98,7 @@ class ResourceType:
         """After a document was written."""
 
     async def gone(self, body: Document) -> None:
-        """Before a resource goes with the group that it lies in."""
+        """Before a resource is deleted with the group that it lies in."""
 
     async def action(self, call: Call, action: str) -> Answer:
         """POST ``…/{action}``."""

@@ -99,13 +99,9 @@ class LogAnalytics(GroupResource):
 
     namespace = "Microsoft.OperationalInsights"
     kind = "workspaces"
+    operation = "logAnalytics"  # not to be taken for Azure ML's
     pattern = re.compile(r"[A-Za-z0-9][-A-Za-z0-9]{2,61}[A-Za-z0-9]")
     rule = "4 to 63 letters, digits and '-', which neither begins nor ends it"
-
-    @property
-    def operation(self) -> str:
-        """Not to be taken for Azure ML's."""
-        return "logAnalytics"
 
     def fill(self, call: Call, body: Document, existing: Document | None) -> None:  # noqa: ARG002
         """Its customer id."""
@@ -194,11 +190,7 @@ class ContainerRegistries(GroupResource):
 
     async def delete(self, call: Call) -> Answer:
         """By an operation."""
-
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Deleting"
-
-        body = call.workspace.store.update(call.resource_id, mark)
+        body = self.enter(call.resource_id, "Deleting")
         if body is None:
             return Answer(204)
         operation = call.workspace.operations.start(f"{self.operation}.delete", body["id"], prefix="")

@@ -13,8 +13,9 @@ from typing import Any
 
 from mlops.local.arm.datastores import DatastoreType
 from mlops.local.arm.errors import ArmError, bad_request, not_found
+from mlops.local.arm.operated import OperatedType
 from mlops.local.arm.operations import retry_after
-from mlops.local.arm.resources import Answer, Call, ResourceType, page
+from mlops.local.arm.resources import Answer, Call, page
 from mlops.local.arm.shapes import mapping, tags, text
 from mlops.local.arm.workspace_document import grave, is_main, settle
 from mlops.local.jobs.part import JobsPart
@@ -37,20 +38,20 @@ CHANGEABLE = (
 )
 
 
-class WorkspaceType(ResourceType):
+class WorkspaceType(OperatedType):
     """``workspaces``."""
 
     kind = "workspaces"
+    operation = "workspace"
+    writes = "create"
 
     def __init__(
         self, workspace: Workspace, datastores: DatastoreType, jobs: JobsPart, serving: Serving | None
     ) -> None:
-        self._workspace = workspace
+        super().__init__(workspace)
         self._datastores = datastores
         self._jobs = jobs
         self._serving = serving
-        workspace.operations.register("workspace.create", self._create, failed=self._failed)
-        workspace.operations.register("workspace.delete", self._delete, failed=self._failed)
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -113,10 +114,7 @@ class WorkspaceType(ResourceType):
             message = f"The hub '{existing['name']}' has projects, delete these first: {', '.join(projects)}."
             raise ArmError(409, "Conflict", message)
 
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Deleting"
-
-        store.update(call.resource_id, mark)
+        self.enter(call.resource_id, "Deleting")
         operation = call.workspace.operations.start("workspace.delete", existing["id"], {"purge": purge}, prefix="")
         return Answer(202, None, self._headers(call, operation, location=True))
 
@@ -214,30 +212,20 @@ class WorkspaceType(ResourceType):
 
     # -- operations ------------------------------------------------------------------------------------------------
 
-    def _failed(self, workspace_id: str) -> None:
-        def mark(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Failed"
-
-        self._workspace.store.update(workspace_id, mark)
-
-    async def _create(self, workspace_id: str, arguments: dict[str, Any]) -> None:
+    async def _write(self, resource_id: str, arguments: dict[str, Any]) -> None:
         del arguments
         config, store = self._workspace.config, self._workspace.store
         await asyncio.sleep(config.resource_operation_s)
-        if is_main(config, workspace_id):
-            body = store.get(workspace_id) or {}
+        if is_main(config, resource_id):
+            body = store.get(resource_id) or {}
             self._datastores.blobs.serve_account(body["properties"]["storageAccount"])
             self._datastores.seed(self._workspace)
-        store.delete(grave(config, workspace_id))
+        store.delete(grave(config, resource_id))
+        self.enter(resource_id, "Succeeded")
 
-        def done(body: Document) -> None:
-            body["properties"]["provisioningState"] = "Succeeded"
-
-        store.update(workspace_id, done)
-
-    async def _delete(self, workspace_id: str, arguments: dict[str, Any]) -> None:
+    async def _delete(self, resource_id: str, arguments: dict[str, Any]) -> None:
         await asyncio.sleep(self._workspace.config.delete_operation_s)
-        await self.bury(workspace_id, purge=bool(arguments.get("purge")))
+        await self.bury(resource_id, purge=bool(arguments.get("purge")))
 
     async def gone(self, body: Document) -> None:
         """With its group it goes for good."""

@@ -264,16 +264,6 @@ class Blobs:
         headers = {"Content-Type": content_type} if content_type else {}
         return self.commit(container, name, path, headers=headers)
 
-    def import_tree(self, container: str, prefix: str, folder: Path) -> int:
-        """Copy a folder's files below a prefix; how many they were."""
-        count = 0
-        for source in sorted(path for path in folder.rglob("*") if path.is_file()):
-            path = self.aside()
-            shutil.copyfile(source, path)
-            self.commit(container, f"{prefix.rstrip('/')}/{source.relative_to(folder).as_posix()}", path)
-            count += 1
-        return count
-
     def commit(
         self,
         container: str,

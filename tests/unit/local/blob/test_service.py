@@ -457,15 +457,6 @@ def test_a_file_that_changes_behind_its_row_loses_its_properties(blobs: Blobs) -
     assert blobs.read("azureml", "x") == b"22"
 
 
-def test_a_tree_is_imported(blobs: Blobs, tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    (source / "sub").mkdir(parents=True)
-    (source / "a").write_text("1")
-    (source / "sub" / "b").write_text("2")
-    assert blobs.import_tree("azureml", "models/m/1", source) == 2
-    assert blobs.names("azureml", "models/") == ["models/m/1/a", "models/m/1/sub/b"]
-
-
 def test_an_append_that_was_not_acknowledged_is_not_seen(blobs: Blobs) -> None:
     aside = blobs.aside()
     aside.touch()
