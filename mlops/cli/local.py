@@ -48,7 +48,7 @@ def start(run: Run, config: Path | None, empty: bool) -> None:
     from mlops.local.daemon.environment import write_config_json
 
     if empty:
-        _begin_empty()
+        _request_empty()
     try:
         found = client.start()
     except client.DaemonFailed as error:
@@ -169,7 +169,7 @@ def reset(run: Run, yes: bool, empty: bool) -> None:
         click.confirm(question, abort=True, err=True)
     existed = client.reset()
     if empty:
-        seed.wish(Layout.find(), empty=True)
+        seed.request_empty(Layout.find())
     run.console.result({"deleted": str(folder) if existed else None}, "deleted" if existed else "there was nothing")
 
 
@@ -181,16 +181,16 @@ def ui(run: Run, port: int, browser: bool) -> None:
     show(Run(target=LOCAL, console=run.console), port=port, browser=browser)
 
 
-def _begin_empty() -> None:
-    """Note the wish; what has begun otherwise is not emptied by the way."""
+def _request_empty() -> None:
+    """Ask for an empty subscription at the first start; one that was seeded with a workspace is refused."""
     from mlops.local.daemon import seed
     from mlops.local.state.layout import Layout
 
     layout = Layout.find()
-    began = seed.began_empty(layout)
-    if began is None:
-        seed.wish(layout, empty=True)
-    elif not began:
+    empty = seed.seeded_empty(layout)
+    if empty is None:
+        seed.request_empty(layout)
+    elif not empty:
         raise PreconditionError(
             f"the subscription in '{layout.root}' began with a workspace in it", hint="mlops local reset --empty"
         )

@@ -54,10 +54,10 @@ class Deployments(OperatedType):
         existing = store.get(call.resource_id)
         self._unhindered(call, existing)
         body = self.complete(call, self.document(call, existing), existing)
-        headers = self._begin(call, body)
+        headers = self._start_write(call, body)
         return Answer(201, body, headers)
 
-    def _begin(self, call: Call, body: Document, *, patched: bool = False) -> dict[str, str]:
+    def _start_write(self, call: Call, body: Document, *, patched: bool = False) -> dict[str, str]:
         store, operations = call.workspace.store, call.workspace.operations
         with store.transaction():
             store.put(body["id"], body)
@@ -201,7 +201,7 @@ class Deployments(OperatedType):
         if call.body.get("sku"):
             body["sku"] = {**existing["sku"], **mapping(call.body["sku"], "sku")}
             self._check_size(call, body["properties"], body["sku"])
-        return Answer(202, None, self._begin(call, body, patched=True))
+        return Answer(202, None, self._start_write(call, body, patched=True))
 
     async def list(self, call: Call) -> Answer:
         """The endpoint's deployments; 404 where there is no endpoint."""

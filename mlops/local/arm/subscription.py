@@ -21,7 +21,7 @@ FILTERED = ("subscriptions", "subscriptions/resourcegroups", "subscriptions/reso
 
 
 class Subscription:
-    """Decides what a caller may do in the subscription, and writes what is there from the beginning."""
+    """Decides what a caller may do in the subscription, and seeds it."""
 
     def __init__(self, workspace: Workspace, access: Access, login: str, dependencies: Sequence[GroupResource]) -> None:
         self._workspace = workspace
@@ -88,7 +88,7 @@ class Subscription:
             )
             raise bad_request(message)
 
-    # -- the beginning ---------------------------------------------------------------------------------------------
+    # -- seeding ---------------------------------------------------------------------------------------------------
 
     def grant(self, role: Role, principal: str | None = None, scope: str | None = None) -> None:
         """Assign a role without anybody's leave: to the login, over the subscription, unless others are named."""
@@ -106,7 +106,7 @@ class Subscription:
                 self._workspace.store.delete(body["id"])
 
     def seed_group(self) -> None:
-        """A group with all that the workspace leans on, and every provider registered."""
+        """A resource group with the workspace's dependencies, and every provider registered."""
         config, store = self._workspace.config, self._workspace.store
         for name in providers.TYPES:
             where = providers.place(config.subscription, name)

@@ -21,12 +21,12 @@ KINDS = (
 )
 
 
-def unused_types() -> list[ResourceType]:
+def unsupported_types() -> list[ResourceType]:
     """One of each."""
-    return [Unused(kind) for kind in KINDS]
+    return [Unsupported(kind) for kind in KINDS]
 
 
-class Unused(ResourceType):
+class Unsupported(ResourceType):
     """A type without resources."""
 
     def __init__(self, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""What a workspace leans on besides its vault: storage account, log analytics, insights, container registry.
+"""What a workspace depends on besides its key vault: storage account, log analytics, insights, container registry.
 
 Blobs are served for the storage account of the real workspace. Nothing stands behind the others here: they are
 documents whose names, states and deletions behave as Azure's do.

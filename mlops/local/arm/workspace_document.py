@@ -1,4 +1,4 @@
-"""The document of a workspace: what the service fills in, and the one that stands from the beginning."""
+"""The document of a workspace: what the service fills in, and the seeded one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def grave(config: Config, workspace_id: str) -> str:
 
 
 def seed(workspace: Workspace) -> None:
-    """Write the document of the workspace that stands from the beginning."""
+    """Write the document of the seeded workspace."""
     config = workspace.config
     if workspace.store.get(config.workspace_id) is not None:
         return

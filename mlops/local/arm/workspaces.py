@@ -1,6 +1,6 @@
 """Workspaces: the one in which jobs run and models are served, and others (hubs, projects) that hold documents.
 
-The workspace whose group and name are those of :class:`Config` is the real one, whether it stood from the beginning or
+The workspace whose group and name are those of :class:`Config` is the real one, whether it was seeded or
 somebody made it in an empty subscription.
 """
 
@@ -26,7 +26,7 @@ from mlops.local.state.workspace import Workspace
 
 NAME = re.compile(r"[A-Za-z0-9][-\w]{2,32}")
 KINDS = {"default": "Default", "hub": "Hub", "project": "Project"}
-LEANT_ON = {
+DEPENDENCIES = {
     "storageAccount": "/providers/microsoft.storage/storageaccounts/",
     "keyVault": "/providers/microsoft.keyvault/vaults/",
     "applicationInsights": "/providers/microsoft.insights/components/",
@@ -83,7 +83,7 @@ class WorkspaceType(OperatedType):
         body["kind"] = KINDS[kind.lower()]
         if buried is not None:
             body["properties"] = {**buried["properties"], **body["properties"]}
-        self._check_leant_on(call, body)
+        self._check_dependencies(call, body)
         settle(config, body, buried)
         body["properties"]["provisioningState"] = "Creating"
         store.put(body["id"], body)
@@ -151,14 +151,14 @@ class WorkspaceType(OperatedType):
 
     # -- decisions -------------------------------------------------------------------------------------------------
 
-    def _check_leant_on(self, call: Call, body: Document) -> None:
-        """What the workspace leans on must exist; a project has its hub's."""
+    def _check_dependencies(self, call: Call, body: Document) -> None:
+        """The workspace's dependencies must exist; a project has its hub's."""
         store, properties = call.workspace.store, body["properties"]
         if body["kind"] == "Project":
             hub = store.get(str(properties.get("hubResourceId")))
             if hub is None or hub["kind"] != "Hub":
                 raise bad_request(f"The hub '{properties.get('hubResourceId')}' of the project was not found.")
-            for name in LEANT_ON:
+            for name in DEPENDENCIES:
                 if properties.get(name):
                     raise bad_request(f"A project has the '{name}' of its hub and names none.")
                 properties[name] = hub["properties"].get(name)
@@ -166,7 +166,7 @@ class WorkspaceType(OperatedType):
         for name in ("storageAccount", "keyVault"):
             if not properties.get(name):
                 raise bad_request(f"The property '{name}' is required for a workspace.")
-        for name, mark in LEANT_ON.items():
+        for name, mark in DEPENDENCIES.items():
             found = text(properties.get(name), f"properties.{name}")
             if found and (mark not in found.lower() or store.get(found) is None):
                 raise ArmError(400, "ResourceNotFound", f"The {name} '{found}' of the workspace was not found.")

@@ -20,7 +20,7 @@ from mlops.local.entra.identity import TokenRefused
 PREFIX = "/__local/"
 
 
-class OwnRoutes:
+class AdminApi:
     """What the owner may ask and do.
 
     ``faults`` (GET, POST, DELETE those of a name or all), ``crash`` (POST an endpoint and a deployment), ``requests``

@@ -19,7 +19,7 @@ from mlops.local.arm.app import ControlPlane
 from mlops.local.blob.errors import BlobError
 from mlops.local.blob.service import BlobService
 from mlops.local.daemon import admin_api, hosts
-from mlops.local.daemon.admin_api import OwnRoutes
+from mlops.local.daemon.admin_api import AdminApi
 from mlops.local.daemon.data_plane import DataPlane
 from mlops.local.daemon.faults import CODES, Rule, die
 from mlops.local.daemon.hosts import Service
@@ -41,7 +41,7 @@ class TooLarge(Exception):
 class App:
     """The ASGI application behind the TLS socket."""
 
-    def __init__(self, services: Services, control: ControlPlane, admin: OwnRoutes) -> None:
+    def __init__(self, services: Services, control: ControlPlane, admin: AdminApi) -> None:
         self.workspace = services.workspace
         self.control = control
         self.identity = services.identity

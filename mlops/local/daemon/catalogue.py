@@ -45,7 +45,7 @@ def resource_types(services: Services) -> list[ResourceType]:
             datastore_type,
             jobs.JobType(services.jobs, services.registry, services.tracking),
             *asset_types(services.jobs, services.registry, services.blobs),
-            *unsupported.unused_types(),
+            *unsupported.unsupported_types(),
         ]
     return [
         *subscription_types(services, (*services.dependencies, *training)),

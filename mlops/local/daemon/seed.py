@@ -1,4 +1,4 @@
-"""How a subscription begins: with a workspace that stands, or empty, as a fresh one on Azure."""
+"""What a subscription starts with: a workspace that is ready to use, or nothing, as a new one on Azure."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from mlops.local.state.workspace import Workspace
 
 
-def began_empty(layout: Layout) -> bool | None:
-    """Whether this state folder's subscription began empty; None where it has not begun."""
-    found = read_json(layout.beginning)
+def seeded_empty(layout: Layout) -> bool | None:
+    """Whether this state folder's subscription was seeded empty; None before the first start."""
+    found = read_json(layout.seed_record)
     if found is not None:
         return bool(found.get("empty"))
     return False if layout.database.exists() else None
 
 
-def wish(layout: Layout, *, empty: bool) -> None:
-    """Say before its first start how a subscription shall begin."""
+def request_empty(layout: Layout) -> None:
+    """Have the first start seed an empty subscription."""
     layout.root.mkdir(parents=True, exist_ok=True)
-    write_private_json(layout.beginning, {"empty": empty, "begun": False})
+    write_private_json(layout.seed_record, {"empty": True, "begun": False})
 
 
 def seed(workspace: Workspace, subscription: Subscription, blobs: Blobs, *, roles: Iterable[Role], empty: bool) -> None:
-    """Write what is there from the beginning, once; take up the names of blobs that were served before."""
+    """Write the initial resources, once; serve the blobs under the names that they had before."""
     from mlops.local.arm import workspace_document
     from mlops.local.arm.datastores import DatastoreType
 
-    found = read_json(workspace.layout.beginning) or {}
+    found = read_json(workspace.layout.seed_record) or {}
     if not found.get("begun"):
         empty = bool(found.get("empty", empty)) and workspace.store.get(workspace.config.workspace_id) is None
         with workspace.store.transaction():
@@ -44,7 +44,7 @@ def seed(workspace: Workspace, subscription: Subscription, blobs: Blobs, *, role
                 subscription.seed_group()
                 workspace_document.seed(workspace)
                 DatastoreType(blobs).seed(workspace)
-        write_private_json(workspace.layout.beginning, {"empty": empty, "begun": True})
+        write_private_json(workspace.layout.seed_record, {"empty": empty, "begun": True})
     body = workspace.store.get(workspace.config.workspace_id)
     if body is not None:
         blobs.serve_account(body["properties"]["storageAccount"])

@@ -13,12 +13,12 @@ import uvicorn
 
 from mlops.local.arm.app import ControlPlane
 from mlops.local.daemon import certificates, services
-from mlops.local.daemon.admin_api import OwnRoutes
+from mlops.local.daemon.admin_api import AdminApi
 from mlops.local.daemon.app import App
 from mlops.local.daemon.catalogue import resource_types
 from mlops.local.daemon.proxy import Proxy, Upstream
 from mlops.local.daemon.seed import seed
-from mlops.local.daemon.services import Part
+from mlops.local.daemon.services import Lifecycle
 from mlops.local.daemon.variables import Variables
 from mlops.local.entra.credentials import Credentials
 from mlops.local.state.layout import Layout
@@ -50,7 +50,7 @@ class Server:
         self._files = certificates.ensure(layout, config, outer_bundle=outer_bundle)
         self._upstream = upstream
         self._credentials = Credentials.load(layout, config)
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, Lifecycle] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self.proxy_port = 0
         self.tls_port = 0
@@ -65,7 +65,7 @@ class Server:
             found.faults.crash = found.serving.crash
         control = ControlPlane(workspace, resource_types(found), found.subscription)
         seed(workspace, found.subscription, found.blobs, roles=variables.login_roles(), empty=variables.empty)
-        app = App(found, control, OwnRoutes(found, self._credentials.admin_token))
+        app = App(found, control, AdminApi(found, self._credentials.admin_token))
         listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.tls_port = listening.getsockname()[1]
         self._uvicorn = _TlsServer(
@@ -92,7 +92,7 @@ class Server:
         self._tasks.append(asyncio.create_task(self._start_parts()))
 
     async def _start_parts(self) -> None:
-        async def start(name: str, part: Part) -> None:
+        async def start(name: str, part: Lifecycle) -> None:
             try:
                 await part.start()
             except Exception:
@@ -106,7 +106,7 @@ class Server:
         await self._proxy.stop()
         self._uvicorn.should_exit = True
 
-        async def stop(name: str, part: Part) -> None:
+        async def stop(name: str, part: Lifecycle) -> None:
             try:
                 await asyncio.wait_for(part.stop(), STOP_TIMEOUT_S)
             except Exception:

@@ -33,7 +33,7 @@ from mlops.local.tracking.part import TrackingPart
 PARTS = ("registry", "tracking", "jobs", "serving")
 
 
-class Part(Protocol):
+class Lifecycle(Protocol):
     """A part with processes of its own, which the server starts and stops.
 
     They inherit the daemon's environment (its variable ``MLOPS_LOCAL_STATE`` marks them), so that ``mlops local stop``
@@ -68,9 +68,9 @@ class Services:
     serving: Serving | None
 
     @property
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, Lifecycle]:
         """Those that are there, by name."""
-        found: dict[str, Part | None] = {
+        found: dict[str, Lifecycle | None] = {
             "registry": self.registry,
             "tracking": self.tracking,
             "jobs": self.jobs,

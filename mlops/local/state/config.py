@@ -16,7 +16,7 @@ class Config:
     region: str = "eastus"
     tenant: str = "00000000-0000-0000-0000-00000000000a"
     account: str = "mlopslocal"
-    """The storage account of a workspace that stands from the beginning, and the folder of all blobs."""
+    """The storage account of the seeded workspace, and the folder of all blobs."""
     registry: str = "azureml"
     endpoint_operation_s: float = 0.3
     deployment_operation_s: float = 0.3

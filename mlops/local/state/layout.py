@@ -28,8 +28,8 @@ class Layout:
         return self.root / "workspace.sqlite"
 
     @property
-    def beginning(self) -> Path:
-        """How the subscription began: empty, or with a workspace."""
+    def seed_record(self) -> Path:
+        """Whether the subscription was seeded, and with a workspace or empty."""
         return self.root / "subscription.json"
 
     @property

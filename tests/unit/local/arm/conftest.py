@@ -111,8 +111,8 @@ class Cloud:
         """A managed identity."""
         return self.identities.user_assigned_identities.create_or_update(self.group, name, {"location": "eastus"})
 
-    def foundations(self, mark: str) -> dict[str, str]:
-        """What a workspace leans on, as its properties name it."""
+    def workspace_dependencies(self, mark: str) -> dict[str, str]:
+        """A workspace's dependencies, as its properties name them."""
         tenant = os.environ["AZURE_TENANT_ID"]
         named = {
             "storageAccount": self.id_of("Microsoft.Storage/storageAccounts", f"st{mark}"),

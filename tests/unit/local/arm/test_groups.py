@@ -1,4 +1,4 @@
-"""Groups, providers and the resources that a workspace leans on, by Azure's own clients."""
+"""Groups, providers and a workspace's dependencies, by Azure's own clients."""
 
 from __future__ import annotations
 

@@ -23,20 +23,20 @@ WORKSPACES = "Microsoft.MachineLearningServices/workspaces"
 
 
 @pytest.fixture(scope="module")
-def foundations(cloud: Cloud) -> dict[str, str]:
+def dependencies(cloud: Cloud) -> dict[str, str]:
     """In the group whose workspace is the real one."""
     cloud.group = os.environ["AZURE_RESOURCE_GROUP"]
     cloud.resources.resource_groups.create_or_update(cloud.group, {"location": "eastus"})
-    return cloud.foundations("chat1")
+    return cloud.workspace_dependencies("chat1")
 
 
 @pytest.fixture
-def ml(cloud: Cloud, foundations: dict[str, str]) -> Any:
+def ml(cloud: Cloud, dependencies: dict[str, str]) -> Any:
     """The ML client on the real workspace, made where it is missing."""
     from azure.ai.ml import MLClient
 
     name = os.environ["AZUREML_WORKSPACE_NAME"]
-    cloud.workspace(name, foundations)
+    cloud.workspace(name, dependencies)
     return MLClient(cloud.credential, cloud.subscription, cloud.group, name)
 
 
@@ -46,14 +46,14 @@ def client(cloud: Cloud, name: str) -> Any:
     return MLClient(cloud.credential, cloud.subscription, cloud.group, name)
 
 
-def test_a_workspace_needs_what_it_leans_on(cloud: Cloud, foundations: dict[str, str]) -> None:
+def test_a_workspace_needs_its_dependencies(cloud: Cloud, dependencies: dict[str, str]) -> None:
     for name in ("storageAccount", "keyVault"):
-        rest = {key: value for key, value in foundations.items() if key != name}
+        rest = {key: value for key, value in dependencies.items() if key != name}
         refused("BadRequest", partial(cloud.workspace, "w-one", rest))
-    wrong = {**foundations, "containerRegistry": foundations["containerRegistry"] + "x"}
+    wrong = {**dependencies, "containerRegistry": dependencies["containerRegistry"] + "x"}
     refused("ResourceNotFound", lambda: cloud.workspace("w-one", wrong))
-    refused("BadRequest", lambda: cloud.workspace("x", foundations))
-    refused("BadRequest", lambda: cloud.workspace("w-one", foundations, kind="Spaceship"))
+    refused("BadRequest", lambda: cloud.workspace("x", dependencies))
+    refused("BadRequest", lambda: cloud.workspace("w-one", dependencies, kind="Spaceship"))
 
 
 def test_the_workspace_that_was_made_is_the_real_one(cloud: Cloud, ml: Any, tmp_path: Path) -> None:
@@ -131,13 +131,13 @@ def test_who_may_not_read_runs_reads_none(cloud: Cloud, ml: Any) -> None:
         admin("role-assignments", "POST", {"role": "Owner"})
 
 
-def test_a_hub_a_project_and_its_connection(cloud: Cloud, ml: Any, foundations: dict[str, str]) -> None:
+def test_a_hub_a_project_and_its_connection(cloud: Cloud, ml: Any, dependencies: dict[str, str]) -> None:
     from azure.ai.ml.entities import WorkspaceConnection
 
-    hub = cloud.workspace("hub-one", {key: foundations[key] for key in ("storageAccount", "keyVault")}, kind="Hub")
+    hub = cloud.workspace("hub-one", {key: dependencies[key] for key in ("storageAccount", "keyVault")}, kind="Hub")
     refused("BadRequest", lambda: cloud.workspace("project-one", {"hubResourceId": hub["id"] + "x"}, kind="Project"))
     project = cloud.workspace("project-one", {"hubResourceId": hub["id"]}, kind="project")
-    assert project["properties"]["storageAccount"] == foundations["storageAccount"]
+    assert project["properties"]["storageAccount"] == dependencies["storageAccount"]
     kinds = {each.name: each._kind for each in ml.workspaces.list()}
     assert kinds == {"local": "default", "hub-one": "hub", "project-one": "project"}
     body = {
@@ -175,7 +175,7 @@ def model() -> Any:
 
 
 def test_a_deleted_workspace_keeps_its_name_until_it_is_purged(
-    cloud: Cloud, ml: Any, foundations: dict[str, str]
+    cloud: Cloud, ml: Any, dependencies: dict[str, str]
 ) -> None:
     from azure.ai.ml.entities import ManagedOnlineEndpoint
 
@@ -185,12 +185,12 @@ def test_a_deleted_workspace_keeps_its_name_until_it_is_purged(
     place = cloud.id_of(WORKSPACES, name)
     until(lambda: cloud.call("GET", place)[0] == 404)
     refused("ResourceNotFound", lambda: ml.online_endpoints.get("chat-gone"))
-    refused("Conflict", lambda: cloud.workspace(name, foundations))
-    back = cloud.workspace(name, {**foundations, "allowRecoverSoftDeletedWorkspace": True})
+    refused("Conflict", lambda: cloud.workspace(name, dependencies))
+    back = cloud.workspace(name, {**dependencies, "allowRecoverSoftDeletedWorkspace": True})
     assert back["properties"]["provisioningState"] == "Succeeded"
     ml.workspaces.begin_delete(name, delete_dependent_resources=False, permanently_delete=True).result()
     until(lambda: cloud.call("GET", place)[0] == 404)
-    cloud.workspace(name, foundations)
+    cloud.workspace(name, dependencies)
     assert list(ml.online_endpoints.list()) == []
 
 
