@@ -41,21 +41,21 @@ class Access:
         """What a principal has; with a scope, what of it reaches there."""
         if self._seen != self._store.generation:
             self._read()
-        found = self._grants.get(principal, [])
-        return [grant for grant in found if grant.covers(scope.lower())] if scope else found
+        grants = self._grants.get(principal, [])
+        return [grant for grant in grants if grant.covers(scope.lower())] if scope else grants
 
     def allows(self, principal: str, action: str, scope: str, *, data: bool = False) -> bool:
         """Whether one of the principal's assignments permits an action at a scope."""
         if self._seen != self._store.generation:
             self._read()
         key = (principal, action, scope, data)
-        found = self._decided.get(key)
-        if found is None:
-            found = any(grant.role.permits(action, data=data) for grant in self.grants(principal, scope))
+        decision = self._decided.get(key)
+        if decision is None:
+            decision = any(grant.role.permits(action, data=data) for grant in self.grants(principal, scope))
             if len(self._decided) >= MAX_CACHED:
                 self._decided.clear()
-            self._decided[key] = found
-        return found
+            self._decided[key] = decision
+        return decision
 
     def need(self, principal: str, client: str, action: str, scope: str) -> None:
         """Refuse what nothing permits, in Azure's words."""

@@ -116,13 +116,13 @@ class ControlPlane:
 
     def _type(self, target: Target, segments: list[str]) -> ResourceType:
         kind = "/".join(segments[0::2])
-        found = self.types.get(f"{target.namespace}/{kind}".lower())
-        if found is None:
+        resource_type = self.types.get(f"{target.namespace}/{kind}".lower())
+        if resource_type is None:
             if target.namespace.lower() not in NAMES:
                 message = f"The resource namespace '{target.namespace}' is invalid."
                 raise ArmError(404, "InvalidResourceNamespace", message)
             raise ArmError(404, "InvalidResourceType", f"The resource type '{kind}' could not be found.")
-        return found
+        return resource_type
 
     def _result(self, how: str, operation_id: str, path: str) -> Answer:
         operation = self.workspace.operations.get(operation_id)

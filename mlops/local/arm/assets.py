@@ -23,12 +23,12 @@ UPLOAD_S = 24 * 3600
 
 def long_uri(call: Call, uri: str) -> str:
     """A datastore's uri with the workspace in it, as the service stores it."""
-    found = DATASTORE.match(uri)
-    if not found:
+    match = DATASTORE.match(uri)
+    if not match:
         return uri
     config = call.workspace.config
     scope = f"subscriptions/{config.subscription}/resourceGroups/{config.resource_group}/workspaces/{config.workspace}"
-    return f"azureml://{scope}/datastores/{found['store']}/paths/{found['path'] or ''}"
+    return f"azureml://{scope}/datastores/{match['store']}/paths/{match['path'] or ''}"
 
 
 class ModelVersions(VersionType):
@@ -62,14 +62,14 @@ class ModelVersions(VersionType):
             raise bad_request(str(error)) from error
         if not folder.exists():
             raise ArmError(400, "UserError", f"The specified path '{uri}' holds no files.")
-        found = flavors(folder)
+        model_flavors = flavors(folder)
         if (
             str(properties["modelType"]).lower() == "mlflow_model"
-            and found is None
+            and model_flavors is None
             and "/registries/" not in body["id"]
         ):
             raise ArmError(400, "UserError", f"The path '{uri}' is not an MLflow model: it holds no file 'MLmodel'.")
-        properties["flavors"] = properties.get("flavors") or found or {}
+        properties["flavors"] = properties.get("flavors") or model_flavors or {}
 
     def _from_job(self, job: str, output: str, path: str) -> str:
         jobs = self.jobs
@@ -102,16 +102,16 @@ def flavors(folder: Path) -> Document | None:
         content = yaml.safe_load(file.read_text())
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
         raise ArmError(400, "UserError", f"The file 'MLmodel' cannot be read: {error}") from error
-    found = content.get("flavors") if isinstance(content, dict) else None
+    entries = content.get("flavors") if isinstance(content, dict) else None
 
     def plain(value: Any) -> str:
         return value if isinstance(value, str) else json.dumps(value)
 
-    if not isinstance(found, dict):
+    if not isinstance(entries, dict):
         return {}
     return {
         name: {"data": {str(key): plain(value) for key, value in data.items() if value is not None}}
-        for name, data in found.items()
+        for name, data in entries.items()
         if isinstance(data, dict)
     }
 
@@ -175,9 +175,9 @@ class CodeVersions(VersionType):
 
     def selected(self, call: Call, body: Document) -> bool:
         """By the hash of the content, where the query has it."""
-        wanted = call.query.get("hash")
+        digest = call.query.get("hash")
         return super().selected(call, body) and (
-            not wanted or (body["properties"].get("properties") or {}).get("hash_sha256") == wanted
+            not digest or (body["properties"].get("properties") or {}).get("hash_sha256") == digest
         )
 
     async def action(self, call: Call, action: str) -> Answer:  # noqa: ARG002

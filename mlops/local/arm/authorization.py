@@ -51,10 +51,10 @@ class RoleDefinitions(ResourceType):
 
     async def list(self, call: Call) -> Answer:
         """All, or the one of a name (``$filter=roleName eq 'Reader'``)."""
-        wanted = ROLE_NAME.search(call.query.get("$filter", ""))
+        name_filter = ROLE_NAME.search(call.query.get("$filter", ""))
         base = _subscription(call, scope_of(call.resource_id + "/"))
-        found = [role for role in BUILT_IN if wanted is None or role.name.lower() == wanted["name"].lower()]
-        return Answer(200, {"value": [role.shown(base) for role in found]})
+        roles = [role for role in BUILT_IN if name_filter is None or role.name.lower() == name_filter["name"].lower()]
+        return Answer(200, {"value": [role.shown(base) for role in roles]})
 
     async def put(self, call: Call) -> Answer:
         """Custom roles are not kept here."""
@@ -124,20 +124,20 @@ class RoleAssignments(ResourceType):
 
     async def list(self, call: Call) -> Answer:
         """Those above, at and below a scope; ``atScope()`` leaves out what is below, others choose a principal."""
-        wanted = call.query.get("$filter", "")
+        principal_filter = call.query.get("$filter", "")
         scope = scope_of(call.resource_id + "/").lower()
-        found = []
-        chosen = PRINCIPAL.search(wanted)
+        assignments = []
+        chosen = PRINCIPAL.search(principal_filter)
         for body in self._access.assignments():
             its = body["properties"]["scope"].lower()
             above = its == "/" or scope == its or scope.startswith(its + "/")
             below = its.startswith(scope.rstrip("/") + "/")
-            if not (above or (below and "atscope()" not in wanted.lower())):
+            if not (above or (below and "atscope()" not in principal_filter.lower())):
                 continue
             if chosen and body["properties"]["principalId"] != (chosen["id"] or chosen["to"]):
                 continue
-            found.append(body)
-        return Answer(200, {"value": found})
+            assignments.append(body)
+        return Answer(200, {"value": assignments})
 
     async def delete(self, call: Call) -> Answer:
         """Take it back; the answer shows what it was, and is 204 where there is nothing."""

@@ -58,12 +58,14 @@ class Connections(ResourceType):
         store = call.workspace.store
         owner = call.resource_id.rsplit("/", 1)[0]
         hub = (store.get(owner) or {}).get("properties", {}).get("hubResourceId")
-        found = [*store.children(call.resource_id), *(store.children(f"{hub}/connections") if hub else [])]
+        connections = [*store.children(call.resource_id), *(store.children(f"{hub}/connections") if hub else [])]
         for name in ("category", "target"):
-            wanted = call.query.get(name)
-            if wanted:
-                found = [body for body in found if str(body["properties"].get(name)).lower() == wanted.lower()]
-        return Answer(200, {"value": found})
+            value = call.query.get(name)
+            if value:
+                connections = [
+                    body for body in connections if str(body["properties"].get(name)).lower() == value.lower()
+                ]
+        return Answer(200, {"value": connections})
 
     async def action(self, call: Call, action: str) -> Answer:
         """``listSecrets``."""

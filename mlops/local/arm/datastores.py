@@ -84,8 +84,8 @@ class DatastoreType(ResourceType):
 
     def selected(self, call: Call, body: Document) -> bool:
         """``isDefault``, ``names`` and ``searchText``."""
-        wanted = call.query.get("isDefault", "").lower()
-        if wanted in ("true", "false") and bool(body["properties"].get("isDefault")) != (wanted == "true"):
+        is_default = call.query.get("isDefault", "").lower()
+        if is_default in ("true", "false") and bool(body["properties"].get("isDefault")) != (is_default == "true"):
             return False
         names = [name.strip().lower() for name in call.query.get("names", "").split(",") if name.strip()]
         if names and body["name"].lower() not in names:

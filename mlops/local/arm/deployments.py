@@ -159,9 +159,9 @@ class Deployments(OperatedType):
         store = call.workspace.store
         model = model_id(properties.get("model"))
         code = mapping(properties.get("codeConfiguration"), "codeConfiguration")
-        wanted = {"model": model, "environment": properties.get("environmentId"), "code": code.get("codeId")}
-        found: dict[str, Document] = {}
-        for what, asset in wanted.items():
+        assets = {"model": model, "environment": properties.get("environmentId"), "code": code.get("codeId")}
+        documents: dict[str, Document] = {}
+        for what, asset in assets.items():
             if not asset:
                 continue
             if not isinstance(asset, str) or not asset.lower().startswith(("/subscriptions/", "azureml:")):
@@ -172,14 +172,14 @@ class Deployments(OperatedType):
                     raise bad_request(
                         "The request is invalid.", detail=("ResourceNotFound", f"The {what} '{asset}' was not found.")
                     )
-                found[what] = document
+                documents[what] = document
         if code and not (code.get("codeId") and code.get("scoringScript")):
             raise invalid("CodeConfiguration", "A code configuration needs both a code id and a scoring script.")
         script = PurePosixPath(text(code.get("scoringScript"), "scoringScript") or "")
         if script.is_absolute() or ".." in script.parts:
             raise invalid("CodeConfiguration", f"The scoring script '{script}' must lie within the code.")
-        if not code and "model" in found:
-            kind = str(found["model"]["properties"].get("modelType") or "custom_model").lower()
+        if not code and "model" in documents:
+            kind = str(documents["model"]["properties"].get("modelType") or "custom_model").lower()
             if kind != "mlflow_model":
                 raise invalid(
                     "CodeConfiguration",

@@ -100,7 +100,7 @@ class Endpoints(OperatedType):
         if existing is not None and (operations.running_on(call.resource_id) or state(existing) == "Deleting"):
             raise busy("endpoint", existing)
         body = self.complete(call, self.document(call, existing), existing)
-        wanted = {name: body["properties"].pop(name) for name in ("traffic", "mirrorTraffic")}
+        routing = {name: body["properties"].pop(name) for name in ("traffic", "mirrorTraffic")}
         before = existing["properties"] if existing else {"traffic": {}, "mirrorTraffic": {}}
         body["properties"].update(
             traffic=before["traffic"],
@@ -114,7 +114,7 @@ class Endpoints(OperatedType):
             private = {"primaryKey": make_key(), "secondaryKey": make_key(), "tokenSecret": secrets.token_hex(32)}
         with store.transaction():
             store.put(body["id"], body, private=private)
-            operation = operations.start("endpoint.write", body["id"], wanted, prefix="oe")
+            operation = operations.start("endpoint.write", body["id"], routing, prefix="oe")
             headers = operation_headers(call, operation)
             body["properties"]["properties"]["AzureAsyncOperationUri"] = headers["Azure-AsyncOperation"]
             store.put(body["id"], body)
@@ -151,17 +151,17 @@ class Endpoints(OperatedType):
                 "AuthMode",
                 f"The authentication mode '{properties.get('authMode')}' is not one of Key, AMLToken, AADToken.",
             )
-        standing = store.children(f"{body['id']}/deployments")
+        deployments = store.children(f"{body['id']}/deployments")
         traffic, mirror = properties.get("traffic") or {}, properties.get("mirrorTraffic") or {}
         why = refusal(
             traffic,
             mirror,
-            deployments={one["name"]: state(one) for one in standing},
+            deployments={one["name"]: state(one) for one in deployments},
             live=existing["properties"]["traffic"] if existing else None,
         )
         if why:
             raise invalid("Traffic", why)
-        names = [one["name"] for one in standing]
+        names = [one["name"] for one in deployments]
         own = (existing or {}).get("properties", {}).get("properties", {})
         body["properties"] = {
             "description": text(properties.get("description"), "description"),
@@ -233,8 +233,8 @@ class Endpoints(OperatedType):
                 kind = str(call.body.get("keyType", "Primary")).lower()
                 if mode != "Key" or kind not in ("primary", "secondary"):
                     raise bad_request(f"The {kind} key of endpoint '{body['name']}' ({mode}) cannot be regenerated.")
-                wanted = {"name": f"{kind}Key", "value": text(call.body.get("keyValue"), "keyValue")}
-                operation = call.workspace.operations.start("endpoint.keys", body["id"], wanted, prefix="oe")
+                change = {"name": f"{kind}Key", "value": text(call.body.get("keyValue"), "keyValue")}
+                operation = call.workspace.operations.start("endpoint.keys", body["id"], change, prefix="oe")
                 return Answer(202, None, operation_headers(call, operation, status=False, result="operation"))
             case "token":
                 if mode != "AMLToken":
@@ -274,9 +274,9 @@ class Endpoints(OperatedType):
         del arguments
         store = self._workspace.store
         self._serving.forget(resource_id.rsplit("/", 1)[1])
-        standing = [body["id"] for body in store.children(f"{resource_id}/deployments")]
+        deployments = [body["id"] for body in store.children(f"{resource_id}/deployments")]
         await asyncio.gather(
-            asyncio.sleep(self._workspace.config.delete_operation_s), *map(self._serving.fleet.retire, standing)
+            asyncio.sleep(self._workspace.config.delete_operation_s), *map(self._serving.fleet.retire, deployments)
         )
         store.delete(resource_id)
         self._serving.forget(resource_id.rsplit("/", 1)[1])

@@ -68,8 +68,8 @@ class GroupResource(OperatedType):
         location = text(call.body.get("location"), "location")
         if not location:
             raise ArmError(400, "LocationRequired", "The location property is required for this definition.")
-        place = location.replace(" ", "").lower()
-        if existing and existing["location"] != place:
+        region = location.replace(" ", "").lower()
+        if existing and existing["location"] != region:
             message = (
                 f"The resource '{existing['name']}' already exists in location '{existing['location']}' in resource "
                 f"group '{call.resource_id.split('/')[4]}'. A resource with the same name cannot be created in "
@@ -82,7 +82,7 @@ class GroupResource(OperatedType):
         if existing is None:
             self.check_new(call)
         body = self.document(call, existing)
-        body["location"], body["tags"] = place, tags(call.body.get("tags"))
+        body["location"], body["tags"] = region, tags(call.body.get("tags"))
         body["properties"] = {**((existing or {}).get("properties") or {}), **mapping(body["properties"], "properties")}
         self.fill(call, body, existing)
         fresh = existing is None and not self.quick
@@ -143,9 +143,9 @@ class GroupResource(OperatedType):
 
     def missing(self, call: Call) -> ArmError:
         """ARM's own 404."""
-        parts = call.resource_id.split("/")
+        segments = call.resource_id.split("/")
         message = (
-            f"The Resource '{self.full_kind}/{call.name}' under resource group '{parts[4]}' was not "
+            f"The Resource '{self.full_kind}/{call.name}' under resource group '{segments[4]}' was not "
             "found. For more details please go to https://aka.ms/ARMResourceNotFoundFix"
         )
         return ArmError(404, "ResourceNotFound", message)

@@ -100,8 +100,8 @@ class Groups(ResourceType):
         name = existing["name"] if existing else call.name
         if not NAME.fullmatch(name):
             raise bad_request(f"The provided resource group name '{name}' has invalid characters, or ends in '.'.")
-        place = location.replace(" ", "").lower()
-        if existing and existing["location"] != place:
+        region = location.replace(" ", "").lower()
+        if existing and existing["location"] != region:
             message = (
                 f"Invalid resource group location '{location}'. The Resource group already exists in location "
                 f"'{existing['location']}'."
@@ -109,7 +109,7 @@ class Groups(ResourceType):
             raise ArmError(409, "InvalidResourceGroupLocation", message)
         if existing and existing["properties"]["provisioningState"] == "Deleting":
             raise _deleting(name)
-        body = group_document(call.workspace.config, name, place, tags(call.body.get("tags")))
+        body = group_document(call.workspace.config, name, region, tags(call.body.get("tags")))
         call.workspace.store.put(body["id"], body)
         return Answer(200 if existing else 201, body)
 
@@ -133,12 +133,12 @@ class Groups(ResourceType):
     async def list(self, call: Call) -> Answer:
         """Those that the caller may read, by tag where that is asked for."""
         store = call.workspace.store
-        found = [
+        groups = [
             body
             for body in store.children(call.resource_id)
             if _tagged(call, body) and visible(self._access, call, body)
         ]
-        return page(self, call, found, size=None)
+        return page(self, call, groups, size=None)
 
     async def delete(self, call: Call) -> Answer:
         """202 and where to look; what lies in the group goes with it."""
@@ -182,12 +182,14 @@ class GroupResources(ResourceType):
     async def list(self, call: Call) -> Answer:
         """What the caller may read, filtered by tag and type."""
         store, within = call.workspace.store, call.resource_id.rsplit("/", 1)[0]
-        found = [body for body in contents(store, within) if _tagged(call, body) and visible(self._access, call, body)]
-        wanted = TYPE.search(call.query.get("$filter", ""))
-        if wanted:
-            found = [body for body in found if body["type"].lower() == wanted["type"].lower()]
+        resources = [
+            body for body in contents(store, within) if _tagged(call, body) and visible(self._access, call, body)
+        ]
+        type_filter = TYPE.search(call.query.get("$filter", ""))
+        if type_filter:
+            resources = [body for body in resources if body["type"].lower() == type_filter["type"].lower()]
         kept = ("id", "name", "type", "kind", "location", "tags", "sku", "identity", "systemData")
-        return page(self, call, [{key: body[key] for key in kept if key in body} for body in found], size=None)
+        return page(self, call, [{key: body[key] for key in kept if key in body} for body in resources], size=None)
 
 
 def visible(access: Access, call: Call, body: Document) -> bool:
@@ -200,12 +202,12 @@ def _action(body: Document) -> str:
 
 
 def _tagged(call: Call, body: Document) -> bool:
-    wanted = TAG.search(call.query.get("$filter", ""))
-    if wanted is None:
+    tag_filter = TAG.search(call.query.get("$filter", ""))
+    if tag_filter is None:
         return True
-    found = {name.lower(): value for name, value in (body.get("tags") or {}).items()}
-    value = found.get(wanted["name"].lower())
-    return value is not None and wanted["value"] in (None, value)
+    tags_by_name = {name.lower(): value for name, value in (body.get("tags") or {}).items()}
+    value = tags_by_name.get(tag_filter["name"].lower())
+    return value is not None and tag_filter["value"] in (None, value)
 
 
 def _deleting(name: str) -> ArmError:

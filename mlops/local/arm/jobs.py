@@ -88,8 +88,8 @@ class JobType(ResourceType):
         config = call.workspace.config
         for step in plan.steps:
             if step.compute and step.compute.lower() not in NOWHERE:
-                found = call.workspace.store.get(f"{config.workspace_id}/computes/{step.compute}")
-                if found is None:
+                cluster = call.workspace.store.get(f"{config.workspace_id}/computes/{step.compute}")
+                if cluster is None:
                     message = f"The compute target '{step.compute}' of job '{step.path or plan.job}' does not exist."
                     raise ArmError(400, "UserError", message)
             for name, value in step.inputs.items():
@@ -193,22 +193,22 @@ class JobType(ResourceType):
     def selected(self, call: Call, body: Document) -> bool:
         """``listViewType``, ``jobType``, ``tag`` and ``properties`` (``key`` or ``key=value``, by commas)."""
         properties = self.shown(call, body)["properties"]
-        wanted = call.query.get("jobType")
-        if wanted and str(properties.get("jobType")).lower() != wanted.lower():
+        job_type = call.query.get("jobType")
+        if job_type and str(properties.get("jobType")).lower() != job_type.lower():
             return False
         for field, query in (("tags", call.query.get("tag", "")), ("properties", call.query.get("properties", ""))):
             for item in filter(None, query.split(",")):
                 key, equals, value = item.partition("=")
-                held: Any = properties.get(field) or {}
-                if key not in held or (equals and str(held[key]) != value):
+                entries: Any = properties.get(field) or {}
+                if key not in entries or (equals and str(entries[key]) != value):
                     return False
         view = call.query.get("listViewType", "ActiveOnly")
         return view == "All" or bool(properties["isArchived"]) == (view == "ArchivedOnly")
 
     async def list(self, call: Call) -> Answer:
         """The newest first."""
-        found = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
-        return page(self, call, found[::-1])
+        jobs = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
+        return page(self, call, jobs[::-1])
 
     # -- ending ----------------------------------------------------------------------------------------------------
 

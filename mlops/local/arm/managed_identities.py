@@ -119,7 +119,7 @@ def assigned(access: Access, call: Call, identity_id: str) -> Document:
     Raises:
         ArmError: there is no such identity, or the caller may not assign it.
     """
-    found = call.workspace.store.get(identity_id)
+    identity = call.workspace.store.get(identity_id)
     action = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
     if not access.allows(call.oid, action, identity_id):
         message = (
@@ -128,9 +128,9 @@ def assigned(access: Access, call: Call, identity_id: str) -> Document:
             f"scope(s) '{identity_id}' (respectively) or the linked scope(s) are invalid."
         )
         raise ArmError(403, "LinkedAuthorizationFailed", message)
-    if found is None:
+    if identity is None:
         message = (
             f"Identity operation for resource '{call.resource_id}' failed: Resource '{identity_id}' was not found."
         )
         raise ArmError(400, "FailedIdentityOperation", message)
-    return {"principalId": found["properties"]["principalId"], "clientId": found["properties"]["clientId"]}
+    return {"principalId": identity["properties"]["principalId"], "clientId": identity["properties"]["clientId"]}

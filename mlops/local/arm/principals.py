@@ -31,8 +31,8 @@ class Principals:
 
     def identity(self, client_id: str) -> Document | None:
         """The managed identity with a client id."""
-        found = self._store.ending(IDENTITIES)
-        return next((body for body in found if body["properties"]["clientId"] == client_id.lower()), None)
+        identities = self._store.ending(IDENTITIES)
+        return next((body for body in identities if body["properties"]["clientId"] == client_id.lower()), None)
 
     def credentials(self, identity_id: str) -> list[Document]:
         """The federated credentials of an identity."""

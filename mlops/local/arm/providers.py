@@ -36,7 +36,7 @@ ALWAYS = ("Microsoft.Authorization", "Microsoft.Resources")
 NAMES = {name.lower(): name for name in (*TYPES, *ALWAYS)}
 
 
-def place(subscription: str, namespace: str) -> str:
+def provider_id(subscription: str, namespace: str) -> str:
     """The id under which a provider's state is kept."""
     return f"/subscriptions/{subscription}/providers/{NAMES[namespace.lower()]}"
 
@@ -47,7 +47,7 @@ def state(store: Store, subscription: str, namespace: str) -> str:
         raise ArmError(404, "InvalidResourceNamespace", f"The resource namespace '{namespace}' is invalid.")
     if NAMES[namespace.lower()] in ALWAYS:
         return "Registered"
-    return str((store.get(place(subscription, namespace)) or {}).get("registrationState", "NotRegistered"))
+    return str((store.get(provider_id(subscription, namespace)) or {}).get("registrationState", "NotRegistered"))
 
 
 def need(store: Store, subscription: str, namespace: str) -> None:
@@ -85,7 +85,7 @@ class Providers(ResourceType):
         """Registering takes a while: the answer says ``Registering``, a later GET ``Registered``."""
         store, subscription = call.workspace.store, call.workspace.config.subscription
         now_there = state(store, subscription, call.name)
-        where = place(subscription, call.name)
+        where = provider_id(subscription, call.name)
         if action.lower() == "register":
             if now_there == "NotRegistered":
                 store.put(where, {"id": where, "registrationState": "Registering"})

@@ -39,10 +39,10 @@ def scope_of(call: Call) -> str:
 
 def family(name: str) -> str:
     """A family as the sizes name it."""
-    found = next((each for each in skus().families if each.lower() == name.lower()), None)
-    if found is None:
+    known = next((each for each in skus().families if each.lower() == name.lower()), None)
+    if known is None:
         raise ArmError(404, "InvalidResourceName", f"The resource name '{name}' is not known.")
-    return found
+    return known
 
 
 class QuotaLimits(ResourceType):
@@ -69,30 +69,30 @@ class QuotaLimits(ResourceType):
         """Ask: 202, and the place where the decision will stand."""
         scope, name = scope_of(call), family(call.name)
         limit = mapping(mapping(call.body.get("properties"), "properties").get("limit"), "properties.limit")
-        wanted = integer(limit.get("value"), "properties.limit.value", default=-1)
-        if wanted < 0:
+        requested = integer(limit.get("value"), "properties.limit.value", default=-1)
+        if requested < 0:
             raise bad_request("The property 'limit' must hold 'limitObjectType' and 'value', a whole number.")
         current = self._quotas.of(name)
-        if wanted == current:
+        if requested == current:
             return Answer(200, self._shown(scope, name))
-        if wanted < current:
-            message = f"The limit of '{name}' is {current}; a quota is not reduced to {wanted}."
+        if requested < current:
+            message = f"The limit of '{name}' is {current}; a quota is not reduced to {requested}."
             raise ArmError(400, "QuotaReductionNotSupported", message)
         guid = str(uuid.uuid4())
-        place = f"{scope}/providers/Microsoft.Quota/quotaRequests/{guid}"
+        request_id = f"{scope}/providers/Microsoft.Quota/quotaRequests/{guid}"
         part = {
             "name": {"value": name, "localizedValue": skus().families[name]},
             "resourceType": "dedicated",
             "unit": "Count",
-            "limit": {"limitObjectType": "LimitValue", "value": wanted},
+            "limit": {"limitObjectType": "LimitValue", "value": requested},
             "provisioningState": "InProgress",
             "subRequestId": str(uuid.uuid4()),
         }
         properties = {"provisioningState": "InProgress", "requestSubmitTime": now(), "value": [part]}
-        body = {"id": place, "name": guid, "type": "Microsoft.Quota/quotaRequests", "properties": properties}
-        call.workspace.store.put(place, body)
+        body = {"id": request_id, "name": guid, "type": "Microsoft.Quota/quotaRequests", "properties": properties}
+        call.workspace.store.put(request_id, body)
         operation = call.workspace.operations.start(
-            "quota.request", f"{scope}/providers/Microsoft.Quota/quotas/{name}", {"request": place}, prefix=""
+            "quota.request", f"{scope}/providers/Microsoft.Quota/quotas/{name}", {"request": request_id}, prefix=""
         )
         shown = {**body, "properties": {**properties, "provisioningState": "Accepted"}}
         return Answer(202, shown, location_headers(call, operation, self.namespace))
@@ -122,19 +122,19 @@ class QuotaLimits(ResourceType):
             },
         }
 
-    async def _decide(self, place: str, arguments: dict[str, Any]) -> None:
+    async def _decide(self, quota_id: str, arguments: dict[str, Any]) -> None:
         config, store = self._workspace.config, self._workspace.store
         await asyncio.sleep(config.quota_operation_s)
         request = store.get(arguments["request"])
         if request is None:
             return
         (part,) = request["properties"]["value"]
-        name, wanted = part["name"]["value"], int(part["limit"]["value"])
-        granted = wanted <= config.quota_grant
+        name, requested = part["name"]["value"], int(part["limit"]["value"])
+        granted = requested <= config.quota_grant
         message = None if granted else "This request needs to be reviewed: please contact Microsoft's support."
         if granted:
-            store.put(f"{place.rsplit('/', 2)[0]}/granted/{name}", {"name": name, "limit": wanted})
-            self._quotas.grant(name, wanted)
+            store.put(f"{quota_id.rsplit('/', 2)[0]}/granted/{name}", {"name": name, "limit": requested})
+            self._quotas.grant(name, requested)
 
         def decided(body: Document) -> None:
             state = "Succeeded" if granted else "Failed"

@@ -93,18 +93,18 @@ class DataReference(ResourceType):
 
     async def action(self, call: Call, action: str) -> Answer:
         """POST on the reference itself."""
-        found = ASSET.match(str(call.body.get("assetId", "")))
-        if action or not found:
+        asset = ASSET.match(str(call.body.get("assetId", "")))
+        if action or not asset:
             raise not_found(f"'{call.body.get('assetId')}' was not found.")
         config = call.workspace.config
-        identity = f"{config.registry_id}/{found['kind']}/{found['name']}/versions/{found['version']}"
+        identity = f"{config.registry_id}/{asset['kind']}/{asset['name']}/versions/{asset['version']}"
         body = call.workspace.store.get(identity)
         if body is None:
             raise not_found(f"'{call.body.get('assetId')}' was not found.")
         url = str(body["properties"].get("modelUri") or body["properties"].get("codeUri") or "")
         container = url.partition(".blob.core.windows.net/")[2].partition("/")[0]
         blobs = self._blobs
-        if found["kind"] == "models":
+        if asset["kind"] == "models":
             await asyncio.to_thread(self._registry.standin.ensure, publish=self._registry.container)
         token = blobs.sas(container, permissions="rl", lifetime_s=READ_S)
         return Answer(

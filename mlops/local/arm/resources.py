@@ -155,10 +155,10 @@ class ResourceType:
 
     async def list(self, call: Call) -> Answer:
         """A collection (``call.resource_id`` is the collection's id), newest first where asked, in pages."""
-        found = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
+        documents = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
         if "desc" in call.query.get("$orderBy", call.query.get("orderBy", "")).lower():
-            found.reverse()
-        return page(self, call, found, size=None)
+            documents.reverse()
+        return page(self, call, documents, size=None)
 
     async def delete(self, call: Call) -> Answer:
         """Delete with everything below; 204 where there is nothing."""
@@ -166,10 +166,10 @@ class ResourceType:
 
     def must(self, call: Call) -> Document:
         """The stored document, or Azure's 404."""
-        found = call.workspace.store.get(call.resource_id)
-        if found is None:
+        document = call.workspace.store.get(call.resource_id)
+        if document is None:
             raise self.missing(call)
-        return found
+        return document
 
     def missing(self, call: Call) -> ArmError:
         """The 404 for this type."""
@@ -178,16 +178,16 @@ class ResourceType:
         )
 
 
-def page(kind: ResourceType, call: Call, found: list[Document], *, size: int | None = PAGE) -> Answer:
+def page(kind: ResourceType, call: Call, documents: list[Document], *, size: int | None = PAGE) -> Answer:
     """One page of a list, with the link to the next; without a size all of it unless the query asks for pages."""
     if "desc" in call.query.get("$orderBy", call.query.get("orderBy", "")).lower():
-        found = found[::-1]
+        documents = documents[::-1]
     top = _number(call.query.get("$top"))
     skip = _number(call.query.get("$skip")) or 0
-    size = _number(call.query.get("count")) or _number(call.query.get("$maxpagesize")) or size or len(found) or 1
-    part = found[skip : skip + (top or size)]
+    size = _number(call.query.get("count")) or _number(call.query.get("$maxpagesize")) or size or len(documents) or 1
+    part = documents[skip : skip + (top or size)]
     body: Document = {"value": [kind.shown(call, item) for item in part]}
-    if top is None and skip + size < len(found):
+    if top is None and skip + size < len(documents):
         query = {**call.query, "api-version": call.api_version, "$skip": str(skip + size)}
         body["nextLink"] = f"{call.url().partition('?')[0]}?{urlencode(query)}"
     return Answer(200, body)

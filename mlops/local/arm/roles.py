@@ -202,8 +202,8 @@ BY_ID = {role.id: role for role in BUILT_IN}
 
 def named(name: str) -> Role | None:
     """A built-in role by its name, compared without case, or by its id."""
-    wanted = name.strip().lower()
-    return next((role for role in BUILT_IN if wanted in (role.name.lower(), role.id)), None)
+    key = name.strip().lower()
+    return next((role for role in BUILT_IN if key in (role.name.lower(), role.id)), None)
 
 
 @lru_cache(maxsize=4096)

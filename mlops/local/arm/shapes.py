@@ -46,7 +46,7 @@ def text(value: Any, what: str, *, default: str | None = None) -> str | None:
 
 def tags(value: Any) -> dict[str, str]:
     """Names and values, both of them strings."""
-    found = mapping(value, "tags")
-    for name, item in found.items():
+    labels = mapping(value, "tags")
+    for name, item in labels.items():
         text(item, f"tags.{name}")
-    return found
+    return labels

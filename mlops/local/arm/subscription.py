@@ -109,7 +109,7 @@ class Subscription:
         """A resource group with the workspace's dependencies, and every provider registered."""
         config, store = self._workspace.config, self._workspace.store
         for name in providers.TYPES:
-            where = providers.place(config.subscription, name)
+            where = providers.provider_id(config.subscription, name)
             store.put(where, {"id": where, "registrationState": "Registered"})
         if store.get(config.group_id) is None:
             store.put(config.group_id, groups.group_document(config, config.resource_group, config.region, {}))
@@ -128,15 +128,15 @@ class Subscription:
         }
         for kind in self._dependencies:
             what = kind.full_kind
-            place = f"{config.group_id}/providers/{what}/{config.account}"
-            if what not in given or store.get(place) is not None:
+            resource_id = f"{config.group_id}/providers/{what}/{config.account}"
+            if what not in given or store.get(resource_id) is not None:
                 continue
-            call = Call(self._workspace, "PUT", place, {}, {"location": config.region, **given[what]}, "local")
+            call = Call(self._workspace, "PUT", resource_id, {}, {"location": config.region, **given[what]}, "local")
             body = kind.document(call, None)
             body["tags"] = {}
             kind.fill(call, body, None)
             body["properties"]["provisioningState"] = "Succeeded"
-            store.put(place, body)
+            store.put(resource_id, body)
 
 
 def action_and_scope(method: str, target: Target) -> tuple[str, str]:

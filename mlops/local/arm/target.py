@@ -28,13 +28,13 @@ class Target:
     @classmethod
     def parse(cls, path: str, method: str) -> Target:
         """Take a path apart."""
-        parts = [part for part in path.split("/") if part]
-        plain = "/" + "/".join(parts)
+        segments = [part for part in path.split("/") if part]
+        plain = "/" + "/".join(segments)
         at = plain.lower().rfind(MARK)
-        rest = parts[plain[: at + len(MARK)].count("/") - 1 :] if at >= 0 else []
+        rest = segments[plain[: at + len(MARK)].count("/") - 1 :] if at >= 0 else []
         provider = len(rest) == 1 or (len(rest) == 2 and method == "POST")
         if at < 0 or (provider and plain.lower().startswith("/subscriptions/")):
-            return cls(plain, "", RESOURCES, tuple(parts))
+            return cls(plain, "", RESOURCES, tuple(segments))
         return cls(plain, plain[:at], rest[0], tuple(rest[1:]))
 
     @property
@@ -50,14 +50,14 @@ class Target:
     @property
     def subscription(self) -> str | None:
         """The subscription that the path lies in."""
-        parts = self.path.split("/")
-        return parts[2] if len(parts) > 2 and parts[1].lower() == "subscriptions" else None
+        segments = self.path.split("/")
+        return segments[2] if len(segments) > 2 and segments[1].lower() == "subscriptions" else None
 
     @property
     def group(self) -> str | None:
         """The resource group that the path lies in."""
-        parts = self.path.split("/")
-        return parts[4] if len(parts) > 4 and parts[3].lower() == "resourcegroups" else None
+        segments = self.path.split("/")
+        return segments[4] if len(segments) > 4 and segments[3].lower() == "resourcegroups" else None
 
     @property
     def container(self) -> str:

@@ -76,15 +76,15 @@ class Vaults(GroupResource):
         config, store = call.workspace.config, call.workspace.store
         mode = body["properties"].pop("createMode", None) or "default"
         if mode == "recover" and existing is None:
-            place = grave(config, body["location"], call.name)
-            buried = store.private(place)["body"]
+            deleted_id = grave(config, body["location"], call.name)
+            buried = store.private(deleted_id)["body"]
             if buried["id"].lower() != call.resource_id.lower():
                 raise bad_request(
                     f"The deleted vault '{call.name}' was '{buried['id']}' and can be recovered there only."
                 )
             body["properties"] = buried["properties"]
             body["tags"] = body["tags"] or buried["tags"]
-            store.delete(place)
+            store.delete(deleted_id)
         properties = body["properties"]
         if not properties.get("tenantId") or not mapping(properties.get("sku"), "sku").get("name"):
             raise bad_request("The properties 'tenantId' and 'sku' are required for a key vault.")
@@ -108,10 +108,10 @@ class Vaults(GroupResource):
     async def gone(self, body: Document) -> None:
         """Keep it, out of sight."""
         config, store = self._workspace.config, self._workspace.store
-        place = grave(config, body["location"], body["name"])
+        deleted_id = grave(config, body["location"], body["name"])
         days = int(body["properties"]["softDeleteRetentionInDays"])
         shown = {
-            "id": place,
+            "id": deleted_id,
             "name": body["name"],
             "type": "Microsoft.KeyVault/deletedVaults",
             "properties": {
@@ -123,7 +123,7 @@ class Vaults(GroupResource):
                 "purgeProtectionEnabled": bool(body["properties"].get("enablePurgeProtection")),
             },
         }
-        store.put(place, shown, private={"body": body})
+        store.put(deleted_id, shown, private={"body": body})
 
 
 class DeletedVaults(ResourceType):
@@ -144,13 +144,13 @@ class DeletedVaults(ResourceType):
 
     async def action(self, call: Call, action: str) -> Answer:
         """``purge``: the name is free again afterwards."""
-        found = self.must(call)
+        vault = self.must(call)
         if action.lower() != "purge":
             return await super().action(call, action)
-        if found["properties"]["purgeProtectionEnabled"]:
+        if vault["properties"]["purgeProtectionEnabled"]:
             message = 'Operation "purge" is not allowed because purge protection is enabled for this vault.'
             raise ArmError(409, "MethodNotAllowed", message)
-        operation = call.workspace.operations.start("vault.purge", found["id"], prefix="")
+        operation = call.workspace.operations.start("vault.purge", vault["id"], prefix="")
         return Answer(202, None, location_headers(call, operation, self.namespace))
 
     def missing(self, call: Call) -> ArmError:
@@ -158,7 +158,7 @@ class DeletedVaults(ResourceType):
         message = f"The specified deleted vault '{call.name}' does not exist."
         return ArmError(404, "DeletedVaultNotFound", message)
 
-    async def _purge(self, place: str, arguments: dict[str, Any]) -> None:
+    async def _purge(self, deleted_id: str, arguments: dict[str, Any]) -> None:
         del arguments
         await asyncio.sleep(self._workspace.config.delete_operation_s)
-        self._workspace.store.delete(place)
+        self._workspace.store.delete(deleted_id)

@@ -99,8 +99,8 @@ class VersionType(ResourceType):
     def selected(self, call: Call, body: Document) -> bool:
         """The archive view, and the tags that the query names (``a``, ``a=1``, by commas)."""
         tags = body["properties"].get("tags") or {}
-        for wanted in filter(None, call.query.get("tags", call.query.get("$tags", "")).split(",")):
-            key, equals, value = wanted.partition("=")
+        for tag in filter(None, call.query.get("tags", call.query.get("$tags", "")).split(",")):
+            key, equals, value = tag.partition("=")
             if key not in tags or (equals and str(tags[key]) != value):
                 return False
         return super().selected(call, body)
@@ -147,8 +147,8 @@ class VersionType(ResourceType):
     async def list(self, call: Call) -> Answer:
         """In pages, ``createdtime desc`` where asked."""
         await self._fresh()
-        found = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
-        return page(self, call, found)
+        versions = [body for body in call.workspace.store.children(call.resource_id) if self.selected(call, body)]
+        return page(self, call, versions)
 
     def missing(self, call: Call) -> ArmError:
         """The 404 of a version."""

@@ -98,9 +98,11 @@ class WorkspaceType(OperatedType):
         """Those of a group, or of the subscription; by kind where that is asked for."""
         store, marks = call.workspace.store, [part.lower() for part in call.resource_id.split("/")]
         within = "resourcegroups" in marks
-        found = store.children(call.resource_id) if within else store.ending(f"/providers/{self.namespace}/workspaces")
-        wanted = [kind.strip().lower() for kind in call.query.get("kind", "").split(",") if kind.strip()]
-        return page(self, call, [body for body in found if not wanted or body["kind"].lower() in wanted], size=None)
+        workspaces = (
+            store.children(call.resource_id) if within else store.ending(f"/providers/{self.namespace}/workspaces")
+        )
+        kinds = [kind.strip().lower() for kind in call.query.get("kind", "").split(",") if kind.strip()]
+        return page(self, call, [body for body in workspaces if not kinds or body["kind"].lower() in kinds], size=None)
 
     async def delete(self, call: Call) -> Answer:
         """Delete by an operation, with all that it holds; for good with ``forceToPurge=true``."""
@@ -167,11 +169,11 @@ class WorkspaceType(OperatedType):
             if not properties.get(name):
                 raise bad_request(f"The property '{name}' is required for a workspace.")
         for name, mark in DEPENDENCIES.items():
-            found = text(properties.get(name), f"properties.{name}")
-            if found and (mark not in found.lower() or store.get(found) is None):
-                raise ArmError(400, "ResourceNotFound", f"The {name} '{found}' of the workspace was not found.")
-            if found and (store.get(found) or {})["properties"].get("provisioningState") != "Succeeded":
-                raise ArmError(409, "Conflict", f"The {name} '{found}' of the workspace is not ready.")
+            dependency = text(properties.get(name), f"properties.{name}")
+            if dependency and (mark not in dependency.lower() or store.get(dependency) is None):
+                raise ArmError(400, "ResourceNotFound", f"The {name} '{dependency}' of the workspace was not found.")
+            if dependency and (store.get(dependency) or {})["properties"].get("provisioningState") != "Succeeded":
+                raise ArmError(409, "Conflict", f"The {name} '{dependency}' of the workspace is not ready.")
 
     def _change(self, call: Call, existing: Document) -> Answer:
         state = existing["properties"]["provisioningState"]

@@ -41,7 +41,7 @@ class Blocks:
         }
 
     def assemble(
-        self, container: str, name: str, wanted: list[tuple[str, str]]
+        self, container: str, name: str, block_list: list[tuple[str, str]]
     ) -> tuple[Path, tuple[tuple[str, int], ...]]:
         """Join blocks into one file aside; ``wanted`` are pairs of where (Latest, …) and id."""
         staged = self.staged(container, name)
@@ -55,7 +55,7 @@ class Blocks:
         blocks: list[tuple[str, int]] = []
         try:
             with result.open("wb") as out:
-                for where, block in wanted:
+                for where, block in block_list:
                     if where in ("Latest", "Uncommitted") and block in staged:
                         source, begin, size = self.folder(container, name) / _block_file(block), 0, staged[block]
                     elif where in ("Latest", "Committed") and block in offsets and existing is not None:

@@ -66,20 +66,20 @@ class BlobCall:
     def metadata(self) -> dict[str, str]:
         """The ``x-ms-meta-…`` headers."""
         mark = "x-ms-meta-"
-        found = {name[len(mark) :]: value for name, value in self.request.headers.items() if name.startswith(mark)}
-        if sum(len(name) + len(value) for name, value in found.items()) > 8192:
+        metadata = {name[len(mark) :]: value for name, value in self.request.headers.items() if name.startswith(mark)}
+        if sum(len(name) + len(value) for name, value in metadata.items()) > 8192:
             raise BlobError("InvalidHeaderValue", "The metadata is larger than 8 KiB.")
-        return found
+        return metadata
 
     @property
     def properties(self) -> dict[str, str]:
         """The ``x-ms-blob-content-…`` headers as the headers that a GET shows."""
-        found = {}
+        headers = {}
         for name, shown in KEPT_HEADERS.items():
             value = self.header(f"x-ms-blob-{name}")
             if value:
-                found[shown] = value
-        return found
+                headers[shown] = value
+        return headers
 
     # -- conditions ------------------------------------------------------------------------------------------------
 
@@ -231,8 +231,8 @@ def standard_headers(request: Request) -> dict[str, str]:
 
 
 def _matches(header: str, blob: Blob) -> bool:
-    wanted = [etag.strip().removeprefix("W/").strip('"') for etag in header.split(",")]
-    return "*" in wanted or blob.etag.strip('"') in wanted
+    etags = [etag.strip().removeprefix("W/").strip('"') for etag in header.split(",")]
+    return "*" in etags or blob.etag.strip('"') in etags
 
 
 def is_block_id(text: str) -> bool:

@@ -99,37 +99,37 @@ class Leases:
         """A new lease, 15 to 60 s or infinite; the holder may acquire again."""
         if duration_s != INFINITE and not 15 <= duration_s <= 60:
             raise BlobError("InvalidHeaderValue", "x-ms-lease-duration must be -1 or between 15 and 60.")
-        wanted = _guid(proposed) if proposed else str(uuid.uuid4())
+        lease_id = _guid(proposed) if proposed else str(uuid.uuid4())
         lease = self.get(container, name)
         if lease is not None and lease.locks:
-            if lease.id != wanted:
+            if lease.id != lease_id:
                 raise BlobError("LeaseAlreadyPresent")
             if lease.state == "breaking":
                 raise BlobError("LeaseIsBreakingAndCannotBeAcquired")
-        return self._put(container, name, _fresh(wanted, duration_s))
+        return self._put(container, name, _fresh(lease_id, duration_s))
 
     def renew(self, container: str, name: str, *, given: str | None) -> Lease:
         """Begin the time anew; an expired lease too, as long as nobody wrote or acquired since."""
-        lease = self._held(container, name, given)
+        lease = self._active(container, name, given)
         if lease.breaks is not None:
             raise BlobError("LeaseIsBrokenAndCannotBeRenewed")
         return self._put(container, name, _fresh(lease.id, lease.duration_s))
 
     def change(self, container: str, name: str, *, given: str | None, proposed: str | None) -> Lease:
         """Another id for the same lease."""
-        wanted = _guid(proposed)
+        lease_id = _guid(proposed)
         lease = self.get(container, name)
         if lease is None or lease.state in ("expired", "broken"):
             raise BlobError("LeaseNotPresentWithLeaseOperation")
-        if lease.id not in (_guid(given), wanted):
+        if lease.id not in (_guid(given), lease_id):
             raise BlobError("LeaseIdMismatchWithLeaseOperation")
         if lease.state == "breaking":
             raise BlobError("LeaseIsBreakingAndCannotBeChanged")
-        return self._put(container, name, replace(lease, id=wanted))
+        return self._put(container, name, replace(lease, id=lease_id))
 
     def release(self, container: str, name: str, *, given: str | None) -> None:
         """End it at once."""
-        self._held(container, name, given)
+        self._active(container, name, given)
         self.drop(container, name)
 
     def end(self, container: str, name: str, *, period_s: int | None) -> int:
@@ -149,10 +149,10 @@ class Leases:
         self._put(container, name, replace(lease, breaks=now + remaining))
         return round(remaining)
 
-    def _held(self, container: str, name: str, given: str | None) -> Lease:
-        wanted = _guid(given)
+    def _active(self, container: str, name: str, given: str | None) -> Lease:
+        lease_id = _guid(given)
         lease = self.get(container, name)
-        if lease is None or lease.id != wanted:
+        if lease is None or lease.id != lease_id:
             raise BlobError("LeaseIdMismatchWithLeaseOperation")
         return lease
 

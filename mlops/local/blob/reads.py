@@ -67,10 +67,10 @@ async def get_blob(call: BlobCall) -> Response:
     if call.check_read(blob) == 304:
         return call.answer(304, {"ETag": blob.etag, "x-ms-error-code": "ConditionNotMet"})
     headers = blob_headers(call, blob)
-    wanted = _range(call.header("x-ms-range") or call.header("range"), blob.size)
-    if wanted is None:
+    byte_range = _range(call.header("x-ms-range") or call.header("range"), blob.size)
+    if byte_range is None:
         return call.stream(blob, 0, blob.size, 200, headers)
-    begin, size = wanted
+    begin, size = byte_range
     md5 = headers.pop("Content-MD5", None)
     if md5:
         headers["x-ms-blob-content-md5"] = md5
@@ -87,16 +87,16 @@ async def get_blob(call: BlobCall) -> Response:
 
 def _range(header: str | None, total: int) -> tuple[int, int] | None:
     """Begin and size; None for the whole blob (a header of another form is not honoured, as HTTP says)."""
-    found = RANGE.match(header.strip()) if header else None
-    if found is None or (not found[1] and not found[2]):
+    match = RANGE.match(header.strip()) if header else None
+    if match is None or (not match[1] and not match[2]):
         return None
-    if not found[1]:
-        size = min(int(found[2]), total)
+    if not match[1]:
+        size = min(int(match[2]), total)
         begin = total - size
     else:
-        begin = int(found[1])
-        last = int(found[2]) if found[2] else total - 1
-        if found[2] and last < begin:
+        begin = int(match[1])
+        last = int(match[2]) if match[2] else total - 1
+        if match[2] and last < begin:
             return None
         size = min(last, total - 1) - begin + 1
     if begin >= total or size <= 0:
@@ -111,16 +111,16 @@ async def get_block_list(call: BlobCall) -> Response:
     staged = Blocks(call.blobs).staged(call.container, call.name)
     if blob is None and not staged:
         call.blobs.need(call.container, call.name)
-    parts = [XML, "<BlockList>"]
+    xml = [XML, "<BlockList>"]
     if which in ("committed", "all"):
-        parts.append(_blocks("CommittedBlocks", list(blob.blocks) if blob else []))
+        xml.append(_blocks("CommittedBlocks", list(blob.blocks) if blob else []))
     if which in ("uncommitted", "all"):
-        parts.append(_blocks("UncommittedBlocks", list(staged.items())))
-    parts.append("</BlockList>")
+        xml.append(_blocks("UncommittedBlocks", list(staged.items())))
+    xml.append("</BlockList>")
     headers = {"x-ms-blob-content-length": str(blob.size if blob else 0)}
     if blob is not None:
         headers |= {"ETag": blob.etag, "Last-Modified": formatdate(blob.modified, usegmt=True)}
-    return call.answer(200, headers, "".join(parts).encode())
+    return call.answer(200, headers, "".join(xml).encode())
 
 
 def _blocks(tag: str, blocks: list[tuple[str, int]]) -> str:
@@ -159,17 +159,17 @@ async def get_container_acl(call: BlobCall) -> Response:
 async def list_containers(call: BlobCall) -> Response:
     """List Containers."""
     prefix = call.query.get("prefix", "")
-    parts = [f"{XML}<EnumerationResults ServiceEndpoint={quoteattr(call.blobs.url(''))}><Containers>"]
+    xml = [f"{XML}<EnumerationResults ServiceEndpoint={quoteattr(call.blobs.url(''))}><Containers>"]
     for container in call.blobs.containers():
         if container.startswith(prefix):
             modified = formatdate(call.blobs.folder(container).stat().st_mtime, usegmt=True)
-            parts.append(
+            xml.append(
                 f"<Container><Name>{container}</Name><Properties><Last-Modified>{modified}</Last-Modified>"
                 f'<Etag>"0x8D{call.blobs.folder(container).stat().st_ino:X}"</Etag><LeaseStatus>unlocked</LeaseStatus>'
                 "<LeaseState>available</LeaseState></Properties></Container>"
             )
-    parts.append("</Containers><NextMarker/></EnumerationResults>")
-    return call.answer(200, body="".join(parts).encode())
+    xml.append("</Containers><NextMarker/></EnumerationResults>")
+    return call.answer(200, body="".join(xml).encode())
 
 
 async def list_blobs(call: BlobCall) -> Response:
@@ -290,13 +290,13 @@ async def get_service(call: BlobCall) -> Response:
 async def delegation_key(call: BlobCall) -> Response:
     """Get User Delegation Key."""
     text = (await call.small_body(MIB)).decode("utf-8", "replace")
-    found = {tag: re.search(rf"<{tag}>([^<]*)</{tag}>", text) for tag in ("Start", "Expiry")}
-    if found["Expiry"] is None:
+    times = {tag: re.search(rf"<{tag}>([^<]*)</{tag}>", text) for tag in ("Start", "Expiry")}
+    if times["Expiry"] is None:
         raise BlobError("InvalidXmlDocument")
-    start = found["Start"][1] if found["Start"] else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    start = times["Start"][1] if times["Start"] else datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     claims = call.request.scope["claims"]
     version = call.header("x-ms-version") or sas.VERSION
-    fields = [claims["oid"], claims["tid"], start, found["Expiry"][1], "b", version]
+    fields = [claims["oid"], claims["tid"], start, times["Expiry"][1], "b", version]
     tags = ("SignedOid", "SignedTid", "SignedStart", "SignedExpiry", "SignedService", "SignedVersion")
     inner = "".join(f"<{tag}>{escape(value)}</{tag}>" for tag, value in zip(tags, fields, strict=True))
     value = sas.delegation_key(call.blobs.account_key, fields)

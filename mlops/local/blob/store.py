@@ -128,7 +128,7 @@ class Blobs:
             raise BlobError("InvalidResourceName", "A part of the blob's name is too long for this file system.")
         return self.folder(container).joinpath(*segments)
 
-    def _place(self, container: str, name: str) -> Path:
+    def _file(self, container: str, name: str) -> Path:
         path = self.path(self.account, container, name)
         if name.endswith("/"):
             return path / SLASH
@@ -186,7 +186,7 @@ class Blobs:
 
     def get(self, container: str, name: str) -> Blob | None:
         """A blob's properties; None where there is none."""
-        path = self._place(container, name)
+        path = self._file(container, name)
         try:
             stat = path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -195,11 +195,11 @@ class Blobs:
 
     def need(self, container: str, name: str) -> Blob:
         """The same, or BlobNotFound (ContainerNotFound)."""
-        found = self.get(container, name)
-        if found is None:
+        blob = self.get(container, name)
+        if blob is None:
             self.need_container(container)
             raise BlobError("BlobNotFound")
-        return found
+        return blob
 
     def _blob(self, container: str, name: str, path: Path, stat: os.stat_result) -> Blob:
         row = self._store.connection.execute(
@@ -248,8 +248,8 @@ class Blobs:
 
     def list(self, container: str, prefix: str = "") -> Sequence[Blob]:
         """The blobs whose names begin with a prefix, in order."""
-        found = (self.get(container, name) for name in self.names(container, prefix))
-        return [blob for blob in found if blob is not None]
+        blobs = (self.get(container, name) for name in self.names(container, prefix))
+        return [blob for blob in blobs if blob is not None]
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
@@ -390,7 +390,7 @@ class Blobs:
                 folder.mkdir(exist_ok=True)
             if folder.is_symlink():
                 raise BlobError("InvalidResourceName", f"'{part.as_posix()}' leads out of the container.")
-        return self._place(container, name)
+        return self._file(container, name)
 
     def _forget_staged(self) -> None:
         """What a daemon that died left aside; blocks stay for a week."""

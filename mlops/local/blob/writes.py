@@ -91,14 +91,14 @@ async def put_block_list(call: BlobCall) -> Response:
         root = ElementTree.fromstring(raw)  # noqa: S314 - entities are refused above
     except ElementTree.ParseError as error:
         raise BlobError("InvalidXmlDocument") from error
-    wanted = [(entry.tag, (entry.text or "").strip()) for entry in root]
-    if root.tag != "BlockList" or any(tag not in ("Latest", "Uncommitted", "Committed") for tag, _ in wanted):
+    block_list = [(entry.tag, (entry.text or "").strip()) for entry in root]
+    if root.tag != "BlockList" or any(tag not in ("Latest", "Uncommitted", "Committed") for tag, _ in block_list):
         raise BlobError("InvalidXmlDocument")
-    if len(wanted) > MAX_BLOCKS:
+    if len(block_list) > MAX_BLOCKS:
         raise BlobError("InvalidBlockList", "A blob has 50,000 blocks at most.")
     call.blobs.need_container(call.container)
     call.check_replace(call.blobs.get(call.container, call.name))
-    path, blocks = await asyncio.to_thread(Blocks(call.blobs).assemble, call.container, call.name, wanted)
+    path, blocks = await asyncio.to_thread(Blocks(call.blobs).assemble, call.container, call.name, block_list)
     blob = call.blobs.commit(
         call.container,
         call.name,
@@ -185,8 +185,8 @@ async def lease_blob(call: BlobCall) -> Response:
             leases.release(*where, given=given)
             return call.answer(200, stamp)
         if action == "break":
-            left = leases.end(*where, period_s=call.number("x-ms-lease-break-period"))
-            return call.answer(202, stamp, x_ms_lease_time=str(left))
+            remaining_s = leases.end(*where, period_s=call.number("x-ms-lease-break-period"))
+            return call.answer(202, stamp, x_ms_lease_time=str(remaining_s))
         lease: Lease
         status = 200
         if action == "acquire":
@@ -216,12 +216,12 @@ def _check_conditions_only(call: BlobCall, blob: Blob) -> None:
 
 def _source(call: BlobCall) -> Blob:
     """The blob that the copy source names; this account only, and readable by who asks."""
-    parts = urlsplit(call.header("x-ms-copy-source") or "")
-    container, _, name = unquote(parts.path.lstrip("/")).partition("/")
-    account, _, suffix = (parts.hostname or "").partition(".")
+    source = urlsplit(call.header("x-ms-copy-source") or "")
+    container, _, name = unquote(source.path.lstrip("/")).partition("/")
+    account, _, suffix = (source.hostname or "").partition(".")
     if account not in call.blobs.accounts or suffix != "blob.core.windows.net" or not name:
         raise BlobError("CannotVerifyCopySource")
-    query = dict(parse_qsl(parts.query))
+    query = dict(parse_qsl(source.query))
     if "sig" in query:
         access = sas.Access(account=account, container=container, name=name, permissions="r")
         try:
@@ -236,9 +236,9 @@ def _source(call: BlobCall) -> Blob:
 async def _copy_source(call: BlobCall) -> tuple[Path, Blob]:
     """The source's content (or the range of it) copied aside."""
     source = _source(call)
-    wanted = RANGE.match(call.header("x-ms-source-range") or "")
-    begin = int(wanted[1] or 0) if wanted else 0
-    end = min(int(wanted[2]) + 1, source.size) if wanted and wanted[2] else source.size
+    byte_range = RANGE.match(call.header("x-ms-source-range") or "")
+    begin = int(byte_range[1] or 0) if byte_range else 0
+    end = min(int(byte_range[2]) + 1, source.size) if byte_range and byte_range[2] else source.size
     path = call.blobs.aside()
     await asyncio.to_thread(copy_part, source.path, path, begin, max(0, end - begin))
     return path, source

@@ -101,10 +101,10 @@ class AdminApi:
         return JSONResponse(self._services.access.assignments())
 
     def _revoke(self, principal: str | None, role: str | None) -> Response:
-        wanted = named(role) if role else None
-        if role and wanted is None:
+        definition = named(role) if role else None
+        if role and definition is None:
             return JSONResponse({"error": f"'{role}' is no built-in role."}, 400)
-        self._services.subscription.revoke(principal, wanted)
+        self._services.subscription.revoke(principal, definition)
         return JSONResponse(self._services.access.assignments())
 
     def _add_faults(self, body: Any) -> Response:

@@ -170,21 +170,21 @@ def _make_leaf(authority: Pair, names: list[str]) -> Pair:
 
 def _constraints_hold(authority: x509.Certificate) -> bool:
     try:
-        found = authority.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
+        permitted = authority.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
     except x509.ExtensionNotFound:
         return False
-    return {name.value for name in found} == set(hosts.constrained_names())
+    return {name.value for name in permitted} == set(hosts.constrained_names())
 
 
 def _leaf_holds(leaf: x509.Certificate, authority: x509.Certificate, config: Config) -> bool:
     try:
         leaf.verify_directly_issued_by(authority)
-        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        alternative_names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, TypeError, x509.ExtensionNotFound):
         return False
     except Exception:
         return False
-    return set(found.get_values_for_type(x509.DNSName)) >= set(hosts.certificate_names(config))
+    return set(alternative_names.get_values_for_type(x509.DNSName)) >= set(hosts.certificate_names(config))
 
 
 def _write_bundle(files: Certificates, outer_bundle: str | None) -> None:
@@ -194,9 +194,9 @@ def _write_bundle(files: Certificates, outer_bundle: str | None) -> None:
     sources = [Path(certifi.where())]
     if outer_bundle and Path(outer_bundle).is_file():
         sources.append(Path(outer_bundle))
-    found: dict[str, None] = {}
+    unique: dict[str, None] = {}
     for source in sources:
         text = source.read_text(encoding="utf-8", errors="replace").split(MARK)[0]  # another workspace's is not ours
-        found |= dict.fromkeys(PEM.findall(text))
-    text = "\n".join([*found, MARK, files.ca.read_text(encoding="utf-8")])
+        unique |= dict.fromkeys(PEM.findall(text))
+    text = "\n".join([*unique, MARK, files.ca.read_text(encoding="utf-8")])
     write_private(files.bundle, text.encode())

@@ -50,8 +50,8 @@ def status(layout: Layout | None = None, *, details: bool = False) -> Status:
         details: ask the daemon itself for what its record does not hold (the tracking server's url).
     """
     layout = layout or Layout.find()
-    found = _record(layout)
-    if found is None:
+    record = _record(layout)
+    if record is None:
         return Status(running=False, state_folder=str(layout.root))
     tracking = None
     if details:
@@ -60,10 +60,10 @@ def status(layout: Layout | None = None, *, details: bool = False) -> Status:
     return Status(
         running=True,
         state_folder=str(layout.root),
-        pid=found["pid"],
-        proxy=f"http://127.0.0.1:{found['proxy_port']}",
-        tls_port=found["tls_port"],
-        started=found["started"],
+        pid=record["pid"],
+        proxy=f"http://127.0.0.1:{record['proxy_port']}",
+        tls_port=record["tls_port"],
+        started=record["started"],
         tracking=tracking,
     )
 
@@ -71,19 +71,19 @@ def status(layout: Layout | None = None, *, details: bool = False) -> Status:
 def start(layout: Layout | None = None) -> Status:
     """Start the daemon unless it runs; two who start at once meet the same one."""
     layout = layout or Layout.find()
-    found = status(layout)
-    if found.running:
-        return found
+    current = status(layout)
+    if current.running:
+        return current
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DaemonFailed(f"The state folder '{layout.root}' cannot be written: {error.strerror}.") from error
     with _locked(layout):
-        found = status(layout)
-        if not found.running:
+        current = status(layout)
+        if not current.running:
             _launch(layout)
-            found = status(layout)
-    return found
+            current = status(layout)
+    return current
 
 
 def env(layout: Layout | None = None) -> Environment:
@@ -177,8 +177,8 @@ def request(path: str, *, method: str = "GET", body: Any = None, layout: Layout 
 
 def _record(layout: Layout) -> dict[str, Any] | None:
     """What the running daemon wrote of itself."""
-    found = _process(layout)
-    return found if found is not None and _answers(found["proxy_port"]) else None
+    record = _process(layout)
+    return record if record is not None and _answers(record["proxy_port"]) else None
 
 
 def _config(record: dict[str, Any]) -> Config:
@@ -188,12 +188,12 @@ def _config(record: dict[str, Any]) -> Config:
 
 def _process(layout: Layout) -> dict[str, Any] | None:
     """The same of one that may be about to end."""
-    found = read_json(layout.daemon)
-    if found is None:
+    record = read_json(layout.daemon)
+    if record is None:
         return None
     from mlops.local.state import processes
 
-    return found if processes.alive(found["pid"], found["create_time"]) else None
+    return record if processes.alive(record["pid"], record["create_time"]) else None
 
 
 def _answers(port: int) -> bool:
@@ -241,10 +241,10 @@ def _launch(layout: Layout) -> None:
         )
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        found = _record(layout)
-        if found is not None and found["pid"] == process.pid:
+        record = _record(layout)
+        if record is not None and record["pid"] == process.pid:
             process.returncode = 0  # it is meant to outlive this process: no warning about that
-            offer_config_json(layout, _config(found))
+            offer_config_json(layout, _config(record))
             return
         if process.poll() is not None:
             break
@@ -265,7 +265,7 @@ def _stop(layout: Layout) -> bool:
     if record is not None:
         with contextlib.suppress(psutil.Error):
             processes.end([psutil.Process(record["pid"])], patience_s=STOP_TIMEOUT_S)
-    left = processes.marked(layout.root)
-    processes.end(left)
+    survivors = processes.marked(layout.root)
+    processes.end(survivors)
     layout.daemon.unlink(missing_ok=True)
-    return record is not None or bool(left)
+    return record is not None or bool(survivors)

@@ -51,17 +51,17 @@ class DataPlane:
         registry = REGISTRY.match(path)
         if registry:
             return JSONResponse(registry_discovery(workspace, registry["name"]))
-        found = SCOPED.match(path)
-        if not found:
+        match = SCOPED.match(path)
+        if not match:
             return None
         main = workspace.config.workspace_id
-        if found["workspace"].lower() != main.lower() or workspace.store.get(main) is None:
-            raise ArmError(404, "UserError", f"The workspace '{found['workspace']}' was not found.")
-        rest = found["rest"] or "/"
+        if match["workspace"].lower() != main.lower() or workspace.store.get(main) is None:
+            raise ArmError(404, "UserError", f"The workspace '{match['workspace']}' was not found.")
+        rest = match["rest"] or "/"
         reads = request.method == "GET" or rest.lower().endswith(ASKING)
         action = f"Microsoft.MachineLearningServices/workspaces/experiments/runs/{'read' if reads else 'write'}"
         self._access.need(oid, caller, action, main)
-        return await self._of_workspace(request, found["service"].lower(), rest, caller)
+        return await self._of_workspace(request, match["service"].lower(), rest, caller)
 
     async def _of_workspace(self, request: Request, service: str, rest: str, caller: str) -> Response | None:
         if service == "mlflow" and self._tracking is not None:

@@ -183,13 +183,12 @@ def offer_config_json(layout: Layout, config: Config) -> None:
     write_config_json(layout.root / "config.json", config)
     if layout.root.parent.name != ".mlops":
         return
-    place = layout.root.parent.parent / ".azureml" / "config.json"
+    file = layout.root.parent.parent / ".azureml" / "config.json"
     try:
         ours = (
-            not place.exists()
-            or json.loads(place.read_text(encoding="utf-8"))["subscription_id"] == config.subscription
+            not file.exists() or json.loads(file.read_text(encoding="utf-8"))["subscription_id"] == config.subscription
         )
     except (ValueError, KeyError, TypeError, OSError):
         ours = False
     if ours:
-        write_config_json(place, config)
+        write_config_json(file, config)

@@ -147,7 +147,7 @@ class _Entry:
         since = self.rule.since
         if since is None or self.seen >= self.rule.since_count:
             return True
-        self.seen += _holds(since, facts)
+        self.seen += _matches(since, facts)
         return False
 
 
@@ -227,7 +227,7 @@ class Faults:
             awake = [entry for entry in self._entries if entry.awake({} if operations else facts)]
             for entry in awake:
                 rule = entry.rule
-                if rule.of_operations != operations or not _holds(rule.match, facts):
+                if rule.of_operations != operations or not _matches(rule.match, facts):
                     continue
                 entry.matched += 1
                 over = rule.times is not None and entry.matched > rule.skip + rule.times
@@ -236,7 +236,7 @@ class Faults:
         return None
 
 
-def _holds(match: Match, facts: dict[str, str]) -> bool:
+def _matches(match: Match, facts: dict[str, str]) -> bool:
     return all(
         not pattern or re.search(pattern, facts.get(name, ""), re.IGNORECASE)
         for name, pattern in match.model_dump().items()

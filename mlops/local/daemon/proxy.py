@@ -155,17 +155,17 @@ class Proxy:
 
     async def _plain(self, method: str, target: str, rest: bytes) -> Streams:
         """A request in absolute form, ``GET http://host/path``; one per connection, so that headers stay untouched."""
-        parts = urlsplit(target)
-        if parts.scheme != "http" or not parts.hostname:
+        url = urlsplit(target)
+        if url.scheme != "http" or not url.hostname:
             raise Refused("400 Bad Request", "This is an HTTP proxy: CONNECT host:port, or an absolute http:// url.")
-        host = parts.hostname.lower().rstrip(".")
+        host = url.hostname.lower().rstrip(".")
         _refuse_azure(host)
         kept = [header for header in rest.split(b"\r\n") if header and not header.lower().startswith(_HOP_BY_HOP)]
         headers = b"".join(header + b"\r\n" for header in kept) + b"Connection: close\r\n"
         proxy = self._upstream.for_host(host)
         if proxy is None:
-            streams = await _connect(host, parts.port or 80)
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            streams = await _connect(host, url.port or 80)
+            path = (url.path or "/") + (f"?{url.query}" if url.query else "")
         else:
             streams = await _connect_proxy(proxy)
             path = target
@@ -205,18 +205,18 @@ async def _connect(host: str, port: int, context: ssl.SSLContext | None = None) 
 
 
 async def _connect_proxy(proxy: str) -> Streams:
-    parts = urlsplit(proxy)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Refused("502 Bad Gateway", f"A '{parts.scheme}' proxy is not supported; set one that speaks http.")
-    context = ssl.create_default_context() if parts.scheme == "https" else None
-    return await _connect(parts.hostname, parts.port or (443 if context else 80), context)
+    url = urlsplit(proxy)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise Refused("502 Bad Gateway", f"A '{url.scheme}' proxy is not supported; set one that speaks http.")
+    context = ssl.create_default_context() if url.scheme == "https" else None
+    return await _connect(url.hostname, url.port or (443 if context else 80), context)
 
 
 def _authorization(proxy: str) -> str:
-    parts = urlsplit(proxy)
-    if parts.username is None:
+    url = urlsplit(proxy)
+    if url.username is None:
         return ""
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
     return f"Proxy-Authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
 
 

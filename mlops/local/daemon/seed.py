@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def seeded_empty(layout: Layout) -> bool | None:
     """Whether this state folder's subscription was seeded empty; None before the first start."""
-    found = read_json(layout.seed_record)
-    if found is not None:
-        return bool(found.get("empty"))
+    record = read_json(layout.seed_record)
+    if record is not None:
+        return bool(record.get("empty"))
     return False if layout.database.exists() else None
 
 
@@ -34,9 +34,9 @@ def seed(workspace: Workspace, subscription: Subscription, blobs: Blobs, *, role
     from mlops.local.arm import workspace_document
     from mlops.local.arm.datastores import DatastoreType
 
-    found = read_json(workspace.layout.seed_record) or {}
-    if not found.get("begun"):
-        empty = bool(found.get("empty", empty)) and workspace.store.get(workspace.config.workspace_id) is None
+    record = read_json(workspace.layout.seed_record) or {}
+    if not record.get("begun"):
+        empty = bool(record.get("empty", empty)) and workspace.store.get(workspace.config.workspace_id) is None
         with workspace.store.transaction():
             for role in roles:
                 subscription.grant(role)

@@ -58,14 +58,14 @@ class Server:
     async def start(self, *, proxy_port: int = 0) -> None:
         """Listen; the parts' own start goes on in the background."""
         workspace, variables = self.workspace, self._variables
-        found = services.build(workspace, self._credentials, variables.limits(), parts=variables.wanted_parts())
-        self._parts = found.parts
-        workspace.operations.before = found.faults.before_operation
-        if found.serving is not None:
-            found.faults.crash = found.serving.crash
-        control = ControlPlane(workspace, resource_types(found), found.subscription)
-        seed(workspace, found.subscription, found.blobs, roles=variables.login_roles(), empty=variables.empty)
-        app = App(found, control, AdminApi(found, self._credentials.admin_token))
+        built = services.build(workspace, self._credentials, variables.limits(), parts=variables.wanted_parts())
+        self._parts = built.parts
+        workspace.operations.before = built.faults.before_operation
+        if built.serving is not None:
+            built.faults.crash = built.serving.crash
+        control = ControlPlane(workspace, resource_types(built), built.subscription)
+        seed(workspace, built.subscription, built.blobs, roles=variables.login_roles(), empty=variables.empty)
+        app = App(built, control, AdminApi(built, self._credentials.admin_token))
         listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.tls_port = listening.getsockname()[1]
         self._uvicorn = _TlsServer(

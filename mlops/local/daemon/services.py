@@ -70,13 +70,13 @@ class Services:
     @property
     def parts(self) -> dict[str, Lifecycle]:
         """Those that are there, by name."""
-        found: dict[str, Lifecycle | None] = {
+        candidates: dict[str, Lifecycle | None] = {
             "registry": self.registry,
             "tracking": self.tracking,
             "jobs": self.jobs,
             "serving": self.serving,
         }
-        return {name: part for name, part in found.items() if part is not None}
+        return {name: part for name, part in candidates.items() if part is not None}
 
 
 def build(workspace: Workspace, credentials: Credentials, limits: Limits, parts: Collection[str] = PARTS) -> Services:

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import asdict, dataclass
 from typing import Any
 
-KEPT = 20_000
+MAX_RECORDS = 20_000
 
 
 @dataclass
@@ -35,15 +35,15 @@ class Trace:
 
     def __init__(self) -> None:
         self.recording = False
-        self._entries: deque[Entry] = deque(maxlen=KEPT)
+        self._entries: deque[Entry] = deque(maxlen=MAX_RECORDS)
         self._numbers = itertools.count(1)
 
-    def record(self, wanted: bool) -> None:
+    def record(self, enabled: bool) -> None:
         """Switch it on or off; what was recorded stays until it is switched on again."""
-        if wanted and not self.recording:
+        if enabled and not self.recording:
             self._entries.clear()
             self._numbers = itertools.count(1)
-        self.recording = wanted
+        self.recording = enabled
 
     def arrived(self, method: str, host: str, path: str, query: str, agent: str) -> Entry | None:
         """Note a request; None where nothing is recorded."""

@@ -33,12 +33,12 @@ class Wants:
     text: str
 
 
-def _words(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
 def _known_parts(text: str) -> str:
-    names = _words(text)
+    names = _split(text)
     for name in names:
         if name not in (*PARTS, "none"):
             raise ValueError(f"there is no part '{name}'")
@@ -49,13 +49,13 @@ def _known_parts(text: str) -> str:
 
 
 def _named_roles(text: str) -> list[Role]:
-    found = []
+    roles = []
     for name in filter(None, (part.strip() for part in text.split(","))):
         role = named(name)
         if role is None:
             raise ValueError(f"'{name}' is not a built-in role")
-        found.append(role)
-    return found
+        roles.append(role)
+    return roles
 
 
 def _known_roles(text: str) -> str:
@@ -70,7 +70,7 @@ Flag = Annotated[bool, BeforeValidator(lambda text: text or "0"), Wants("give 1 
 Quotas = Annotated[
     dict[str, Count], NoDecode, BeforeValidator(json.loads), Wants('give JSON: {"standardNCADSA100v4Family": 24}')
 ]
-Names = Annotated[frozenset[str], NoDecode, BeforeValidator(lambda text: _words(text.lower()))]
+Names = Annotated[frozenset[str], NoDecode, BeforeValidator(lambda text: _split(text.lower()))]
 Parts = Annotated[str, AfterValidator(_known_parts), Wants(f"give some of {', '.join(PARTS)}, or none")]
 Roles = Annotated[str, AfterValidator(_known_roles), Wants("give names of Azure's built-in roles, separated by commas")]
 
@@ -180,7 +180,7 @@ class Variables(BaseSettings):
 
     def wanted_parts(self) -> list[str]:
         """Names of the parts that shall run."""
-        return _words(self.parts)
+        return _split(self.parts)
 
 
 def read() -> Variables:

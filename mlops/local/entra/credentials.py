@@ -35,10 +35,10 @@ class Credentials:
     @classmethod
     def load(cls, layout: Layout, config: Config) -> Credentials:
         """Read them, or issue them the first time."""
-        found = read_json(layout.credentials)
+        stored = read_json(layout.credentials)
         names = [entry.name for entry in fields(cls)]
-        if found and all(isinstance(found.get(name), str) for name in names) and found["tenant"] == config.tenant:
-            return cls(**{name: found[name] for name in names})
+        if stored and all(isinstance(stored.get(name), str) for name in names) and stored["tenant"] == config.tenant:
+            return cls(**{name: stored[name] for name in names})
         made = cls(
             tenant=config.tenant,
             client_id=str(uuid.uuid4()),

@@ -67,8 +67,8 @@ class FederatedCredentials:
 
 def of_documents(documents: list[Document]) -> list[FederatedCredential]:
     """The credentials that a managed identity's documents hold."""
-    found = [body["properties"] for body in documents]
-    return [FederatedCredential(item["issuer"], item["subject"], item["audiences"][0]) for item in found]
+    credentials = [body["properties"] for body in documents]
+    return [FederatedCredential(item["issuer"], item["subject"], item["audiences"][0]) for item in credentials]
 
 
 def match(credentials: list[FederatedCredential], claims: dict[str, Any]) -> None:

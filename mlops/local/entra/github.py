@@ -86,7 +86,7 @@ class GitHub:
         try:
             if scheme.lower() != "bearer":
                 raise jwt.InvalidTokenError("no bearer token")
-            found = jwt.decode(
+            decoded = jwt.decode(
                 token,
                 self.public_key,
                 algorithms=["RS256"],
@@ -96,7 +96,7 @@ class GitHub:
             )
         except jwt.PyJWTError as error:
             return JSONResponse({"message": f"The request token was refused: {error}."}, 401)
-        claims: dict[str, Any] = found["job"]
+        claims: dict[str, Any] = decoded["job"]
         owner = str(claims.get("repository", "")).partition("/")[0]
         value = self.assertion(claims, request.query_params.get("audience") or f"https://github.com/{owner}")
         return JSONResponse({"count": len(value), "value": value}, headers={"Cache-Control": "no-store"})

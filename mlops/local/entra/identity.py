@@ -141,10 +141,10 @@ class Identity:
         return claims
 
     def _claims(self, token: str) -> dict[str, Any]:
-        found = self._checked.get(token)
-        if found is None:
+        claims = self._checked.get(token)
+        if claims is None:
             try:
-                found = jwt.decode(
+                claims = jwt.decode(
                     token,
                     self._public,
                     algorithms=["RS256"],
@@ -157,11 +157,11 @@ class Identity:
                 raise TokenRefused("The access token is not valid here.") from error
             if len(self._checked) >= MAX_CACHED:
                 self._checked.clear()
-            self._checked[token] = found
-        if found["exp"] <= time.time():
+            self._checked[token] = claims
+        if claims["exp"] <= time.time():
             self._checked.pop(token, None)
             raise TokenRefused("The access token expired.", EXPIRED)
-        return found
+        return claims
 
     # -- http ------------------------------------------------------------------------------------------------------
 

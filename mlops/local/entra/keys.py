@@ -16,10 +16,10 @@ def signing_key(layout: Layout, name: str) -> rsa.RSAPrivateKey:
     """The key of that file name, a new one where there is none that can be read."""
     path = layout.tls / name
     try:
-        found = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        if isinstance(found, rsa.RSAPrivateKey):
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        if isinstance(key, rsa.RSAPrivateKey):
             path.chmod(0o600)
-            return found
+            return key
     except (OSError, ValueError):
         pass
     made = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -36,5 +36,5 @@ def public_pem(key: rsa.RSAPrivateKey) -> str:
 
 def public_jwk(key: rsa.RSAPrivateKey, key_id: str) -> dict[str, Any]:
     """Its public half as a key set lists it."""
-    found: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    return {**found, "use": "sig", "kid": key_id, "x5t": key_id, "alg": "RS256"}
+    jwk: dict[str, Any] = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    return {**jwk, "use": "sig", "kid": key_id, "x5t": key_id, "alg": "RS256"}

@@ -148,8 +148,8 @@ def seconds(value: Any) -> float | None:
         return float(raw)
     except ValueError:
         pass
-    found = re.fullmatch(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?)?", raw)
-    if not found:
+    match = re.fullmatch(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:([\d.]+)S)?)?", raw)
+    if not match:
         raise PlanError(f"The timeout '{raw}' is not a duration.")
-    days, hours, minutes, rest = (float(part or 0) for part in found.groups())
+    days, hours, minutes, rest = (float(part or 0) for part in match.groups())
     return days * 86400 + hours * 3600 + minutes * 60 + rest

@@ -142,12 +142,12 @@ class Components:
 
     def arm_id(self, identity: str, *, home: str) -> str | None:
         """The ARM id that an id means."""
-        found = REGISTRY.match(identity)
-        if found:
-            if found["registry"].lower() != self._config.registry.lower():
+        match = REGISTRY.match(identity)
+        if match:
+            if match["registry"].lower() != self._config.registry.lower():
                 return None
-            base = f"{self._config.registry_id}/{found['kind']}/{found['name']}/versions"
-            return self.latest(base) if found["how"] == "labels" else f"{base}/{found['version']}"
+            base = f"{self._config.registry_id}/{match['kind']}/{match['name']}/versions"
+            return self.latest(base) if match["how"] == "labels" else f"{base}/{match['version']}"
         short = identity.removeprefix("azureml:")
         if short.startswith("/subscriptions/"):
             base, _, label = short.partition("/labels/")
@@ -160,5 +160,5 @@ class Components:
 
     def latest(self, collection: str) -> str | None:
         """The version of a container that was made last and is not archived."""
-        found = [body for body in self._store.children(collection) if not body["properties"].get("isArchived")]
-        return f"{collection}/{found[-1]['name']}" if found else None
+        versions = [body for body in self._store.children(collection) if not body["properties"].get("isArchived")]
+        return f"{collection}/{versions[-1]['name']}" if versions else None

@@ -25,8 +25,8 @@ class Reference:
 
 def reference(text: str) -> Reference | None:
     """A binding such as ``${{parent.jobs.train.outputs.model}}``; None where the text is not one expression."""
-    found = EXPRESSION.fullmatch(text.strip())
-    return None if found is None else parse(found[1])
+    match = EXPRESSION.fullmatch(text.strip())
+    return None if match is None else parse(match[1])
 
 
 def parse(inner: str) -> Reference:
@@ -35,13 +35,13 @@ def parse(inner: str) -> Reference:
     Raises:
         ExpressionError: it is not a binding that pipelines have.
     """
-    parts = inner.split(".")
-    if parts[:2] == ["parent", "inputs"] and len(parts) > 2:
-        return Reference(input=".".join(parts[2:]))
-    if parts[:2] == ["parent", "jobs"] and len(parts) == 5 and parts[3] == "outputs":
-        return Reference(job=parts[2], output=parts[4])
-    if parts[:2] == ["parent", "outputs"] and len(parts) > 2:
-        return Reference(output=".".join(parts[2:]))
+    segments = inner.split(".")
+    if segments[:2] == ["parent", "inputs"] and len(segments) > 2:
+        return Reference(input=".".join(segments[2:]))
+    if segments[:2] == ["parent", "jobs"] and len(segments) == 5 and segments[3] == "outputs":
+        return Reference(job=segments[2], output=segments[4])
+    if segments[:2] == ["parent", "outputs"] and len(segments) > 2:
+        return Reference(output=".".join(segments[2:]))
     raise ExpressionError(f"The expression '${{{{{inner}}}}}' is not supported.")
 
 

@@ -37,10 +37,10 @@ def inside(folder: Path, path: str) -> Path:
     Raises:
         Unresolved: it climbs out.
     """
-    parts = [part for part in unquote(path).split("/") if part not in ("", ".")]
-    if ".." in parts or "\\" in path or "\0" in path:
+    segments = [part for part in unquote(path).split("/") if part not in ("", ".")]
+    if ".." in segments or "\\" in path or "\0" in path:
         raise Unresolved(f"The path '{path}' is not allowed.")
-    return folder.joinpath(*parts)
+    return folder.joinpath(*segments)
 
 
 class Locations:
@@ -85,10 +85,10 @@ class Locations:
             raise Unresolved(f"The job '{job}' does not exist.")
         if output in ("artifacts", "default"):
             return f"azureml://datastores/workspaceartifactstore/paths/ExperimentRun/dcid.{run['runId']}/"
-        found = self._runs.private(job).get("outputs", {}).get(output)
-        if found is None:
+        spec = self._runs.private(job).get("outputs", {}).get(output)
+        if spec is None:
             raise Unresolved(f"The job '{job}' has no output '{output}'.")
-        return str(found["uri"])
+        return str(spec["uri"])
 
     def path(self, uri: str) -> Path:
         """The file or folder behind a uri or an asset's id (it need not exist).
@@ -96,12 +96,12 @@ class Locations:
         Raises:
             Unresolved: the uri has no meaning here.
         """
-        found = DATASTORE.match(uri)
-        if found:
-            return inside(self.datastore(found["store"]), found["path"] or "")
-        found = OUTPUT.match(uri)
-        if found:
-            return inside(self.path(self.output(found["job"], found["output"])), found["path"] or "")
+        match = DATASTORE.match(uri)
+        if match:
+            return inside(self.datastore(match["store"]), match["path"] or "")
+        match = OUTPUT.match(uri)
+        if match:
+            return inside(self.path(self.output(match["job"], match["output"])), match["path"] or "")
         if uri.startswith("runs:/"):
             run, _, path = uri.removeprefix("runs:/").partition("/")
             return inside(self.artifacts(self._runs.named(run) or run), path)
@@ -127,8 +127,8 @@ class Locations:
             return self._version(base, registry["how"], registry["version"])
         short = identity.removeprefix("azureml:")
         if short.startswith("/subscriptions/"):
-            found = ASSET.search(short)
-            return self._version(short[: found.start("how") - 1], found["how"], found["version"]) if found else None
+            match = ASSET.search(short)
+            return self._version(short[: match.start("how") - 1], match["how"], match["version"]) if match else None
         if identity.startswith("azureml:") or ("/" not in identity and ":" in identity):
             name, _, version = short.replace("@", ":", 1).rpartition(":")
             how = "labels" if version == "latest" else "versions"
@@ -145,9 +145,9 @@ class Locations:
         return f"{base}/versions/{live[-1]['name']}" if live else None
 
     def _blob(self, url: str) -> Path:
-        parts = urlsplit(url)
-        account, _, suffix = (parts.hostname or "").partition(".")
+        location = urlsplit(url)
+        account, _, suffix = (location.hostname or "").partition(".")
         if not suffix.startswith("blob.core."):
             raise Unresolved(f"'{url}' is not in this workspace's storage; upload it to a datastore first.")
-        container, _, name = parts.path.lstrip("/").partition("/")
+        container, _, name = location.path.lstrip("/").partition("/")
         return inside(self.container(container, account), name)

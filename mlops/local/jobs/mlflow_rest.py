@@ -46,10 +46,10 @@ class TrackingServer:
         for _ in range(3):
             try:
                 query = urllib.parse.urlencode({"experiment_name": name})
-                found = self.call("GET", f"experiments/get-by-name?{query}")["experiment"]
-                if found.get("lifecycle_stage") == "deleted":
-                    self.call("POST", "experiments/restore", {"experiment_id": found["experiment_id"]})
-                return str(found["experiment_id"])
+                experiment = self.call("GET", f"experiments/get-by-name?{query}")["experiment"]
+                if experiment.get("lifecycle_stage") == "deleted":
+                    self.call("POST", "experiments/restore", {"experiment_id": experiment["experiment_id"]})
+                return str(experiment["experiment_id"])
             except TrackingError as error:
                 if "RESOURCE_DOES_NOT_EXIST" not in str(error):
                     raise

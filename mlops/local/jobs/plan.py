@@ -197,12 +197,12 @@ class Planner:
         return self._registry_id if "/registries/" in component.id.lower() else self._workspace_id
 
     def _find(self, identity: str, home: str, kind: str | None = None) -> Component:
-        found = self._components.find(identity, home=home)
-        if found is None:
+        component = self._components.find(identity, home=home)
+        if component is None:
             raise PlanError(f"The component '{identity}' does not exist.", code="NotFound")
-        if found.kind in REFUSED or (kind and found.kind != kind):
-            raise PlanError(f"Components of type '{found.kind}' do not run in the local workspace ('{identity}').")
-        return found
+        if component.kind in REFUSED or (kind and component.kind != kind):
+            raise PlanError(f"Components of type '{component.kind}' do not run in the local workspace ('{identity}').")
+        return component
 
     def _scope(self, component: Component, values: dict[str, Given], *, where: str) -> dict[str, Given]:
         return checked(component, values, where=where)

@@ -74,15 +74,15 @@ class RegistryPart:
             self._environments()
 
     def _sources(self) -> list[Path]:
-        found: list[Path] = []
+        sources: list[Path] = []
         for folder in self._folders:
-            found += [path for path in folder.rglob("*") if path.is_file() and not set(path.parts) & set(LEFT_OUT)]
-        return sorted(found)
+            sources += [path for path in folder.rglob("*") if path.is_file() and not set(path.parts) & set(LEFT_OUT)]
+        return sorted(sources)
 
     def _definitions(self, folder: Path) -> list[tuple[Path, Document]]:
         import yaml
 
-        found = []
+        definitions = []
         for path in sorted(item for item in self._seen if item.suffix in (".yml", ".yaml") and folder in item.parents):
             try:
                 content = yaml.safe_load(path.read_text())
@@ -90,8 +90,8 @@ class RegistryPart:
                 log.warning("%s cannot be read: %s", path, error)
                 continue
             if isinstance(content, dict) and content.get("name") and content.get("version") is not None:
-                found.append((path, content))
-        return found
+                definitions.append((path, content))
+        return definitions
 
     def _put(self, family: str, name: str, version: str, properties: Document) -> None:
         store, base = self.workspace.store, f"{self.workspace.config.registry_id}/{family}/{name}"
@@ -229,6 +229,6 @@ def code_files(folder: Path) -> list[Path]:
 
     ignore = next((path for name in (".amlignore", ".gitignore") if (path := folder / name).is_file()), None)
     spec = GitIgnoreSpec.from_lines(ignore.read_text(encoding="utf-8").splitlines() if ignore else [])
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc")
-    relative = ((path, path.relative_to(folder)) for path in found)
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+    relative = ((path, path.relative_to(folder)) for path in files)
     return [path for path, name in relative if not set(name.parts) & set(LEFT_OUT) and not spec.match_file(name)]

@@ -81,9 +81,9 @@ class StandIn:
         with (folder.parent / f".{folder.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not self.ready():
-                for left in folder.parent.glob(f".{folder.name}.*/"):  # of a program that was killed
-                    if left.is_dir():
-                        shutil.rmtree(left, ignore_errors=True)
+                for leftover in folder.parent.glob(f".{folder.name}.*/"):  # of a program that was killed
+                    if leftover.is_dir():
+                        shutil.rmtree(leftover, ignore_errors=True)
                 self._lay_out(folder, lock.fileno())
             if publish is not None:
                 copy_beside(folder / "mlflow", publish / "models" / MODEL / VERSION)

@@ -111,8 +111,8 @@ class Fleet:
 
     def root(self, spec_or_id: Spec | str) -> Path:
         """The folder of a deployment, whatever the generation."""
-        parts = (spec_or_id.resource_id if isinstance(spec_or_id, Spec) else spec_or_id).lower().split("/")
-        return self._workspace.layout.deployments / parts[-3] / parts[-1]
+        segments = (spec_or_id.resource_id if isinstance(spec_or_id, Spec) else spec_or_id).lower().split("/")
+        return self._workspace.layout.deployments / segments[-3] / segments[-1]
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -183,13 +183,13 @@ class Fleet:
     async def sweep(self) -> None:
         """End scoring processes that belong to nothing we know: of a daemon that died, of a master that was killed."""
         await asyncio.gather(*self._tasks, return_exceptions=True)  # adoptions
-        found = await asyncio.to_thread(scorers, self._workspace.layout.deployments)
+        scoring = await asyncio.to_thread(scorers, self._workspace.layout.deployments)
         known = {
             instance.pid
             for running in (*self.running.values(), *self._starting, *self._leaving)
             for instance in running.instances
         }
-        for process, parent in found:
+        for process, parent in scoring:
             if process.pid not in known and parent not in known:
                 with contextlib.suppress(psutil.Error):
                     process.kill()

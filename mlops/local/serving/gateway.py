@@ -144,7 +144,7 @@ class Gateway:
                     await asyncio.shield(self._kept(self._fleet.wake(running)))
                 reply = await forward(running, call)
                 if reply.stream is not None:
-                    hold(running, reply.stream, until=limit.when())
+                    count_in_flight(running, reply.stream, until=limit.when())
         except TimeoutError:
             return plain(408, "upstream request timeout")
         except (Unreachable, OperationFailed):
@@ -161,9 +161,9 @@ class Gateway:
     # -- who may ---------------------------------------------------------------------------------------------------
 
     def _route(self, endpoint: str) -> Route | None:
-        found = self._routes.get(endpoint)
-        if found is not None:
-            return found
+        cached = self._routes.get(endpoint)
+        if cached is not None:
+            return cached
         resource_id = f"{self._workspace.config.workspace_id}/onlineEndpoints/{endpoint}"
         body = self._workspace.store.get(resource_id)
         if body is None or body["properties"]["provisioningState"] in ("Creating", "Deleting"):
@@ -245,7 +245,7 @@ async def forward(running: Running, call: Call) -> Reply:
         try:
             reply = await exchange(instance.port, call.method, call.target, call.headers, call.body)
             if reply.stream is not None:
-                hold(instance, reply.stream)
+                count_in_flight(instance, reply.stream)
             return reply
         except Unreachable:
             instance.healthy = False
@@ -254,13 +254,13 @@ async def forward(running: Running, call: Call) -> Reply:
             instance.in_flight -= 1
 
 
-def hold(place: Running | Instance, stream: Stream, *, until: float | None = None) -> None:
+def count_in_flight(counter: Running | Instance, stream: Stream, *, until: float | None = None) -> None:
     """Count a stream as in flight to its end, which comes by the event loop's time ``until`` at the latest."""
 
     def release() -> None:
-        place.in_flight -= 1
+        counter.in_flight -= 1
 
-    place.in_flight += 1
+    counter.in_flight += 1
     stream.at_end(release)
     if until is not None:
         stream.at_end(asyncio.get_running_loop().call_at(until, stream.close).cancel)

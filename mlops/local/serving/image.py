@@ -53,8 +53,8 @@ def image_of(document: Document | None, folder: Callable[[str], Path]) -> Image 
     if document is None or not build.get("contextUri"):
         return None
     dockerfile = folder(str(build["contextUri"])) / str(build.get("dockerfilePath") or "Dockerfile")
-    words = command(dockerfile.read_text(encoding="utf-8")) if dockerfile.is_file() else None
-    if words is None:
+    argv = command(dockerfile.read_text(encoding="utf-8")) if dockerfile.is_file() else None
+    if argv is None:
         return None
     name = document["id"].split("/")[-3]
     if not (PACKAGES / "ready").is_file():
@@ -63,7 +63,7 @@ def image_of(document: Document | None, folder: Callable[[str], Path]) -> Image 
             "run make engine"
         )
     route = (properties.get("inferenceConfig") or {}).get("readinessRoute") or {}
-    return Image(name, tuple(words), str(route.get("path") or "/"))
+    return Image(name, tuple(argv), str(route.get("path") or "/"))
 
 
 def command(dockerfile: str) -> list[str] | None:
@@ -73,9 +73,9 @@ def command(dockerfile: str) -> list[str] | None:
     ['a', 'b']
     """
     lines = re.sub(r"\\\s*\n", " ", dockerfile).splitlines()
-    found = [line.strip()[4:].strip() for line in lines if re.match(r"\s*CMD\s", line, re.IGNORECASE)]
-    if not found:
+    commands = [line.strip()[4:].strip() for line in lines if re.match(r"\s*CMD\s", line, re.IGNORECASE)]
+    if not commands:
         return None
-    if not found[-1].startswith("["):
-        return ["/bin/sh", "-c", found[-1]]
-    return [str(word) for word in json.loads(found[-1])]
+    if not commands[-1].startswith("["):
+        return ["/bin/sh", "-c", commands[-1]]
+    return [str(word) for word in json.loads(commands[-1])]

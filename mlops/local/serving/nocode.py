@@ -21,10 +21,10 @@ def init() -> None:
     import mlflow.pyfunc
 
     root = Path(os.environ["AZUREML_MODEL_DIR"])
-    found = sorted(root.rglob("MLmodel"), key=lambda path: len(path.parts))
-    if not found:
+    models = sorted(root.rglob("MLmodel"), key=lambda path: len(path.parts))
+    if not models:
         raise FileNotFoundError(f"no MLmodel file below {root}: only MLflow models can be deployed without code")
-    model = mlflow.pyfunc.load_model(str(found[0].parent))
+    model = mlflow.pyfunc.load_model(str(models[0].parent))
 
 
 def run(raw_data: str) -> Any:

@@ -66,12 +66,12 @@ class Instance:
             self.port = listener.getsockname()[1]
             descriptor, environment = listener.fileno(), self._environment
             if self._image is None:
-                words, kept = [str(LAUNCHER), str(descriptor), str(self.record), str(self.port), *self._arguments], True
+                argv, kept = [str(LAUNCHER), str(descriptor), str(self.record), str(self.port), *self._arguments], True
             else:  # it binds the port itself; whoever is quicker makes it fail, and it is started again
-                words, kept = [str(CONTAINER), str(self.record), str(self.port), *self._image.command], False
+                argv, kept = [str(CONTAINER), str(self.record), str(self.port), *self._image.command], False
                 environment = {**environment, "MLOPS_HOST": "127.0.0.1", "MLOPS_PORT": str(self.port)}
             self._child = subprocess.Popen(
-                [sys.executable, "-P", *words],
+                [sys.executable, "-P", *argv],
                 cwd=environment["AML_APP_ROOT"],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -84,11 +84,11 @@ class Instance:
 
     def adopt(self) -> bool:
         """Take over the process that an earlier daemon started; False where it is gone."""
-        found = recorded(self.record)
-        if found is None:
+        process = recorded(self.record)
+        if process is None:
             kill_orphans(self.record)
             return False
-        self.pid, self.port = found
+        self.pid, self.port = process
         self._child = None
         self.started = time.monotonic()
         return True
@@ -121,10 +121,10 @@ class Instance:
         """Wait until the process answers; False when it has ended, or when the time is over."""
         limit = time.monotonic() + deadline_s
         while self.alive():
-            left = limit - time.monotonic()
-            if left <= 0:
+            remaining_s = limit - time.monotonic()
+            if remaining_s <= 0:
                 return False
-            if await self.probe(min(left, probe_s)):
+            if await self.probe(min(remaining_s, probe_s)):
                 self.healthy = True
                 return True
             await asyncio.sleep(0.03)
@@ -170,15 +170,15 @@ async def _while(runs: Callable[[], bool], timeout_s: float) -> None:
 
 def recorded(record: Path) -> tuple[int, int] | None:
     """Process id and port of a record whose process still runs."""
-    found = written(record)
-    return found if found and is_scorer(found[0], record) else None
+    content = written(record)
+    return content if content and is_scorer(content[0], record) else None
 
 
 def written(record: Path) -> tuple[int, int] | None:
     """Process id and port of a record."""
     try:
-        told = json.loads(record.read_text())
-        return int(told["pid"]), int(told["port"])
+        content = json.loads(record.read_text())
+        return int(content["pid"]), int(content["port"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -188,9 +188,9 @@ def kill_orphans(record: Path) -> None:
 
     As long as a session has members its leader's id is given to no new process.
     """
-    found = written(record)
-    if found and not psutil.pid_exists(found[0]):
-        kill_session(found[0])
+    content = written(record)
+    if content and not psutil.pid_exists(content[0]):
+        kill_session(content[0])
 
 
 def is_scorer(pid: int, record: Path) -> bool:
@@ -204,12 +204,12 @@ def is_scorer(pid: int, record: Path) -> bool:
 
 def scorers(deployments: Path) -> list[tuple[psutil.Process, int]]:
     """Every process, master or worker, that serves something below a folder, with its parent's id."""
-    found = []
+    processes = []
     for process in psutil.process_iter(["cmdline", "ppid", "status"]):
         line = process.info["cmdline"] or []
         serves = {str(LAUNCHER), str(CONTAINER)} & set(line) and any(
             Path(word).is_relative_to(deployments) for word in line
         )
         if serves and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append((process, int(process.info["ppid"])))
-    return found
+            processes.append((process, int(process.info["ppid"])))
+    return processes

@@ -74,10 +74,10 @@ class Spec:
         properties = body["properties"]
         requests = properties.get("requestSettings") or {}
         code = properties.get("codeConfiguration") or {}
-        parts = body["id"].split("/")
+        segments = body["id"].split("/")
         return cls(
             resource_id=body["id"],
-            endpoint=parts[-3],
+            endpoint=segments[-3],
             name=body["name"],
             model=model_id(properties.get("model")),
             code=code.get("codeId"),
@@ -139,8 +139,8 @@ def lay_out(
         models = folder / "azureml-models"
         model_dir = models
         if spec.model:
-            found = MODEL.search(spec.model)
-            model_dir = models / (found["name"] if found else "model") / (found["version"] if found else "1")
+            match = MODEL.search(spec.model)
+            model_dir = models / (match["name"] if match else "model") / (match["version"] if match else "1")
             if not model_dir.exists():
                 note(f"Downloading model '{spec.model}'.")
                 source = model_folder(spec.model)
@@ -179,13 +179,13 @@ def link(source: Path, target: Path) -> tuple[int, int]:
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
         pairs = [(file, target / file.relative_to(source)) for file in sorted(source.rglob("*")) if file.is_file()]
-    for file, place in pairs:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
+    for file, destination in pairs:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.unlink(missing_ok=True)
         try:
-            place.hardlink_to(file)
+            destination.hardlink_to(file)
         except OSError:
-            shutil.copyfile(file, place)
+            shutil.copyfile(file, destination)
         count += 1
         size += file.stat().st_size
     return count, size

@@ -53,15 +53,15 @@ def is_ours(pid: int) -> bool:
 
 def marked(state: Path) -> list[psutil.Process]:
     """The running processes of a workspace, this one and its ancestors left out."""
-    found = []
+    matching = []
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid in spared or process.status() == psutil.STATUS_ZOMBIE:
                 continue
             if process.environ().get(MARK) == str(state):
-                found.append(process)
-    return found
+                matching.append(process)
+    return matching
 
 
 def end(processes: Sequence[psutil.Process], *, patience_s: float = 5.0) -> None:

@@ -53,13 +53,13 @@ class Store:
     @property
     def connection(self) -> sqlite3.Connection:
         """This thread's connection (autocommit; use :meth:`transaction` to change several rows)."""
-        found: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if found is None:
-            found = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-            found.execute("PRAGMA journal_mode=WAL")
-            found.execute("PRAGMA synchronous=NORMAL")
-            self._local.connection = found
-        return found
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            self._local.connection = connection
+        return connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -81,9 +81,9 @@ class Store:
 
     def close(self) -> None:
         """Close this thread's connection."""
-        found = getattr(self._local, "connection", None)
-        if found is not None:
-            found.close()
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
             self._local.connection = None
 
     # -- documents -------------------------------------------------------------------------------------------------

@@ -48,11 +48,11 @@ class History:
             return JSONResponse(
                 {"experimentId": name, "name": name, "description": None, "tags": {}, "archivedTime": None}
             )
-        found = RUN.match(path)
-        if not found:
+        match = RUN.match(path)
+        if not match:
             raise ArmError(404, "NotFound", f"'{path}' is not served here.")
-        run = self.need(found["run"])
-        rest = (found["rest"] or "").rstrip("/")
+        run = self.need(match["run"])
+        rest = (match["rest"] or "").rstrip("/")
         if rest.startswith("/artifacts"):
             return await self._artifacts(request, run, rest.removeprefix("/artifacts"))
         if rest == "" and request.method == "GET":
@@ -192,8 +192,8 @@ class History:
                 return JSONResponse(self._artifact(name, path))
             return JSONResponse(self._content(name, path) if rest == "/contentinfo" else self._signed(name, path, "r"))
         if rest == "/batch/metadata" and request.method == "POST":
-            wanted = sequence((await read_json(request)).get("paths"), "paths")
-            paths = [str(mapping(item, "paths").get("path")) for item in wanted]
+            items = sequence((await read_json(request)).get("paths"), "paths")
+            paths = [str(mapping(item, "paths").get("path")) for item in items]
             folder = self._jobs.locations.artifacts(name)
             try:
                 for item in paths:
@@ -219,14 +219,14 @@ class History:
             f"subscriptions/{config.subscription}/resourcegroups/{config.resource_group}/workspaces/{config.workspace}"
         )
         for asset in assets:
-            found = OUTPUT_ASSET.search(asset)
-            if not found:
+            match = OUTPUT_ASSET.search(asset)
+            if not match:
                 continue
             try:
-                uri = self._jobs.locations.output(found["run"], found["output"])
+                uri = self._jobs.locations.output(match["run"], match["output"])
             except Unresolved:
                 continue
-            kind = (self.need(found["run"])["outputs"].get(found["output"]) or {}).get("type", "UriFolder")
+            kind = (self.need(match["run"])["outputs"].get(match["output"]) or {}).get("type", "UriFolder")
             long = uri.replace("azureml://datastores/", f"azureml://{scope}/datastores/")
             values[asset] = {key: long, "type": kind, "legacyDatasetType": None}
         return {"values": values}

@@ -151,14 +151,14 @@ class TrackingPart:
                 log.exception("watching the tracking server")
 
 
-async def free_port(wanted: int) -> int:
+async def free_port(preferred: int) -> int:
     """The port of the server before, as running jobs know it; another where that one stays taken.
 
     A server that was killed holds its port for a moment longer than it lives.
     """
-    for _ in range(30 if wanted else 0):
-        if bindable(wanted):
-            return wanted
+    for _ in range(30 if preferred else 0):
+        if bindable(preferred):
+            return preferred
         await asyncio.sleep(0.1)
     return bindable(0)
 

@@ -45,10 +45,10 @@ class TrackingRoutes:
 
     async def answer(self, request: Request, path: str, caller: str) -> Response:
         """One request; ``path`` begins with ``/api/2.0/mlflow``."""
-        found = SERVED.match(path)
-        if not found:
+        match = SERVED.match(path)
+        if not match:
             return refusal(404, "ENDPOINT_NOT_FOUND", f"'{path}' is not served.")
-        family, rest = found[1], found[2]
+        family, rest = match[1], match[2]
         if rest == "/get-run-data-status":
             return JSONResponse({"is_complete": True})
         later = rest == "/log-batch-async"
