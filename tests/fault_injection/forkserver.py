@@ -108,8 +108,10 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no child is left as a zombie, which would look alive
     warm_up(list(NEEDED))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(sys.argv[1])
+    beside = f"{sys.argv[1]}~"
+    listener.bind(beside)
     listener.listen(64)
+    Path(beside).rename(sys.argv[1])  # whoever sees the socket can connect to it
     parent = int(sys.argv[2])
     listener.settimeout(2.0)
     while os.getppid() == parent:
