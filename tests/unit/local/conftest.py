@@ -62,18 +62,18 @@ class Local:
     @property
     def env(self) -> dict[str, str]:
         """The whole environment of a client program."""
-        found = dict(self.base)
+        environment = dict(self.base)
         for name, value in self.start().items():
             if value is None:
-                found.pop(name, None)
+                environment.pop(name, None)
             else:
-                found[name] = value
-        return found
+                environment[name] = value
+        return environment
 
     def record(self) -> dict[str, Any]:
         """What the running daemon wrote of itself."""
-        found: dict[str, Any] = json.loads((self.state / "daemon.json").read_text())
-        return found
+        content: dict[str, Any] = json.loads((self.state / "daemon.json").read_text())
+        return content
 
     def stop(self) -> None:
         code = "from mlops.local.daemon import client; client.stop()"
@@ -113,38 +113,38 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Local]:
     """The worker's daemon, running."""
-    found = make_local(tmp_path_factory.mktemp("local"), shared_cache)
-    found.start()
-    yield found
-    found.stop()
+    daemon = make_local(tmp_path_factory.mktemp("local"), shared_cache)
+    daemon.start()
+    yield daemon
+    daemon.stop()
 
 
 @pytest.fixture
 def own_local(tmp_path: Path, shared_cache: Path) -> Iterator[Local]:
     """A daemon of the test's own, for tests that kill, stop or reset it; started by ``.start()`` or ``.env``."""
-    found = make_local(tmp_path / "home", shared_cache)
-    yield found
-    found.stop()
+    daemon = make_local(tmp_path / "home", shared_cache)
+    yield daemon
+    daemon.stop()
 
 
 @pytest.fixture
 def bare_local(tmp_path: Path, shared_cache: Path) -> Iterator[Local]:
     """The same with identity, blobs and an empty control plane only: it is up in no time."""
-    found = make_local(tmp_path / "home", shared_cache, MLOPS_LOCAL_PARTS="none")
-    yield found
-    found.stop()
+    daemon = make_local(tmp_path / "home", shared_cache, MLOPS_LOCAL_PARTS="none")
+    yield daemon
+    daemon.stop()
 
 
 @pytest.fixture
 def local_env(local: Local, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The workspace's environment put into this very process."""
-    wanted = local.env
-    for name in set(os.environ) - set(wanted):
+    environment = local.env
+    for name in set(os.environ) - set(environment):
         if name != "PYTEST_CURRENT_TEST":
             monkeypatch.delenv(name)
-    for name, value in wanted.items():
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    return wanted
+    return environment
 
 
 @pytest.fixture

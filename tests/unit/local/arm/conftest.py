@@ -74,12 +74,12 @@ class Cloud:
     def put(self, resource_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Write a resource and wait until it is there."""
         poller = self.resources.resources.begin_create_or_update_by_id(resource_id, body, api_version=VERSION)
-        found: dict[str, Any] = poller.result().as_dict()
-        return found
+        document: dict[str, Any] = poller.result().as_dict()
+        return document
 
     def get(self, resource_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.resources.resources.get_by_id(resource_id, api_version=VERSION).as_dict()
-        return found
+        document: dict[str, Any] = self.resources.resources.get_by_id(resource_id, api_version=VERSION).as_dict()
+        return document
 
     def delete(self, resource_id: str) -> None:
         self.resources.resources.begin_delete_by_id(resource_id, api_version=VERSION).result()
@@ -94,8 +94,8 @@ class Cloud:
 
     def role(self, name: str) -> str:
         """A role's id."""
-        (found,) = self.authorization.role_definitions.list(self.group_id, filter=f"roleName eq '{name}'")
-        identity: str = found.id
+        (definition,) = self.authorization.role_definitions.list(self.group_id, filter=f"roleName eq '{name}'")
+        identity: str = definition.id
         return identity
 
     def assign(self, role: str, principal: str, scope: str) -> Any:
@@ -139,9 +139,9 @@ def empty(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Itera
     local = make_local(tmp_path_factory.mktemp("empty"), shared_cache, MLOPS_LOCAL_EMPTY="1", **QUICK)
     before = dict(os.environ)
     try:
-        wanted = local.env
+        environment = local.env
         os.environ.clear()
-        os.environ.update(wanted)
+        os.environ.update(environment)
         yield local
     finally:
         os.environ.clear()
@@ -155,17 +155,17 @@ def cloud(empty: Local) -> Iterator[Cloud]:
     from azure.identity import DefaultAzureCredential
 
     with DefaultAzureCredential() as credential:
-        found = Cloud(empty, credential, os.environ["AZURE_SUBSCRIPTION_ID"])
+        made = Cloud(empty, credential, os.environ["AZURE_SUBSCRIPTION_ID"])
         for name in PROVIDERS:
-            found.resources.providers.register(f"Microsoft.{name}")
+            made.resources.providers.register(f"Microsoft.{name}")
         until(
             lambda: all(
-                found.resources.providers.get(f"Microsoft.{name}").registration_state == "Registered"
+                made.resources.providers.get(f"Microsoft.{name}").registration_state == "Registered"
                 for name in PROVIDERS
             )
         )
-        found.resources.resource_groups.create_or_update(found.group, {"location": "eastus"})
-        yield found
+        made.resources.resource_groups.create_or_update(made.group, {"location": "eastus"})
+        yield made
 
 
 def refused(code: str, work: Callable[[], Any]) -> Any:

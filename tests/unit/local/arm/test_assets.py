@@ -44,11 +44,11 @@ def test_the_workspace_and_its_datastores(ml_client: Any) -> None:
     workspace = ml_client.workspaces.get("local")
     assert workspace.discovery_url == "https://eastus.api.azureml.ms/discovery"
     assert workspace.mlflow_tracking_uri.startswith("azureml://eastus.api.azureml.ms/mlflow/v2.0/subscriptions/")
-    assert [found.name for found in ml_client.workspaces.list()] == ["local"]
+    assert [item.name for item in ml_client.workspaces.list()] == ["local"]
     with pytest.raises(ResourceNotFoundError):
         ml_client.workspaces.get("another")
     assert ml_client.datastores.get_default().name == "workspaceblobstore"
-    assert {"workspaceblobstore", "workspaceartifactstore"} <= {found.name for found in ml_client.datastores.list()}
+    assert {"workspaceblobstore", "workspaceartifactstore"} <= {item.name for item in ml_client.datastores.list()}
     made = AzureBlobDatastore(name="mine", account_name="mlopslocal", container_name="azureml")
     assert ml_client.datastores.create_or_update(made).container_name == "azureml"
     ml_client.datastores.delete("mine")
@@ -61,7 +61,7 @@ def test_models(ml_client: Any, model_folder: Path) -> None:
         model = Model(name="chat", version=version, path=str(model_folder), type="mlflow_model", tags={"v": version})
         assert ml_client.models.create_or_update(model).flavors["python_function"]["rank"] == "3"
     assert ml_client.models.get("chat", label="latest").version == "10"
-    assert {found.version for found in ml_client.models.list("chat")} == {"1", "2", "10"}
+    assert {registered.version for registered in ml_client.models.list("chat")} == {"1", "2", "10"}
     changed = ml_client.models.get("chat", version="2")
     changed.tags["more"] = "yes"
     changed.description = "said"
@@ -70,9 +70,9 @@ def test_models(ml_client: Any, model_folder: Path) -> None:
     assert (again.tags, again.description) == ({"v": "2", "more": "yes"}, "said")
     ml_client.models.archive("chat", version="10")
     assert ml_client.models.get("chat", label="latest").version == "2"
-    assert "10" not in [found.version for found in ml_client.models.list("chat")]
+    assert "10" not in [registered.version for registered in ml_client.models.list("chat")]
     ml_client.models.restore("chat", version="10")
-    assert "chat" in [found.name for found in ml_client.models.list()]
+    assert "chat" in [registered.name for registered in ml_client.models.list()]
     unnumbered = ml_client.models.create_or_update(Model(name="chat", path=str(model_folder), type="mlflow_model"))
     assert unnumbered.version == "11"
 
@@ -114,7 +114,7 @@ def test_data(ml_client: Any, tmp_path: Path) -> None:
     )
     assert made.path.endswith("/rows.jsonl")
     assert ml_client.data.get("rows", label="latest").version == "1"
-    assert "rows" in [found.name for found in ml_client.data.list()]
+    assert "rows" in [asset.name for asset in ml_client.data.list()]
     ml_client.data.archive("rows", version="1")
     assert not list(ml_client.data.list("rows"))
 
@@ -135,9 +135,9 @@ def test_components(ml_client: Any, tmp_path: Path) -> None:
     file.write_text(COMPONENT.format(name="counted", command="python x.py"))
     made = ml_client.components.create_or_update(load_component(file))
     assert (made.name, made.version) == ("counted", "1")
-    found = ml_client.components.get("counted", version="1")
-    assert found.inputs["count"].default in (2, "2")
-    assert found.inputs["maybe"].optional is True
+    component = ml_client.components.get("counted", version="1")
+    assert component.inputs["count"].default in (2, "2")
+    assert component.inputs["maybe"].optional is True
     file.write_text(COMPONENT.format(name="counted", command="python other.py"))
     with pytest.raises(HttpResponseError, match="immutable"):
         ml_client.components.create_or_update(load_component(file))

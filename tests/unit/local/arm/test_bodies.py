@@ -67,9 +67,9 @@ def odd_bodies(names: tuple[str, ...]) -> list[Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_bodies(cloud: Cloud, kind: str) -> None:
-    place = f"{cloud.group_id}/providers/{kind}"
+    path = f"{cloud.group_id}/providers/{kind}"
     for number, body in enumerate(odd_bodies(KINDS[kind])):
-        where = place if kind.endswith(("1", "one")) else f"{place}{number}"
+        where = path if kind.endswith(("1", "one")) else f"{path}{number}"
         for method in ("PUT", "PATCH", "DELETE"):
             status, said = cloud.call(method, where, None if method == "DELETE" else body)
             assert status < 500, (method, where, body, said)

@@ -21,7 +21,7 @@ def clean(cloud: Cloud) -> Any:
 
 
 def test_an_operation_fails_and_can_be_done_again(cloud: Cloud) -> None:
-    place = cloud.id_of("Microsoft.Storage/storageAccounts", f"st{uuid.uuid4().hex[:8]}")
+    account_id = cloud.id_of("Microsoft.Storage/storageAccounts", f"st{uuid.uuid4().hex[:8]}")
     rule = {
         "kind": "operation",
         "match": {"operation": "storageAccounts.create"},
@@ -29,9 +29,9 @@ def test_an_operation_fails_and_can_be_done_again(cloud: Cloud) -> None:
         "message": "no disk",
     }
     admin("faults", "POST", [rule])
-    refused("Broken", lambda: cloud.put(place, ACCOUNT))
-    assert cloud.get(place)["properties"]["provisioningState"] == "Failed"
-    assert cloud.put(place, ACCOUNT)["properties"]["provisioningState"] == "Succeeded"
+    refused("Broken", lambda: cloud.put(account_id, ACCOUNT))
+    assert cloud.get(account_id)["properties"]["provisioningState"] == "Failed"
+    assert cloud.put(account_id, ACCOUNT)["properties"]["provisioningState"] == "Succeeded"
 
 
 def test_an_answer_is_lost_after_the_work_was_done(cloud: Cloud) -> None:

@@ -31,11 +31,11 @@ def test_a_group_lives_and_dies_with_what_it_holds(cloud: Cloud) -> None:
     assert (made.location, made.tags) == ("eastus", {"a": "1"})
     refused("InvalidResourceGroupLocation", lambda: groups.create_or_update(name, {"location": "westus"}))
     assert groups.update(name, {"tags": {"b": "2"}}).tags == {"b": "2"}
-    assert [found.name for found in groups.list(filter="tagName eq 'b' and tagValue eq '2'")] == [name]
+    assert [group.name for group in groups.list(filter="tagName eq 'b' and tagValue eq '2'")] == [name]
     inside = f"{made.id}/providers/{STORAGE}/st{uuid.uuid4().hex[:8]}"
     cloud.put(inside, account(tags={"mine": "yes"}))
     listed = cloud.resources.resources.list_by_resource_group(name, filter="tagName eq 'mine' and tagValue eq 'yes'")
-    assert [found.id for found in listed] == [inside]
+    assert [group.id for group in listed] == [inside]
     groups.begin_delete(name).result()
     assert groups.check_existence(name) is False
     refused("ResourceGroupNotFound", lambda: cloud.get(inside))
@@ -45,11 +45,11 @@ def test_a_group_lives_and_dies_with_what_it_holds(cloud: Cloud) -> None:
 def test_a_provider_must_be_registered_first(cloud: Cloud) -> None:
     providers = cloud.resources.providers
     assert providers.unregister("Microsoft.Storage").registration_state == "NotRegistered"
-    place = cloud.id_of(STORAGE, f"st{uuid.uuid4().hex[:8]}")
-    refused("MissingSubscriptionRegistration", lambda: cloud.put(place, account()))
+    account_id = cloud.id_of(STORAGE, f"st{uuid.uuid4().hex[:8]}")
+    refused("MissingSubscriptionRegistration", lambda: cloud.put(account_id, account()))
     assert providers.register("Microsoft.Storage").registration_state in ("Registering", "Registered")
     until(lambda: providers.get("Microsoft.Storage").registration_state == "Registered")
-    assert cloud.put(place, account())["properties"]["provisioningState"] == "Succeeded"
+    assert cloud.put(account_id, account())["properties"]["provisioningState"] == "Succeeded"
     refused("InvalidResourceNamespace", lambda: providers.get("Microsoft.Nothing"))
 
 
@@ -84,24 +84,24 @@ def test_names_of_accounts_are_the_worlds(cloud: Cloud) -> None:
 
 def test_a_deleted_vault_keeps_its_name(cloud: Cloud) -> None:
     name = f"kv-{uuid.uuid4().hex[:8]}"
-    place = cloud.id_of(VAULTS, name)
-    made = cloud.put(place, vault())
-    cloud.delete(place)
-    refused("ResourceNotFound", lambda: cloud.get(place))
-    refused("ConflictError", lambda: cloud.put(place, vault()))
+    vault_id = cloud.id_of(VAULTS, name)
+    made = cloud.put(vault_id, vault())
+    cloud.delete(vault_id)
+    refused("ResourceNotFound", lambda: cloud.get(vault_id))
+    refused("ConflictError", lambda: cloud.put(vault_id, vault()))
     where = f"/subscriptions/{cloud.subscription}/providers/Microsoft.KeyVault"
     grave = f"{where}/locations/eastus/deletedVaults/{name}"
-    assert cloud.call("GET", grave)[1]["properties"]["vaultId"] == place
-    assert name in [found["name"] for found in cloud.call("GET", f"{where}/deletedVaults")[1]["value"]]
+    assert cloud.call("GET", grave)[1]["properties"]["vaultId"] == vault_id
+    assert name in [deleted["name"] for deleted in cloud.call("GET", f"{where}/deletedVaults")[1]["value"]]
     recovered = cloud.put(
-        place, {"location": "eastus", "properties": {"createMode": "recover", **vault()["properties"]}}
+        vault_id, {"location": "eastus", "properties": {"createMode": "recover", **vault()["properties"]}}
     )
     assert recovered["properties"]["vaultUri"] == made["properties"]["vaultUri"]
-    refused("VaultNotFound", lambda: cloud.put(place + "x", vault(createMode="recover")))
-    cloud.delete(place)
+    refused("VaultNotFound", lambda: cloud.put(vault_id + "x", vault(createMode="recover")))
+    cloud.delete(vault_id)
     assert cloud.call("POST", f"{grave}/purge")[0] == 202
     until(lambda: cloud.call("GET", grave)[0] == 404)
-    cloud.put(place, vault())
+    cloud.put(vault_id, vault())
 
 
 @pytest.mark.parametrize(
@@ -134,5 +134,5 @@ def test_names_can_be_asked_for(cloud: Cloud) -> None:
     names = {"Not-Legal": "AccountNameInvalid", f"st{uuid.uuid4().hex[:8]}": None}
     for name, reason in names.items():
         body = {"name": name, "type": STORAGE}
-        found = cloud.resources.send_request(HttpRequest("POST", path, json=body)).json()
-        assert found.get("reason") == reason
+        answer = cloud.resources.send_request(HttpRequest("POST", path, json=body)).json()
+        assert answer.get("reason") == reason

@@ -56,9 +56,9 @@ def test_patterns(pattern: str, action: str, expected: bool) -> None:
     ],
 )
 def test_built_in_roles(role: str, action: str, data: bool, expected: bool) -> None:
-    found = named(role)
-    assert found is not None
-    assert found.permits(action, data=data) is expected
+    definition = named(role)
+    assert definition is not None
+    assert definition.permits(action, data=data) is expected
 
 
 def test_every_role_has_an_id_of_its_own() -> None:
@@ -118,8 +118,11 @@ def test_assignments(cloud: Cloud) -> None:
     resource = cloud.id_of("Microsoft.ManagedIdentity/userAssignedIdentities", "id-roles")
     below = cloud.assign("Managed Identity Operator", identity.principal_id, resource)
     refused("ResourceNotFound", lambda: cloud.assign("Reader", identity.principal_id, resource + "x"))
-    wanted = f"principalId eq '{identity.principal_id}'"
-    assert {each.name for each in assignments.list_for_scope(cloud.group_id, filter=wanted)} == {made.name, below.name}
+    principal_filter = f"principalId eq '{identity.principal_id}'"
+    assert {each.name for each in assignments.list_for_scope(cloud.group_id, filter=principal_filter)} == {
+        made.name,
+        below.name,
+    }
     at = {each.name for each in assignments.list_for_scope(cloud.group_id, filter="atScope()")}
     assert made.name in at
     assert below.name not in at

@@ -149,20 +149,20 @@ def test_a_hub_a_project_and_its_connection(cloud: Cloud, ml: Any, dependencies:
             "metadata": {"managed-by": "mlops"},
         }
     }
-    place = f"{project['id']}/connections/chat"
-    made = cloud.put(place, body)
-    assert "very-secret" not in json.dumps([made, cloud.get(place)])
-    secret = cloud.call("POST", f"{place}/listSecrets")[1]["properties"]["credentials"]
+    connection_id = f"{project['id']}/connections/chat"
+    made = cloud.put(connection_id, body)
+    assert "very-secret" not in json.dumps([made, cloud.get(connection_id)])
+    secret = cloud.call("POST", f"{connection_id}/listSecrets")[1]["properties"]["credentials"]
     assert secret == {"keys": {"key": "very-secret", "endpoint": "https://one.example/score"}}
     inside = client(cloud, "project-one")
-    found = inside.connections.get("chat")
-    assert isinstance(found, WorkspaceConnection)
+    connection = inside.connections.get("chat")
+    assert isinstance(connection, WorkspaceConnection)
     assert [each.name for each in inside.connections.list()] == ["chat"]
     refused("Conflict", lambda: cloud.resources.resources.begin_delete_by_id(hub["id"], api_version="1").result())
     with pytest.raises(Exception, match="runs jobs and serves models in 'local' only"):
         inside.models.create_or_update(model())
     inside.connections.delete("chat")
-    assert cloud.call("GET", place)[0] == 404
+    assert cloud.call("GET", connection_id)[0] == 404
     for each in (project, hub):
         cloud.delete(each["id"])
     assert {each.name for each in ml.workspaces.list()} == {"local"}
@@ -182,14 +182,14 @@ def test_a_deleted_workspace_keeps_its_name_until_it_is_purged(
     ml.online_endpoints.begin_create_or_update(ManagedOnlineEndpoint(name="chat-gone", auth_mode="key")).result()
     name = ml.workspace_name
     ml.workspaces.begin_delete(name, delete_dependent_resources=False).result()
-    place = cloud.id_of(WORKSPACES, name)
-    until(lambda: cloud.call("GET", place)[0] == 404)
+    workspace_id = cloud.id_of(WORKSPACES, name)
+    until(lambda: cloud.call("GET", workspace_id)[0] == 404)
     refused("ResourceNotFound", lambda: ml.online_endpoints.get("chat-gone"))
     refused("Conflict", lambda: cloud.workspace(name, dependencies))
-    back = cloud.workspace(name, {**dependencies, "allowRecoverSoftDeletedWorkspace": True})
-    assert back["properties"]["provisioningState"] == "Succeeded"
+    recovered = cloud.workspace(name, {**dependencies, "allowRecoverSoftDeletedWorkspace": True})
+    assert recovered["properties"]["provisioningState"] == "Succeeded"
     ml.workspaces.begin_delete(name, delete_dependent_resources=False, permanently_delete=True).result()
-    until(lambda: cloud.call("GET", place)[0] == 404)
+    until(lambda: cloud.call("GET", workspace_id)[0] == 404)
     cloud.workspace(name, dependencies)
     assert list(ml.online_endpoints.list()) == []
 

@@ -36,10 +36,10 @@ URL = "https://mlopslocal.blob.core.windows.net"
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Local]:
-    found = make_local(tmp_path_factory.mktemp("storage"), shared_cache, MLOPS_LOCAL_PARTS="none")
-    found.start()
-    yield found
-    found.stop()
+    daemon = make_local(tmp_path_factory.mktemp("storage"), shared_cache, MLOPS_LOCAL_PARTS="none")
+    daemon.start()
+    yield daemon
+    daemon.stop()
 
 
 @pytest.fixture
@@ -91,9 +91,12 @@ def test_a_blob_comes_back_as_it_went(container: ContainerClient, name: str) -> 
     blob = container.get_blob_client(name)
     settings = ContentSettings(content_type="text/plain", content_language="en", cache_control="no-store")
     blob.upload_blob(b"content", metadata={"k_a": "v"}, content_settings=settings)
-    found = blob.get_blob_properties()
-    assert (found.size, found.metadata, found.blob_type) == (7, {"k_a": "v"}, "BlockBlob")
-    assert (found.content_settings.content_type, found.content_settings.cache_control) == ("text/plain", "no-store")
+    properties = blob.get_blob_properties()
+    assert (properties.size, properties.metadata, properties.blob_type) == (7, {"k_a": "v"}, "BlockBlob")
+    assert (properties.content_settings.content_type, properties.content_settings.cache_control) == (
+        "text/plain",
+        "no-store",
+    )
     assert blob.download_blob().readall() == b"content"
     assert [each.name for each in container.list_blobs(name_starts_with=name)] == [name]
     blob.delete_blob()
@@ -148,8 +151,8 @@ def test_appending(container: ContainerClient) -> None:
     assert refused(blob.append_block, b"x" * 10, maxsize_condition=10) == (412, "MaxBlobSizeConditionNotMet")
     blob.upload_blob(b" three", blob_type="AppendBlob")
     assert blob.download_blob().readall() == b"one two three"
-    found = blob.get_blob_properties()
-    assert (found.append_blob_committed_block_count, found.metadata) == (3, {"kind": "log"})
+    properties = blob.get_blob_properties()
+    assert (properties.append_blob_committed_block_count, properties.metadata) == (3, {"kind": "log"})
     container.upload_blob("block", b"")
     assert refused(container.get_blob_client("block").append_block, b"x") == (409, "InvalidBlobType")
 
@@ -193,10 +196,10 @@ def test_metadata_and_properties_change_the_etag(container: ContainerClient) -> 
     etags = [blob.get_blob_properties().etag]
     etags.append(blob.set_blob_metadata({"upload_status": "completed"})["etag"])
     etags.append(blob.set_http_headers(ContentSettings(content_type="text/x"))["etag"])
-    found = blob.get_blob_properties()
-    assert (found.metadata, found.content_settings.content_type) == ({"upload_status": "completed"}, "text/x")
+    properties = blob.get_blob_properties()
+    assert (properties.metadata, properties.content_settings.content_type) == ({"upload_status": "completed"}, "text/x")
     assert len(set(etags)) == 3
-    assert found.etag == etags[-1]
+    assert properties.etag == etags[-1]
 
 
 def test_conditions(container: ContainerClient) -> None:
@@ -230,8 +233,8 @@ def test_leases_fence_writers(container: ContainerClient) -> None:
     blob.upload_blob(b"0")
     mine, other = BlobLeaseClient(blob), BlobLeaseClient(blob)
     mine.acquire(lease_duration=15)
-    found = blob.get_blob_properties().lease
-    assert (found.status, found.state, found.duration) == ("locked", "leased", "fixed")
+    lease_state = blob.get_blob_properties().lease
+    assert (lease_state.status, lease_state.state, lease_state.duration) == ("locked", "leased", "fixed")
     assert refused(other.acquire) == (409, "LeaseAlreadyPresent")
     assert refused(blob.upload_blob, b"1", overwrite=True) == (412, "LeaseIdMissing")
     assert refused(blob.delete_blob) == (412, "LeaseIdMissing")
@@ -443,11 +446,11 @@ def test_a_file_that_appears_is_a_blob(blobs: Blobs) -> None:
     path = blobs.path("mlopslocal", "azureml", "jobs/out/model.bin")
     path.parent.mkdir(parents=True)
     path.write_bytes(b"written by a process")
-    found = blobs.need("azureml", "jobs/out/model.bin")
-    assert (found.size, found.kind) == (20, "BlockBlob")
+    appeared = blobs.need("azureml", "jobs/out/model.bin")
+    assert (appeared.size, appeared.kind) == (20, "BlockBlob")
     assert [blob.name for blob in blobs.list("azureml", "jobs/")] == ["jobs/out/model.bin"]
     path.write_bytes(b"longer than it was before")
-    assert blobs.need("azureml", "jobs/out/model.bin").etag != found.etag
+    assert blobs.need("azureml", "jobs/out/model.bin").etag != appeared.etag
 
 
 def test_a_file_that_changes_behind_its_row_loses_its_properties(blobs: Blobs) -> None:
@@ -469,15 +472,15 @@ def test_an_append_that_was_not_acknowledged_is_not_seen(blobs: Blobs) -> None:
 
 
 def test_parts_of_uploads_are_hidden_and_cleared(blobs: Blobs, tmp_path: Path) -> None:
-    left = blobs.aside()
-    left.write_bytes(b"half")
+    leftover = blobs.aside()
+    leftover.write_bytes(b"half")
     folder = blobs.folder("azureml")
     (folder / ".model.bin.part").write_bytes(b"half")
     assert blobs.names("azureml") == []
     store = Store(tmp_path / "other.sqlite")
     Blobs(Layout(root=tmp_path, cache=tmp_path), Config(), ServedAccounts("mlopslocal"), store, "a2V5")
     store.close()
-    assert not left.exists()
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize("name", ["a/../b", "../b", "/a", "", "a\0b", "x" * 1025, "\ud800"])
@@ -531,7 +534,7 @@ def test_kill_9_loses_no_acknowledged_blob(bare_local: Local) -> None:
             lines = [writer.stdout.readline() for _ in range(40 + attempt * 7)]
             os.kill(bare_local.record()["pid"], signal.SIGKILL)
             lines += writer.stdout.read().splitlines()
-        told = {
+        acknowledged = {
             kind: max([0, *(int(line.split()[1]) for line in lines if line.startswith(kind))])
             for kind in ("blob", "log")
         }
@@ -541,7 +544,7 @@ def test_kill_9_loses_no_acknowledged_blob(bare_local: Local) -> None:
         blobs = Blobs(
             Layout(root=bare_local.state, cache=bare_local.home), Config(), ServedAccounts("mlopslocal"), store, "a2V5"
         )
-        for number in range(1, told["blob"] + 1):
+        for number in range(1, acknowledged["blob"] + 1):
             blob = blobs.need("azureml", f"run-{attempt}/{number}")
             assert (blobs.read("azureml", blob.name), blob.metadata) == (
                 str(number).encode() * 5000,
@@ -549,11 +552,11 @@ def test_kill_9_loses_no_acknowledged_blob(bare_local: Local) -> None:
             )
         latest = blobs.need("azureml", "latest")
         content = blobs.read("azureml", "latest")
-        assert content in {str(number).encode() * 100 for number in (told["log"], told["log"] + 1)}
+        assert content in {str(number).encode() * 100 for number in (acknowledged["log"], acknowledged["log"] + 1)}
         assert latest.metadata in ({}, {"n": content[: len(content) // 100].decode()}), "never another write's"
         records = blobs.read("azureml", f"log-{attempt}").decode().split("\n")[:-1]
-        assert [int(record) for record in records][: told["log"]] == list(range(1, told["log"] + 1))
-        assert len(records) <= told["log"] + 1
+        assert [int(record) for record in records][: acknowledged["log"]] == list(range(1, acknowledged["log"] + 1))
+        assert len(records) <= acknowledged["log"] + 1
         assert not list(folder.rglob("*.part"))
         store.close()
 

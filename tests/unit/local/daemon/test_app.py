@@ -38,11 +38,11 @@ class Door:
             connection.close()
 
     def token(self) -> str:
-        found = json.loads((self.local.state / "credentials.json").read_text())
+        credentials = json.loads((self.local.state / "credentials.json").read_text())
         scope = "https%3A%2F%2Fmanagement.azure.com%2F.default"
-        form = f"grant_type=client_credentials&client_id={found['client_id']}&scope={scope}"
-        form += f"&client_secret={found['client_secret']}"
-        path = f"/{found['tenant']}/oauth2/v2.0/token"
+        form = f"grant_type=client_credentials&client_id={credentials['client_id']}&scope={scope}"
+        form += f"&client_secret={credentials['client_secret']}"
+        path = f"/{credentials['tenant']}/oauth2/v2.0/token"
         status, raw = self.ask("login.microsoftonline.com", path, "POST", form.encode())
         assert status == 200
         return str(json.loads(raw)["access_token"])

@@ -121,8 +121,8 @@ def test_the_bundle_holds_the_public_roots_and_what_was_trusted_before(layout: L
 
 def test_a_root_stands_in_the_bundle_once(layout: Layout) -> None:
     files = certificates.ensure(layout, Config(), outer_bundle=certifi.where())
-    found = certificates.PEM.findall(files.bundle.read_text())
-    assert len(found) == len(set(found))
+    roots = certificates.PEM.findall(files.bundle.read_text())
+    assert len(roots) == len(set(roots))
 
 
 def test_the_authority_of_another_workspace_is_not_taken_over(layout: Layout, tmp_path: Path) -> None:

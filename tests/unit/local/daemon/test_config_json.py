@@ -14,8 +14,8 @@ def test_a_checkouts_own_workspace_is_found_from_any_of_its_folders(tmp_path: Pa
     offer_config_json(layout, Config())
     offer_config_json(layout, Config())
 
-    for place in (layout.root / "config.json", tmp_path / ".azureml" / "config.json"):
-        assert json.loads(place.read_text(encoding="utf-8"))["workspace_name"] == "local"
+    for file in (layout.root / "config.json", tmp_path / ".azureml" / "config.json"):
+        assert json.loads(file.read_text(encoding="utf-8"))["workspace_name"] == "local"
 
 
 def test_the_config_of_a_real_workspace_is_left_alone(tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ def test_start_is_idempotent_and_imports_little(bare_local: Local) -> None:
 
 def test_those_who_start_at_once_meet_the_same_daemon(bare_local: Local) -> None:
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: bare_local.start()["HTTPS_PROXY"], range(4)))
-    assert len(set(found)) == 1
+        proxies = list(pool.map(lambda _: bare_local.start()["HTTPS_PROXY"], range(4)))
+    assert len(set(proxies)) == 1
     serving = [process for process in processes.marked(bare_local.state) if "serve" in process.cmdline()]
     assert [process.pid for process in serving] == [bare_local.record()["pid"]]
 
@@ -225,14 +225,14 @@ def test_env_sets_and_takes_away(local: Local, form: str) -> None:
     if form == "shell":
         shell = f"eval {shlex.quote(text)}; {shlex.quote(sys.executable)} -c {shlex.quote(show)}"
         done = subprocess.run(["sh", "-c", shell], env=inherited, capture_output=True, text=True, check=True)
-        found = json.loads(done.stdout)
+        environment = json.loads(done.stdout)
     else:
-        found = {**inherited, **json.loads(text)}
-        found = {name: value for name, value in found.items() if value is not None}
-    assert found["https_proxy"] == found["HTTPS_PROXY"] == local.start()["HTTPS_PROXY"]
-    assert found["NO_PROXY"] == found["no_proxy"] == "127.0.0.1,localhost,::1"
-    assert "MSI_ENDPOINT" not in found
-    assert Path(found["REQUESTS_CA_BUNDLE"]).is_file()
+        environment = {**inherited, **json.loads(text)}
+        environment = {name: value for name, value in environment.items() if value is not None}
+    assert environment["https_proxy"] == environment["HTTPS_PROXY"] == local.start()["HTTPS_PROXY"]
+    assert environment["NO_PROXY"] == environment["no_proxy"] == "127.0.0.1,localhost,::1"
+    assert "MSI_ENDPOINT" not in environment
+    assert Path(environment["REQUESTS_CA_BUNDLE"]).is_file()
 
 
 def test_env_for_github_gives_inherited_variables_harmless_values(local: Local) -> None:

@@ -44,7 +44,7 @@ def run(local: Local, code: str) -> Any:
 
 
 def test_calls_fail_as_the_rules_say(bare_local: Local) -> None:
-    found = run(
+    answers = run(
         bare_local,
         """
         out = {"none": ask()}
@@ -63,16 +63,16 @@ def test_calls_fail_as_the_rules_say(bare_local: Local) -> None:
         """,
     )
     usual = [404, "SubscriptionNotFound", None]
-    assert found["none"] == found["other"] == usual
+    assert answers["none"] == answers["other"] == usual
     limited = [429, "TooManyRequests", "2"]
-    assert found["status"] == [usual, limited, limited, usual]
-    assert found["drop"] == [["broken off"], usual]
-    assert found["hang"] == [["timeout"], usual]
-    assert found["slow"] == [usual, True]
+    assert answers["status"] == [usual, limited, limited, usual]
+    assert answers["drop"] == [["broken off"], usual]
+    assert answers["hang"] == [["timeout"], usual]
+    assert answers["slow"] == [usual, True]
 
 
 def test_an_answer_is_lost_after_the_work_was_done(bare_local: Local) -> None:
-    found = run(
+    answers = run(
         bare_local,
         """
         service = BlobServiceClient("https://mlopslocal.blob.core.windows.net", credential=DefaultAzureCredential(),
@@ -89,14 +89,14 @@ def test_an_answer_is_lost_after_the_work_was_done(bare_local: Local) -> None:
         print(json.dumps([error, content, daemon.request("faults")[0]["matched"]]))
         """,
     )
-    assert found == ["BlobAlreadyExists", "1", 2]
+    assert answers == ["BlobAlreadyExists", "1", 2]
 
 
 def test_the_daemon_dies_on_request(bare_local: Local) -> None:
     before = bare_local.start()
     pid = bare_local.record()["pid"]
-    found = run(bare_local, 'fault(kind="die", match={"path": "^/subscriptions"}); print(json.dumps(ask()))')
-    assert found == ["broken off"]
+    answers = run(bare_local, 'fault(kind="die", match={"path": "^/subscriptions"}); print(json.dumps(ask()))')
+    assert answers == ["broken off"]
     assert bare_local.start() == before
     assert bare_local.record()["pid"] != pid
 
@@ -131,18 +131,18 @@ def test_the_client_is_killed_before_or_after_its_request_is_worked_on(bare_loca
     """
     with pytest.raises(AssertionError, match="ended with -9"):
         run(bare_local, victim)
-    found = run(
+    answers = run(
         bare_local,
         """
         service = BlobServiceClient("https://mlopslocal.blob.core.windows.net", credential=DefaultAzureCredential())
         print(json.dumps(service.get_blob_client("azureml", "b").exists()))
         """,
     )
-    assert found is (when == "after")
+    assert answers is (when == "after")
 
 
 def test_only_a_process_of_the_users_own_may_be_killed(bare_local: Local) -> None:
-    found = run(
+    messages = run(
         bare_local,
         """
         import mlops.local.state.layout
@@ -155,11 +155,11 @@ def test_only_a_process_of_the_users_own_may_be_killed(bare_local: Local) -> Non
         print(json.dumps([refused(1), refused(2**30), refused(own)]))
         """,
     )
-    assert all("no process" in told for told in found)
+    assert all("no process" in message for message in messages)
 
 
 def test_what_hangs_is_let_go_with_the_rules(bare_local: Local) -> None:
-    found = run(
+    answers = run(
         bare_local,
         """
         import threading
@@ -172,11 +172,11 @@ def test_what_hangs_is_let_go_with_the_rules(bare_local: Local) -> None:
         print(json.dumps(ask()))
         """,
     )
-    assert found == ["broken off"]
+    assert answers == ["broken off"]
 
 
 def test_a_client_is_known_by_its_agent(bare_local: Local) -> None:
-    found = run(
+    answers = run(
         bare_local,
         """
         fault(kind="status", status=500, times=None, match={"path": "^/subscriptions", "agent": "nobody"})
@@ -185,11 +185,11 @@ def test_a_client_is_known_by_its_agent(bare_local: Local) -> None:
         print(json.dumps([other[0], ask()[0]]))
         """,
     )
-    assert found == [404, 500]
+    assert answers == [404, 500]
 
 
 def test_requests_are_recorded_where_somebody_wishes_it(bare_local: Local) -> None:
-    found = run(
+    recorded = run(
         bare_local,
         """
         ask()
@@ -204,7 +204,7 @@ def test_requests_are_recorded_where_somebody_wishes_it(bare_local: Local) -> No
         print(json.dumps([nothing, both, daemon.request("requests?after=1")]))
         """,
     )
-    nothing, both, later = found
+    nothing, both, later = recorded
     assert nothing == []
     assert [(entry["number"], entry["method"], entry["host"], entry["path"], entry["status"]) for entry in both] == [
         (1, "GET", "management.azure.com", "/subscriptions/x", 404),

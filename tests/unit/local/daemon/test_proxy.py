@@ -147,7 +147,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def behind(world: World, tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Local]:
     """A workspace that was started in a shell with every variable set that could lead elsewhere."""
     outer = f"http://us%65r:p%40ss@127.0.0.1:{world.proxy_port}"
-    found = make_local(
+    daemon = make_local(
         tmp_path_factory.mktemp("behind"),
         shared_cache,
         MLOPS_LOCAL_PARTS="none",
@@ -164,9 +164,9 @@ def behind(world: World, tmp_path_factory: pytest.TempPathFactory, shared_cache:
         MSI_ENDPOINT="http://127.0.0.1:9/msi",
         ARM_CLOUD_METADATA_URL="https://elsewhere.example/clouds",
     )
-    found.start()
-    yield found
-    found.stop()
+    daemon.start()
+    yield daemon
+    daemon.stop()
 
 
 def ask(local: Local, host: str, port: int = 443, *, context: ssl.SSLContext | None = None) -> http.client.HTTPResponse:

@@ -79,10 +79,10 @@ def stranger(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> It
 
 def changed(value: Any, odd: Any) -> list[Any]:
     """The value with each of its parts replaced in turn."""
-    found = [odd]
+    variants = [odd]
     if isinstance(value, dict):
-        found += [{**value, key: one} for key, item in value.items() for one in changed(item, odd)]
-    return found
+        variants += [{**value, key: one} for key, item in value.items() for one in changed(item, odd)]
+    return variants
 
 
 @pytest.mark.parametrize(("method", "path", "properties"), BODIES)

@@ -21,30 +21,30 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_defaults_are_those_of_config_and_limits() -> None:
-    found = variables.read()
-    assert found.config() == Config()
-    assert found.limits() == Limits()
-    assert not found.empty
-    assert found.wanted_parts() == ["registry", "tracking", "jobs", "serving"]
-    assert [role.name for role in found.login_roles()] == ["Owner", "Storage Blob Data Contributor"]
+    defaults = variables.read()
+    assert defaults.config() == Config()
+    assert defaults.limits() == Limits()
+    assert not defaults.empty
+    assert defaults.wanted_parts() == ["registry", "tracking", "jobs", "serving"]
+    assert [role.name for role in defaults.login_roles()] == ["Owner", "Storage Blob Data Contributor"]
 
 
 def test_values_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {"ENDPOINT_S": "1.5", "QUOTAS": '{"f": 24}', "TAKEN_NAMES": "A, b", "EMPTY": "1", "PARTS": "none"}
     for name, value in {**given, "LAZY_START": "1", "WORKSPACE": "mine", "MAX_PROCESSES": "4"}.items():
         monkeypatch.setenv(f"MLOPS_LOCAL_{name}", value)
-    found = variables.read()
-    assert found.empty
-    assert found.wanted_parts() == ["none"]
-    assert found.config() == Config(endpoint_operation_s=1.5, workspace="mine", max_processes=4)
-    assert found.limits() == Limits(quotas={"f": 24}, taken_names=frozenset({"a", "b"}), lazy=True)
+    values = variables.read()
+    assert values.empty
+    assert values.wanted_parts() == ["none"]
+    assert values.config() == Config(endpoint_operation_s=1.5, workspace="mine", max_processes=4)
+    assert values.limits() == Limits(quotas={"f": 24}, taken_names=frozenset({"a", "b"}), lazy=True)
 
 
 def test_empty_counts_as_left_out_where_it_always_did(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WORKSPACE", "RESOURCE_GROUP", "EMPTY", "ROLES", "PARTS", "TAKEN_NAMES"):
         monkeypatch.setenv(f"MLOPS_LOCAL_{name}", "")
-    found = variables.read()
-    assert (found.config(), found.empty, found.login_roles(), found.wanted_parts()) == (Config(), False, [], [])
+    values = variables.read()
+    assert (values.config(), values.empty, values.login_roles(), values.wanted_parts()) == (Config(), False, [], [])
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ SUBJECT = "repo:acme@1/chat@2:environment:staging"
 
 
 def make(root: Path, **config: Any) -> Identity:
-    layout, found = Layout(root=root, cache=root), Config(**config)
-    return Identity(layout, found, ServedAccounts(found.account), Credentials.load(layout, found))
+    layout, made = Layout(root=root, cache=root), Config(**config)
+    return Identity(layout, made, ServedAccounts(made.account), Credentials.load(layout, made))
 
 
 def claims(**changes: str) -> dict[str, Any]:
@@ -102,10 +102,10 @@ def test_the_service_over_https(local: Local) -> None:
         refused = [ask(each).status_code for each in (value, "", "x.y.z", token[:-4] + "AAAA")]
         print(json.dumps([claims, unnamed, refused, requests.get(f"{issuer}/other").status_code]))
     """)
-    found, unnamed, refused, other = json.loads(out)
-    assert found["sub"] == "repo:acme@1/chat@2:pull_request"
-    assert found["repository"] == "acme/chat"
-    assert found["exp"] - found["iat"] == 300
+    token, unnamed, refused, other = json.loads(out)
+    assert token["sub"] == "repo:acme@1/chat@2:pull_request"
+    assert token["repository"] == "acme/chat"
+    assert token["exp"] - token["iat"] == 300
     assert unnamed == "https://github.com/acme"
     assert refused == [401, 401, 401, 401]
     assert other == 404

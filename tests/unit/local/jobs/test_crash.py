@@ -112,8 +112,8 @@ def test_stopping_ends_jobs_and_leaves_nothing(own_local: Any) -> None:
     local.stop()
     assert not sleepers(mark)
     assert status(local, name) == "Canceled"
-    left = [p for p in psutil.process_iter(["cmdline"]) if str(local.state) in " ".join(p.info["cmdline"] or [])]
-    assert not left
+    leftovers = [p for p in psutil.process_iter(["cmdline"]) if str(local.state) in " ".join(p.info["cmdline"] or [])]
+    assert not leftovers
 
 
 LOGGING = """

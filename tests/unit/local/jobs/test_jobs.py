@@ -86,22 +86,22 @@ def submit(client: Any, job: PipelineJob, **fields: Any) -> str:
 
 def wait(client: Any, name: str, *states: str) -> Any:
     """A job once it is in one of the states, or has ended."""
-    wanted = states or ("Completed", "Failed", "Canceled")
+    expected = states or ("Completed", "Failed", "Canceled")
 
     def found() -> Any:
         job = client.jobs.get(name)
-        return job if job.status in wanted else None
+        return job if job.status in expected else None
 
-    return until(found, what=f"{name}: {' or '.join(wanted)}", every_s=0.1)
+    return until(found, what=f"{name}: {' or '.join(expected)}", every_s=0.1)
 
 
 def tree(client: Any, name: str) -> dict[str, str]:
     """Names and states of all runs below a job."""
-    found = {}
+    children = {}
     for child in client.jobs.list(parent_job_name=name):
-        found[child.display_name] = child.status
-        found |= tree(client, child.name)
-    return found
+        children[child.display_name] = child.status
+        children |= tree(client, child.name)
+    return children
 
 
 def logs(local: Any, run: str) -> str:
@@ -168,8 +168,8 @@ def test_a_nested_pipeline(
 
 
 def container(local: Any) -> str:
-    found = [str(path.name) for path in (local.state / "blobs" / "mlopslocal").iterdir()]
-    return next(name for name in found if name.startswith("azureml-blob"))
+    containers = [str(path.name) for path in (local.state / "blobs" / "mlopslocal").iterdir()]
+    return next(name for name in containers if name.startswith("azureml-blob"))
 
 
 def test_a_failing_step_fails_the_pipeline(ml_client: Any, local: Any) -> None:

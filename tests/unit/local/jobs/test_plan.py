@@ -176,11 +176,11 @@ def test_command_lines() -> None:
 @given(st.text(max_size=40))
 def test_any_text_is_a_literal_or_a_reference_or_refused(text: str) -> None:
     try:
-        found = reference(text)
+        parsed = reference(text)
     except ExpressionError:
         assert "${{" in text
     else:
-        assert found is None or "${{" in text
+        assert parsed is None or "${{" in text
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90", 90.0), ("PT1H30M", 5400.0), ("P1DT1S", 86401.0), (None, None)])

@@ -36,7 +36,7 @@ def test_the_base_model_by_its_label(registry_client: Any) -> None:
     assert model.id == "azureml://registries/azureml/models/Phi-3-mini-4k-instruct/versions/15"
     assert "Standard_NC24ads_A100_v4" in ast.literal_eval(model.tags["finetune_compute_allow_list"])
     assert ast.literal_eval(model.tags["model_specific_defaults"])["learning_rate"] == 5e-6
-    assert [found.name for found in registry_client.models.list()] == ["Phi-3-mini-4k-instruct"]
+    assert [item.name for item in registry_client.models.list()] == ["Phi-3-mini-4k-instruct"]
 
 
 def test_the_pipeline_by_its_label(registry_client: Any) -> None:
@@ -117,29 +117,29 @@ def standin(tmp_path: Path, layouts: str) -> StandIn:
 
 
 def test_the_base_model_is_laid_out_once(tmp_path: Path) -> None:
-    found = standin(tmp_path, LAYOUTS)
-    left = found.folder.parent / f".{found.folder.name}.dead"
-    left.mkdir(parents=True)
+    model = standin(tmp_path, LAYOUTS)
+    leftover = model.folder.parent / f".{model.folder.name}.dead"
+    leftover.mkdir(parents=True)
     with ThreadPoolExecutor(3) as pool:
-        folders = set(pool.map(lambda _: found.ensure(publish=tmp_path / "blobs"), range(3)))
-    assert folders == {found.folder}
+        folders = set(pool.map(lambda _: model.ensure(publish=tmp_path / "blobs"), range(3)))
+    assert folders == {model.folder}
     assert (tmp_path / "checkout" / "components" / "standin" / "count.txt").read_text() == "x"
     assert (tmp_path / "blobs" / "models" / "Phi-3-mini-4k-instruct" / "15" / "MLmodel").exists()
-    assert not left.exists()
-    before = found.key
+    assert not leftover.exists()
+    before = model.key
     (tmp_path / "checkout" / "components" / "standin" / "model" / "model.safetensors").write_bytes(b"other weights")
-    assert found.key != before
+    assert model.key != before
 
 
 def test_a_base_model_that_cannot_be_laid_out_says_why(tmp_path: Path) -> None:
-    found = standin(tmp_path, "raise SystemExit('no space')")
+    model = standin(tmp_path, "raise SystemExit('no space')")
     with pytest.raises(StandInFailed, match="no space"):
-        found.ensure()
-    assert [path.name for path in found.folder.parent.iterdir() if path.is_dir()] == []
+        model.ensure()
+    assert [path.name for path in model.folder.parent.iterdir() if path.is_dir()] == []
 
 
 def test_a_base_model_that_is_missing_says_how_to_get_it_back(tmp_path: Path) -> None:
-    found = standin(tmp_path, LAYOUTS)
+    model = standin(tmp_path, LAYOUTS)
     shutil.rmtree(tmp_path / "checkout" / "components" / "standin" / "model")
     with pytest.raises(StandInFailed, match=r"git checkout -- components/standin/model"):
-        found.ensure()
+        model.ensure()

@@ -171,8 +171,8 @@ class Bench:
         await self.done(await self.traffic(endpoint, traffic, **more))
 
     async def key(self, endpoint: str, name: str = "primaryKey") -> str:
-        found: str = (await self.arm("POST", f"onlineEndpoints/{endpoint}/listKeys")).json()[name]
-        return found
+        key: str = (await self.arm("POST", f"onlineEndpoints/{endpoint}/listKeys")).json()[name]
+        return key
 
     async def score(
         self, endpoint: str, body: Any = None, *, to: str | None = None, key: str | None = None, path: str = "/score"

@@ -135,11 +135,11 @@ def test_clusters(ml_client: Any) -> None:
         ml_client.compute.get("gpu-cluster-big")
     cluster = AmlCompute(name="gpu-cluster-big", size="Standard_NC24ads_A100_v4", max_instances=2, tier="Dedicated")
     ml_client.compute.begin_create_or_update(cluster).wait()
-    found = ml_client.compute.get("gpu-cluster-big")
-    assert found.size == "STANDARD_NC24ADS_A100_V4"
-    assert found.provisioning_state == "Succeeded"
+    created = ml_client.compute.get("gpu-cluster-big")
+    assert created.size == "STANDARD_NC24ADS_A100_V4"
+    assert created.provisioning_state == "Succeeded"
     gpus = {size.name.lower(): size.gpus for size in ml_client.compute.list_sizes()}
-    assert gpus[found.size.lower()] == 1
+    assert gpus[created.size.lower()] == 1
     assert len(list(ml_client.compute.list_usage())) > 10
     with pytest.raises(HttpResponseError, match="retired"):
         ml_client.compute.begin_create_or_update(AmlCompute(name="old", size="Standard_NC6s_v3")).wait()

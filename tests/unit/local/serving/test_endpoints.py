@@ -37,11 +37,11 @@ async def test_an_endpoint_is_made_and_deleted(bench: Bench) -> None:
     assert shown["properties"]["scoringUri"] is None
     assert (await bench.arm("PUT", "onlineEndpoints/chat", body)).status_code == 409
     await bench.done(made)
-    found = (await bench.arm("GET", "OnlineEndpoints/CHAT")).json()
-    assert found["properties"]["scoringUri"] == "https://chat.eastus.inference.ml.azure.com/score"
-    assert found["properties"]["provisioningState"] == "Succeeded"
-    assert found["properties"]["properties"]["azureml.onlineendpointid"] == found["id"].lower()
-    assert found["identity"]["principalId"]
+    document = (await bench.arm("GET", "OnlineEndpoints/CHAT")).json()
+    assert document["properties"]["scoringUri"] == "https://chat.eastus.inference.ml.azure.com/score"
+    assert document["properties"]["provisioningState"] == "Succeeded"
+    assert document["properties"]["properties"]["azureml.onlineendpointid"] == document["id"].lower()
+    assert document["identity"]["principalId"]
     gone = await bench.arm("DELETE", "onlineEndpoints/chat")
     assert (gone.status_code, gone.json()) == (202, None)
     assert "mfeOperationResults" in gone.headers["Location"]
@@ -215,7 +215,7 @@ async def test_quota(bench: Bench) -> None:
 async def test_no_change_while_another_is_under_way(bench: Bench) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue")
-    under_way = await bench.traffic(endpoint, {"blue": 100})
+    running = await bench.traffic(endpoint, {"blue": 100})
     for refused in (
         await bench.put(endpoint, "green"),
         await bench.traffic(endpoint, {}),
@@ -224,7 +224,7 @@ async def test_no_change_while_another_is_under_way(bench: Bench) -> None:
     ):
         assert refused.status_code == 409
         assert "'Updating'" in refused.text
-    await bench.done(under_way)
+    await bench.done(running)
 
 
 async def test_a_script_that_fails_ends_the_deployment_as_failed_and_keeps_the_logs(bench: Bench) -> None:
@@ -277,14 +277,14 @@ async def test_patch(bench: Bench) -> None:
     assert (patched.status_code, patched.json()) == (202, None)
     assert "Azure-AsyncOperation" not in patched.headers
     await bench.done(patched)
-    found = (await bench.arm("GET", path)).json()
-    assert (found["tags"], found["properties"]["traffic"]) == ({"team": "chat"}, {"blue": 100})
+    document = (await bench.arm("GET", path)).json()
+    assert (document["tags"], document["properties"]["traffic"]) == ({"team": "chat"}, {"blue": 100})
     await bench.done(await bench.arm("PATCH", f"{path}/deployments/blue", {"tags": {"a": "b"}}))
     assert bench.serving.status()[0]["pids"] == pid  # tags restart nothing
     await bench.done(await bench.arm("PATCH", f"{path}/deployments/blue", {"sku": {"capacity": 2}}))
     assert len(bench.serving.status()[0]["pids"]) == 2
-    found = (await bench.arm("GET", f"{path}/deployments/blue")).json()
-    assert (found["sku"]["capacity"], found["tags"]) == (2, {"a": "b"})
+    document = (await bench.arm("GET", f"{path}/deployments/blue")).json()
+    assert (document["sku"]["capacity"], document["tags"]) == (2, {"a": "b"})
     assert (await bench.arm("PATCH", path, {"properties": {"traffic": {}}})).status_code == 400
 
 

@@ -282,12 +282,12 @@ async def test_nothing_listens_beyond_loopback_and_the_environment_is_clean(benc
 
 def scorers() -> Any:
     """Scoring processes that this test process has started and that run."""
-    found = []
+    pids = []
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             if process.status() != psutil.STATUS_ZOMBIE and "launch.py" in " ".join(process.cmdline()):
-                found.append(process)
-    return found
+                pids.append(process)
+    return pids
 
 
 async def test_a_stop_leaves_no_process(bench: Bench) -> None:

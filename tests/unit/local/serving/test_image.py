@@ -81,9 +81,9 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_it_is_run_with_packages_of_its_own(bench: Bench, environment: str, packages: Path) -> None:
     endpoint = await bench.endpoint()
     await bench.deployment(endpoint, "blue", environmentId=environment)
-    told = (await bench.score(endpoint, to="blue", path="/v1/chat/completions")).json()
-    assert (told["path"], told["host"], told["prefix"]) == ("/v1/chat/completions", "127.0.0.1", str(packages))
-    assert Path(told["model"]).is_dir()
+    answer = (await bench.score(endpoint, to="blue", path="/v1/chat/completions")).json()
+    assert (answer["path"], answer["host"], answer["prefix"]) == ("/v1/chat/completions", "127.0.0.1", str(packages))
+    assert Path(answer["model"]).is_dir()
     (pid,) = bench.serving.status()[0]["pids"]
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     assert len(family) > 1
@@ -97,9 +97,9 @@ async def test_nothing_is_left_of_a_command_that_crashes(bench: Bench, environme
     endpoint = await bench.endpoint()
     said = await bench.done(await bench.put(endpoint, "blue", environmentId=environment), expected="Failed")
     assert "crashed or terminated" in said["error"]["message"]
-    left = [int(line) for line in pids.read_text().split()]
-    assert len(left) > 1
-    assert not any(map(runs, left))
+    leftovers = [int(line) for line in pids.read_text().split()]
+    assert len(leftovers) > 1
+    assert not any(map(runs, leftovers))
 
 
 def test_nothing_is_left_of_a_command_whose_container_and_daemon_were_killed(tmp_path: Path) -> None:
