@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mlops.cleanup.decisions import Decision, Rollouts, Rules, decide_endpoint, decide_slot
-from mlops.cleanup.inventory import Standing, each
+from mlops.cleanup.inventory import EndpointState, each
 from mlops.cleanup.survey import told
 from mlops.core import retry
 from mlops.core.errors import AzureError, MlopsError
@@ -115,7 +115,7 @@ def _endpoint(session: Session, item: Decision, rules: Rules) -> Result:
 
     now = endpoints.get(session, item.name)
     if now is not None and now.state.lower() != "deleting":
-        again = decide_endpoint(Standing(endpoint=now), Rollouts(), rules)
+        again = decide_endpoint(EndpointState(endpoint=now), Rollouts(), rules)
         if not again.stale:
             return Result(decision=item, outcome="spared", why=again.why)
         endpoints.delete(session, item.name)
@@ -126,12 +126,12 @@ def _slots(session: Session, items: Sequence[Decision], rules: Rules) -> list[Re
     """The stale slots of one endpoint, in turn: Azure changes one thing of an endpoint at a time."""
     from mlops.azure import endpoints
     from mlops.azure.errors import NotFoundError
-    from mlops.ledger import Held, Ledger
+    from mlops.ledger import Ledger, Locked
 
     name = str(items[0].endpoint)
     done: list[Result] = []
     try:
-        with Ledger(session, name).hold(action="cleanup", wait_s=0) as hold:
+        with Ledger(session, name).acquire(action="cleanup", wait_s=0) as hold:
             endpoint = endpoints.get(session, name)
             standing = {slot.name: slot for slot in endpoints.deployments(session, name)} if endpoint else {}
             records = told(hold.records(), list(standing))
@@ -148,7 +148,7 @@ def _slots(session: Session, items: Sequence[Decision], rules: Rules) -> list[Re
                 done.append(_guarded(item, lambda item=item: _slot(session, name, item)))  # type: ignore[misc]
     except NotFoundError:
         rest = Result(decision=items[0], outcome="done")
-    except Held as error:
+    except Locked as error:
         rest = Result(decision=items[0], outcome="spared", why=error.message)
     except MlopsError as error:
         rest = Result(decision=items[0], outcome="failed", why=error.message)

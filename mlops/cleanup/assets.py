@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from mlops.cleanup.decisions import SETTLED, Action, Decision, Rollouts
-from mlops.cleanup.inventory import Standing
+from mlops.cleanup.inventory import EndpointState
 from mlops.cleanup.prices import Saving, saving
 from mlops.core.resources import Cluster, ModelVersion, kept, made_here
 
@@ -16,7 +16,7 @@ PRICED_TIER = "dedicated"
 
 def decide_versions(
     versions: Sequence[ModelVersion],
-    found: Sequence[Standing],
+    found: Sequence[EndpointState],
     rollouts: Sequence[Rollouts],
     *,
     keep: int,

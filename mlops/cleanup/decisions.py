@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-from mlops.cleanup.inventory import Standing, created, in_words, share
+from mlops.cleanup.inventory import EndpointState, created, in_words, share
 from mlops.cleanup.prices import Saving, saving
 from mlops.core.resources import KIND_TAG, Deployment, Endpoint, kept, made_here
 
@@ -99,7 +99,7 @@ class Decision:
         return f"{self.endpoint}/{self.name}" if self.kind == "slot" else self.name
 
 
-def decide(standing: Standing, rollouts: Rollouts, rules: Rules) -> list[Decision]:
+def decide(standing: EndpointState, rollouts: Rollouts, rules: Rules) -> list[Decision]:
     """An endpoint, and its slots one by one where it stays and is ours to look into."""
     own = decide_endpoint(standing, rollouts, rules)
     if own.stale or untouchable(standing.endpoint) or standing.problem:
@@ -114,7 +114,7 @@ def untouchable(endpoint: Endpoint) -> str | None:
     return "tagged keep" if kept(endpoint.tags) else None
 
 
-def decide_endpoint(standing: Standing, rollouts: Rollouts, rules: Rules) -> Decision:
+def decide_endpoint(standing: EndpointState, rollouts: Rollouts, rules: Rules) -> Decision:
     """Whether an endpoint is stale: a preview of ours past its age."""
     endpoint = standing.endpoint
     made = created(endpoint, rules.prefix)
@@ -143,7 +143,7 @@ def decide_endpoint(standing: Standing, rollouts: Rollouts, rules: Rules) -> Dec
     return decision("delete", f"a preview older than {in_words(rules.older_than)}")
 
 
-def _protected_preview(standing: Standing, rules: Rules) -> str | None:
+def _protected_preview(standing: EndpointState, rules: Rules) -> str | None:
     endpoint = standing.endpoint
     if endpoint.name.lower() == rules.lasting.lower():
         return "the lasting endpoint"

@@ -21,7 +21,7 @@ STAMP_DIGITS = 11
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class EndpointState:
     """An endpoint with its slots, sorted by name; ``problem`` says why they could not be looked at."""
 
     endpoint: Endpoint
@@ -30,21 +30,21 @@ class Standing:
 
 
 def each(
-    work: Callable[[T], R], items: Iterable[T], *, at_once: int, done: Callable[[], object] = lambda: None
+    call: Callable[[T], R], items: Iterable[T], *, at_once: int, done: Callable[[], object] = lambda: None
 ) -> list[R]:
     """Do something with every item, several at a time; the results in the items' order.
 
     After Ctrl-C, or where ``work`` raises, nothing further begins.
 
     Args:
-        work: makes one call at a time, so that ``at_once`` bounds the calls too.
+        call: makes one call at a time, so that ``at_once`` bounds the calls too.
         items: what to work on.
         at_once: how many at a time.
         done: called after each.
     """
 
     def one(item: T) -> R:
-        result = work(item)
+        result = call(item)
         done()
         return result
 
@@ -55,26 +55,26 @@ def each(
         pool.shutdown(cancel_futures=True)
 
 
-def survey(session: Session) -> list[Standing]:
+def survey(session: Session) -> list[EndpointState]:
     """Every endpoint with its slots, by name. One that vanishes meanwhile is left out; a look-up that fails says so."""
     from mlops.azure import endpoints
     from mlops.azure.errors import NotFoundError
 
-    def look(found: Endpoint) -> Standing | None:
+    def inspect(endpoint: Endpoint) -> EndpointState | None:
         try:
-            slots = endpoints.deployments(session, found.name)
+            slots = endpoints.deployments(session, endpoint.name)
         except NotFoundError:
             return None
         except MlopsError as error:
-            return Standing(endpoint=found, problem=error.message)
-        return Standing(endpoint=found, slots=tuple(sorted(slots, key=lambda slot: slot.name)))
+            return EndpointState(endpoint=endpoint, problem=error.message)
+        return EndpointState(endpoint=endpoint, slots=tuple(sorted(slots, key=lambda slot: slot.name)))
 
-    listed = sorted(endpoints.listed(session), key=lambda found: found.name)
+    listed = sorted(endpoints.listed(session), key=lambda endpoint: endpoint.name)
     with session.console.progress() as progress:
         task = progress.add_task("endpoints", total=len(listed))
         at_once = session.settings.cleanup.at_once
-        found = each(look, listed, at_once=at_once, done=lambda: progress.advance(task))
-    return [standing for standing in found if standing is not None]
+        states = each(inspect, listed, at_once=at_once, done=lambda: progress.advance(task))
+    return [state for state in states if state is not None]
 
 
 def share(shares: Mapping[str, int], slot: str) -> int:
@@ -109,12 +109,12 @@ def in_words(age: timedelta) -> str:
     return f"{seconds:.0f} s"
 
 
-def slots_in_words(standing: Standing) -> list[str]:
+def slots_in_words(state: EndpointState) -> list[str]:
     """Each slot with its traffic and version, for people."""
-    if standing.problem:
-        return [standing.problem]
-    traffic, mirror = standing.endpoint.traffic, standing.endpoint.mirror
-    return [_slot_in_words(slot, traffic, mirror) for slot in standing.slots] or ["none"]
+    if state.problem:
+        return [state.problem]
+    traffic, mirror = state.endpoint.traffic, state.endpoint.mirror
+    return [_slot_in_words(slot, traffic, mirror) for slot in state.slots] or ["none"]
 
 
 def _slot_in_words(slot: Deployment, traffic: Mapping[str, int], mirror: Mapping[str, int]) -> str:
@@ -127,11 +127,11 @@ def _slot_in_words(slot: Deployment, traffic: Mapping[str, int], mirror: Mapping
     return " ".join(filter(None, parts))
 
 
-def outline(found: Sequence[Standing], *, lasting: str, prefix: str, now: datetime) -> list[dict[str, object]]:
+def outline(states: Sequence[EndpointState], *, lasting: str, prefix: str, now: datetime) -> list[dict[str, object]]:
     """What `mlops endpoint list` shows, as data."""
     rows: list[dict[str, object]] = []
-    for standing in found:
-        endpoint = standing.endpoint
+    for state in states:
+        endpoint = state.endpoint
         made = created(endpoint, prefix)
         rows.append(
             {
@@ -151,10 +151,10 @@ def outline(found: Sequence[Standing], *, lasting: str, prefix: str, now: dateti
                         "instance_type": slot.instance_type,
                         "instance_count": slot.instance_count,
                     }
-                    for slot in standing.slots
+                    for slot in state.slots
                 ],
                 "url": endpoint.scoring_url,
-                "problem": standing.problem,
+                "problem": state.problem,
             }
         )
     return rows

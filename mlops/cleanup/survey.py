@@ -15,7 +15,7 @@ from mlops.cleanup.decisions import (
     decide,
     untouchable,
 )
-from mlops.cleanup.inventory import Standing, each, survey
+from mlops.cleanup.inventory import EndpointState, each, survey
 from mlops.core.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def plan(
     at_once = settings.cleanup.at_once
     found = survey(session)
 
-    def one(standing: Standing) -> tuple[list[Decision], Rollouts | None]:
+    def one(standing: EndpointState) -> tuple[list[Decision], Rollouts | None]:
         decisions = decide(standing, Rollouts(), given)
         if keep_versions is None and not any(item.stale for item in decisions):
             return decisions, None  # its records cannot save what nothing threatens
@@ -98,7 +98,7 @@ def plan(
     return Found(decisions=tuple(decisions), problems=tuple(problems))
 
 
-def rollouts(session: Session, standing: Standing) -> Rollouts:
+def rollouts(session: Session, standing: EndpointState) -> Rollouts:
     """What the records of an endpoint say; that they cannot be read is said too."""
     from mlops.ledger import Ledger
     from mlops.ledger.records import parse
@@ -132,7 +132,7 @@ def told(records: Sequence[Record], slots: Sequence[str], *, held: bool = False)
 
 
 def _versions(
-    session: Session, found: Sequence[Standing], records: Sequence[Rollouts], keep: int, now: datetime
+    session: Session, found: Sequence[EndpointState], records: Sequence[Rollouts], keep: int, now: datetime
 ) -> list[Decision]:
     from mlops.azure import models
 

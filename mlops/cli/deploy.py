@@ -11,7 +11,7 @@ from mlops.cli.options import Run, Timespan, argument, command, endpoint_option,
 
 if TYPE_CHECKING:
     from mlops.config.settings import Settings
-    from mlops.rollout.dry_run import Look
+    from mlops.rollout.dry_run import DryRun
     from mlops.rollout.result import RolloutResult
     from mlops.training.submit import TrainingData
 
@@ -60,7 +60,7 @@ def deploy(
     from mlops.cli.data import prepared
     from mlops.core.errors import UsageError
     from mlops.rollout.deploy import deploy as deploy_version
-    from mlops.rollout.dry_run import look as look_of
+    from mlops.rollout.dry_run import dry_run as look_of
     from mlops.training import register
 
     if skip_gate is not None and not skip_gate.strip():
@@ -191,7 +191,7 @@ def show(run: Run, outcome: RolloutResult) -> None:
     run.console.result(outcome, "\n".join(lines), outputs=outputs, summary=summary)
 
 
-def plan_text(look: Look, model: str) -> str:
+def plan_text(look: DryRun, model: str) -> str:
     """A plan for people."""
     plan = look.plan
     before = ", ".join(f"{name} {share} %" for name, share in plan.before.items()) or "none"

@@ -36,12 +36,12 @@ def status(run: Run, name: str | None) -> None:
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
-    found = endpoints.get(session, name)
-    if found is None:
+    current = endpoints.get(session, name)
+    if current is None:
         raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
     slots = endpoints.deployments(session, name)
     table = Table(
-        box=None, pad_edge=False, title=f"{name} is {found.state} · {found.scoring_url}", title_justify="left"
+        box=None, pad_edge=False, title=f"{name} is {current.state} · {current.scoring_url}", title_justify="left"
     )
     header = ["slot", "traffic", "version", "state", "machine"]
     for title in header:
@@ -49,7 +49,7 @@ def status(run: Run, name: str | None) -> None:
     rows = [
         [
             item.name,
-            f"{found.traffic.get(item.name, 0)} %",
+            f"{current.traffic.get(item.name, 0)} %",
             item.model_version or item.model,
             item.state,
             f"{item.instance_count} × {item.instance_type}",
@@ -58,9 +58,9 @@ def status(run: Run, name: str | None) -> None:
     ]
     for row in rows:
         table.add_row(*row)
-    outputs = {"endpoint": name, "live": ",".join(found.live), "url": found.scoring_url or ""}
+    outputs = {"endpoint": name, "live": ",".join(current.live), "url": current.scoring_url or ""}
     run.console.result(
-        {"endpoint": found, "deployments": slots},
+        {"endpoint": current, "deployments": slots},
         table,
         outputs=outputs,
         summary=f"### {name} ({run.target})\n\n{markdown_table(header, rows)}",
@@ -80,30 +80,30 @@ def list_(run: Run) -> None:
     from mlops.core.errors import AzureError
 
     session = connect(run.settings, run.console)
-    found = inventory.survey(session)
+    states = inventory.survey(session)
     named = run.settings.endpoint
-    rows = inventory.outline(found, lasting=named.name, prefix=named.preview_prefix, now=datetime.now(UTC))
+    rows = inventory.outline(states, lasting=named.name, prefix=named.preview_prefix, now=datetime.now(UTC))
     header = ["endpoint", "kind", "age", "slots"]
     table = Table(box=None, pad_edge=False)
     for title in header:
         table.add_column(title, overflow="fold")
-    shown = []
-    for row, standing in zip(rows, found, strict=True):
-        state = "" if standing.endpoint.state.lower() == "succeeded" else f", {standing.endpoint.state}"
+    table_rows = []
+    for row, state in zip(rows, states, strict=True):
+        trouble = "" if state.endpoint.state.lower() == "succeeded" else f", {state.endpoint.state}"
         age = inventory.in_words(timedelta(seconds=row["age_s"])) if isinstance(row["age_s"], float) else ""
-        shown.append(
-            [standing.endpoint.name, f"{row['kind']}{state}", age, "\n".join(inventory.slots_in_words(standing))]
+        table_rows.append(
+            [state.endpoint.name, f"{row['kind']}{trouble}", age, "\n".join(inventory.slots_in_words(state))]
         )
-    for line in shown:
+    for line in table_rows:
         table.add_row(*line)
-    cells = [[cell.replace("\n", " · ") for cell in line] for line in shown]
+    cells = [[cell.replace("\n", " · ") for cell in line] for line in table_rows]
     run.console.result(
         {"endpoints": rows},
         table if rows else "there is no endpoint; mlops deploy makes one",
         outputs={"endpoints": [row["endpoint"] for row in rows]},
         summary=f"### {len(rows)} endpoints\n\n{markdown_table(header, cells)}",
     )
-    problems = [f"{standing.endpoint.name}: {standing.problem}" for standing in found if standing.problem]
+    problems = [f"{state.endpoint.name}: {state.problem}" for state in states if state.problem]
     if problems:
         for problem in problems:
             run.console.warn(problem)
@@ -161,8 +161,8 @@ def _payload(question: str | None, file: Path | None, max_new_tokens: int) -> di
             raise DataInvalid(f"the question {problem.message}", hint=problem.field)
         return asked
 
-    found: dict[str, Any] = read(file)
-    return found
+    payload: dict[str, Any] = read(file)
+    return payload
 
 
 @command(group=endpoint, example="mlops endpoint logs --slot green --lines 200")
@@ -188,15 +188,15 @@ def logs(run: Run, slot: str | None, lines: int, container: str, name: str | Non
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
-    found = endpoints.get(session, name)
-    if found is None:
+    current = endpoints.get(session, name)
+    if current is None:
         raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
-    standing = sorted(item.name for item in endpoints.deployments(session, name))
-    if slot is None and not found.live:
-        raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --slot {' or '.join(standing)}")
-    slot = slot or found.live[0]
-    if slot not in standing:
-        there = ", ".join(standing) or "none"
+    slots = sorted(item.name for item in endpoints.deployments(session, name))
+    if slot is None and not current.live:
+        raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --slot {' or '.join(slots)}")
+    slot = slot or current.live[0]
+    if slot not in slots:
+        there = ", ".join(slots) or "none"
         raise PreconditionError(f"'{name}' has no slot '{slot}'", hint=f"there are: {there}")
     text = endpoints.logs(session, name, slot, container=container, lines=lines)
     run.console.result({"endpoint": name, "slot": slot, "container": container, "log": text}, Text(text))
@@ -218,13 +218,13 @@ def history(run: Run, limit: int, name: str | None) -> None:
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
-    records, held = ledger.Ledger(session, name).look()
-    entries = ledger.history(records, held=held)
+    records, locked = ledger.Ledger(session, name).inspect()
+    entries = ledger.history(records, locked=locked)
     newest = entries[:limit]
     if entries and entries[0].outcome is ledger.Outcome.UNFINISHED:
         run.console.say("the newest rollout was cut off: mlops deploy brings it to its end")
     title = f"{name}: {len(newest)} of {len(entries)} rollouts" if len(newest) < len(entries) else name
-    data = {"endpoint": name, "held": held, "total": len(entries), "rollouts": newest}
+    data = {"endpoint": name, "held": locked, "total": len(entries), "rollouts": newest}
     if not entries:
         run.console.result(data, f"no rollout of '{name}' is on record")
         return

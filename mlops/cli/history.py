@@ -76,7 +76,7 @@ def verdicts(given: Sequence[str], separator: str) -> str:
         what, _, _ = verdict.partition(" ")
         name = "gate" if what == "skipped" else what
         marks[name] = marks.get(name, "") + MARKS.get(verdict.rpartition(" ")[2], "?")
-    return separator.join(f"{name} {found}" for name, found in marks.items())
+    return separator.join(f"{name} {signs}" for name, signs in marks.items())
 
 
 def traffic(entry: Entry, separator: str) -> str:

@@ -32,16 +32,16 @@ def metrics(run: Run, job: str | None, plot: Path | None) -> None:
 
     session = connect(run.settings, run.console)
     name = job or training_views.newest_job(run, session)
-    found = training_views.read_metrics(session, name)
-    picture = training_views.draw_curve(run, found, plot)
+    logged = training_views.read_metrics(session, name)
+    picture = training_views.draw_curve(run, logged, plot)
     report = fetch_report(run, session, name)
-    if report and not evaluation.was_evaluated(found.last):  # the tracking server lost what the step wrote as well
-        found = replace(found, last={**found.last, **evaluation.written_scores(Path(report).parent)})
-    judgement = evaluation.judge(run.settings.training.evaluation, found.last)
+    if report and not evaluation.was_evaluated(logged.last):  # the tracking server lost what the step wrote as well
+        logged = replace(logged, last={**logged.last, **evaluation.written_scores(Path(report).parent)})
+    judgement = evaluation.judge(run.settings.training.evaluation, logged.last)
     data = {
         "job": name,
-        "metrics": dict(found.last),
-        "curves": found.curves,
+        "metrics": dict(logged.last),
+        "curves": logged.curves,
         "plot": picture,
         "report": report,
         "evaluation": {"verdict": judgement.verdict, "why": judgement.why, "checks": judgement.checks},
@@ -52,9 +52,9 @@ def metrics(run: Run, job: str | None, plot: Path | None) -> None:
     notes += [f"report: {report}"] if report else []
     run.console.result(
         data,
-        Group(training_views.metrics_table(found, judgement), *notes),
-        outputs=dict(found.last),
-        summary=training_views.metrics_markdown(found, judgement),
+        Group(training_views.metrics_table(logged, judgement), *notes),
+        outputs=dict(logged.last),
+        summary=training_views.metrics_markdown(logged, judgement),
     )
 
 
@@ -67,15 +67,15 @@ def fetch_report(run: Run, session: Session, job: str) -> str | None:
     from mlops.training import register
     from mlops.training.evaluation import REPORT
 
-    place = run.settings.home / "reports" / f"{job}-evaluation"
-    if not (place / REPORT).is_file():
+    target = run.settings.home / "reports" / f"{job}-evaluation"
+    if not (target / REPORT).is_file():
         with tempfile.TemporaryDirectory() as folder:
             try:
-                found = register.evaluation_report(session, job, Path(folder))
+                downloaded = register.evaluation_report(session, job, Path(folder))
             except MlopsError as error:
                 run.console.warn(f"the evaluation's report stays where it is: {error.message}")
                 return None
-            if found is None or not (found / REPORT).is_file():
+            if downloaded is None or not (downloaded / REPORT).is_file():
                 return None
-            shutil.copytree(found, place, dirs_exist_ok=True)
-    return str(place / REPORT)
+            shutil.copytree(downloaded, target, dirs_exist_ok=True)
+    return str(target / REPORT)

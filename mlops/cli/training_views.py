@@ -17,10 +17,10 @@ def newest_job(run: Run, session: Session) -> str:
     from mlops.azure import jobs
     from mlops.core.errors import PreconditionError
 
-    found = jobs.newest(session, run.settings.experiment)
-    if found is None:
+    job = jobs.newest(session, run.settings.experiment)
+    if job is None:
         raise PreconditionError(f"no training job in '{run.settings.experiment}'", hint="mlops train submits one")
-    return found.name
+    return job.name
 
 
 def read_metrics(session: Session, name: str) -> JobMetrics:
@@ -41,8 +41,8 @@ def draw_curve(run: Run, metrics: JobMetrics, path: Path | None) -> str | None:
 
     if not any(metrics.curves.values()):
         return None
-    place = path or run.settings.home / "reports" / f"{metrics.job}-loss.png"
-    return str(curves.draw(metrics.curves, place, title=metrics.job))
+    target = path or run.settings.home / "reports" / f"{metrics.job}-loss.png"
+    return str(curves.draw(metrics.curves, target, title=metrics.job))
 
 
 def metrics_table(metrics: JobMetrics, judgement: Judgement | None = None) -> Any:
@@ -67,11 +67,11 @@ def metrics_table(metrics: JobMetrics, judgement: Judgement | None = None) -> An
     if not evaluation.was_evaluated(metrics.last):
         return table
     side = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    shown = evaluation.HEADER if judgement else evaluation.HEADER[:4]
-    for at, title in enumerate(shown):
+    header = evaluation.HEADER if judgement else evaluation.HEADER[:4]
+    for at, title in enumerate(header):
         side.add_column(title, justify="right" if 1 <= at <= 3 else "left", overflow="fold")
     for row in judged.rows:
-        side.add_row(*row[: len(shown)])
+        side.add_row(*row[: len(header)])
     return Group(table, "", side)
 
 

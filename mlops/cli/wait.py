@@ -63,7 +63,7 @@ def followed(run: Run, session: Session, name: str, *, timeout_s: float | None, 
     from mlops.training import wait
 
     try:
-        with run.console.step(f"Train: {name}"), _steps_shown(run) as show:
+        with run.console.step(f"Train: {name}"), _step_display(run) as show:
             return wait.wait(session, name, poll_s=run.settings.training.poll_s, timeout_s=timeout_s, show=show)
     except TrainingFailed:
         if run.console.on_github:  # in a job's log people see it
@@ -82,7 +82,7 @@ def followed(run: Run, session: Session, name: str, *, timeout_s: float | None, 
 
 
 @contextlib.contextmanager
-def _steps_shown(run: Run) -> Iterator[Any]:
+def _step_display(run: Run) -> Iterator[Any]:
     """A live table on a terminal; elsewhere a line for each change of state."""
     import sys
 
@@ -136,8 +136,8 @@ def show_finished(run: Run, session: Session, progress: Progress) -> None:
 
     from mlops.cli.training_views import draw_curve, metrics_markdown, metrics_table, read_metrics
 
-    found = read_metrics(session, progress.job.name)
-    picture = draw_curve(run, found, None)
+    metrics = read_metrics(session, progress.job.name)
+    picture = draw_curve(run, metrics, None)
     steps = [{"step": s.display_name, "status": s.status, "seconds": s.seconds} for s in progress.steps]
     data = {
         "job": progress.job.name,
@@ -145,10 +145,10 @@ def show_finished(run: Run, session: Session, progress: Progress) -> None:
         "finished": True,
         "url": progress.job.studio_url,
         "steps": steps,
-        "metrics": dict(found.last),
+        "metrics": dict(metrics.last),
         "plot": picture,
     }
     curve = [f"curve: {picture}"] if picture else []
-    text = Group(metrics_table(found), *curve, f"next:  mlops register {progress.job.name}{run.at}")
+    text = Group(metrics_table(metrics), *curve, f"next:  mlops register {progress.job.name}{run.at}")
     outputs = {"job": progress.job.name, "completed": progress.job.is_completed, "finished": True}
-    run.console.result(data, text, outputs=outputs, summary=metrics_markdown(found))
+    run.console.result(data, text, outputs=outputs, summary=metrics_markdown(metrics))

@@ -54,7 +54,7 @@ def subscription_found(name: str, id_: str, state: str) -> Finding:
 
 def workspace(facts: Facts) -> Finding:
     """The workspace, and what it rests on."""
-    ml, found = facts.session.ml, identity.place(facts.session)
+    ml, found = facts.session.ml, identity.workspace_scope(facts.session)
     if found is None:
         return bad(
             f"there is no workspace '{ml.workspace_name}' in the resource group '{ml.resource_group_name}'",

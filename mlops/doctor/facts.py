@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.config.settings import Settings
     from mlops.core.console import Console
-    from mlops.rollout.identity import Place
+    from mlops.rollout.identity import WorkspaceScope
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Facts:
     settings: Settings = field(init=False)
     session: Session = field(init=False)
     caller: Caller = field(init=False)
-    workspace: Place = field(init=False)
+    workspace: WorkspaceScope = field(init=False)
     offered: Sequence[VmSize] | None = None
     usages: Sequence[Usage] | str = "not looked at"
     base: ModelVersion | None = None

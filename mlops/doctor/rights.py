@@ -8,7 +8,7 @@ from mlops.core.errors import MlopsError
 from mlops.doctor.facts import Facts
 from mlops.doctor.findings import Finding, bad, doubtful, good
 from mlops.rollout import identity as endpoint_identity
-from mlops.rollout.identity import ML, Place, in_words
+from mlops.rollout.identity import ML, WorkspaceScope, in_words
 
 BLOBS = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs"
 NEEDED = {
@@ -65,7 +65,7 @@ def identity(facts: Facts) -> Finding:
 
 
 def _no_more(facts: Facts, principal: str, said: str) -> Finding:
-    more = endpoint_identity.too_much(facts.session, principal, facts.workspace)
+    more = endpoint_identity.excess_roles(facts.session, principal, facts.workspace)
     if not more:
         return good(said)
     hint = "take it away: whoever gets code into the container, by a model or a package, has that role"
@@ -81,7 +81,7 @@ def _own(facts: Facts) -> str | None:
     return str(((found or {}).get("identity") or {}).get("principalId") or "") or None
 
 
-def reaches(assignment: Assignment, here: Place) -> bool:
+def reaches(assignment: Assignment, here: WorkspaceScope) -> bool:
     """Whether a role matters in the workspace: it holds for it, or for what it rests on."""
     return any(assignment.covers(scope) for scope in (here.id, here.account, here.registry) if scope)
 

@@ -6,7 +6,7 @@ same ones to the live slot at the same time. The verdict is a pure function of w
 """
 
 from mlops.gate.comparison import Comparison, Verdict, compare
-from mlops.gate.evaluation import evaluate
+from mlops.gate.evaluation import Trial, evaluate
 from mlops.gate.judge import Check, judge_absolute, overall, validate
 from mlops.gate.markdown import refusal, summary_line, to_markdown, undecided
 from mlops.gate.measurement import Measured, measure
@@ -23,6 +23,7 @@ __all__ = [
     "Report",
     "Sample",
     "Soak",
+    "Trial",
     "Verdict",
     "WorstAnswer",
     "compare",

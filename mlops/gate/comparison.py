@@ -52,7 +52,7 @@ class Comparison:
 
 def compare(settings: Gate, candidate: Scores, live: Scores) -> list[Comparison]:
     """Compare the scores of the same prompts, metric by metric."""
-    found = []
+    comparisons = []
     for metric, quality in settings.quality.items():
         pairs = [
             (ours, theirs)
@@ -62,7 +62,7 @@ def compare(settings: Gate, candidate: Scores, live: Scores) -> list[Comparison]
         differences = [ours - theirs for ours, theirs in pairs]
         low, high = interval(differences, confidence=settings.confidence, seed=settings.seed)
         name = f"{metric}_difference"
-        found.append(
+        comparisons.append(
             Comparison(
                 name=name,
                 metric=metric,
@@ -79,7 +79,7 @@ def compare(settings: Gate, candidate: Scores, live: Scores) -> list[Comparison]
                 decisive=quality.max_loss is not None and name not in settings.dry_run,
             )
         )
-    return found
+    return comparisons
 
 
 def verdict(low: float, high: float, *, max_loss: float | None) -> Verdict:
@@ -105,7 +105,7 @@ def interval(differences: Sequence[float], *, confidence: float, seed: int) -> t
         return middle, middle
     from scipy.stats import bootstrap
 
-    found = bootstrap(
+    resampled = bootstrap(
         (list(differences),),
         lambda drawn, axis: drawn.mean(axis=axis),
         vectorized=True,
@@ -116,4 +116,4 @@ def interval(differences: Sequence[float], *, confidence: float, seed: int) -> t
         rng=seed,
     ).confidence_interval
     middle = mean(differences)
-    return min(float(found.low), middle), max(float(found.high), middle)
+    return min(float(resampled.low), middle), max(float(resampled.high), middle)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mlops.gate.samples import Sample
     from mlops.scoring.client import Answer
 
-Flaw = Literal["shape", "empty", "echo", "repeats"]
+Violation = Literal["shape", "empty", "echo", "repeats"]
 """shape: no text where one was agreed · empty · echo: begins with the prompt · repeats: ends in a run of repeats."""
 
 TRANSPORT = frozenset({0, 401, 403, 408, 429})
@@ -29,7 +29,7 @@ ECHO_CHARACTERS = 20
 EDGES = re.compile(r"^\W+|\W+$")
 
 
-def flaw(answer: Answer, sample: Sample) -> Flaw | None:
+def contract_violation(answer: Answer, sample: Sample) -> Violation | None:
     """What an answered request (HTTP 200) breaks of the contract; None where it keeps it.
 
     An answer that equals its reference is right, even where the reference repeats the prompt or itself.

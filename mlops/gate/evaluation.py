@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from mlops.core.errors import GateUndecided
 from mlops.gate.comparison import compare
 from mlops.gate.contract import NOT_ASKED, TRANSPORT
 from mlops.gate.judge import judge_absolute, judge_latency, overall, validate
-from mlops.gate.measurement import measure, text_of
+from mlops.gate.measurement import Measured, measure, text_of
 from mlops.gate.quality import Metric, metrics, score
 from mlops.gate.report import Report
 from mlops.gate.samples import Sample, payload
@@ -26,15 +26,35 @@ if TYPE_CHECKING:
     from mlops.config.settings import Gate
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What is judged, and what it is compared with.
+
+    Attributes:
+        endpoint: its name, for the report.
+        model: the candidate's model and version, for the report.
+        candidate: the slot to judge.
+        live: the slot to compare it with, if any. One that answers nothing is reported and decides nothing: it must
+            be possible to deploy what repairs it.
+    """
+
+    endpoint: str
+    model: str
+    candidate: str
+    live: str | None
+
+    @property
+    def slots(self) -> list[str]:
+        """The candidate first."""
+        return [slot for slot in (self.candidate, self.live) if slot]
+
+
 def evaluate(
     scorer: Scorer,
     settings: Gate,
     samples: Sequence[Sample],
+    trial: Trial,
     *,
-    endpoint: str,
-    model: str,
-    candidate: str,
-    live: str | None,
     done: Callable[[], None] = lambda: None,
     planned: Callable[[int], None] = lambda _: None,
 ) -> Report:
@@ -47,11 +67,7 @@ def evaluate(
         scorer: the endpoint.
         settings: thresholds and how to ask.
         samples: the conversations, as many as may be asked at most.
-        endpoint: its name, for the report.
-        model: the candidate's model and version, for the report.
-        candidate: the slot to judge.
-        live: the slot to compare it with, if any. One that answers nothing is reported and decides nothing: it must
-            be possible to deploy what repairs it.
+        trial: the slots.
         done: called after each answer.
         planned: called with the number of answers that will be asked for in all, before each round.
 
@@ -60,9 +76,8 @@ def evaluate(
         UsageError: the settings name a metric or a check that there is not.
     """
     validate(settings)
-    slots = [slot for slot in (candidate, live) if slot]
-    gate = _Gate(settings, samples, slots, metrics(settings.quality), done)
-    return asyncio.run(_evaluate(gate, scorer, endpoint=endpoint, model=model, planned=planned))
+    gate = _Gate(settings, samples, trial, metrics(settings.quality), done)
+    return asyncio.run(_evaluate(gate, scorer, planned))
 
 
 @dataclass
@@ -71,13 +86,14 @@ class _Gate:
 
     settings: Gate
     samples: Sequence[Sample]
-    slots: Sequence[str]
+    trial: Trial
     metrics: Mapping[str, Metric]
     done: Callable[[], None]
     seconds: float = 0.0
     rounds: int = 0
 
     def __post_init__(self) -> None:
+        self.slots = self.trial.slots
         self.answers: dict[str, list[Answer]] = {slot: [] for slot in self.slots}
         self.scores: dict[str, dict[str, list[float | None]]] = {
             slot: {name: [] for name in self.metrics} for slot in self.slots
@@ -90,12 +106,12 @@ class _Gate:
 
     async def warm_up(self, line: Line) -> None:
         """Requests that are not counted; they open the connections too."""
-        wanted = [
+        requests = [
             (self._request(self.samples[at % len(self.samples)]), slot)
             for at in range(self.settings.warmup if self.samples else 0)
             for slot in self.slots
         ]
-        await line.ask_all([request for request, _ in wanted], slots=[slot for _, slot in wanted])
+        await line.ask_all([request for request, _ in requests], slots=[slot for _, slot in requests])
 
     async def ask_more(self, line: Line, count: int) -> None:
         """Ask the next ``count`` samples of all slots; score each answer while others are waited for.
@@ -116,9 +132,11 @@ class _Gate:
                 self.done()
 
             begin = time.perf_counter()
-            found = await line.ask_all([requests[at] for at, _ in turns], slots=[slot for _, slot in turns], seen=seen)
+            received = await line.ask_all(
+                [requests[at] for at, _ in turns], slots=[slot for _, slot in turns], seen=seen
+            )
             self.seconds += time.perf_counter() - begin
-            answers = dict(zip(turns, found, strict=True))
+            answers = dict(zip(turns, received, strict=True))
             for at in range(len(new)):
                 for slot in self.slots:
                     self.answers[slot].append(answers[at, slot])
@@ -135,7 +153,7 @@ class _Gate:
         text = text_of(answer)
         return {name: score(metric, text, sample.reference) for name, metric in self.metrics.items()}
 
-    def report(self, *, endpoint: str, model: str) -> Report:
+    def report(self) -> Report:
         """The report of what is known so far."""
         measured = {
             slot: measure(
@@ -145,28 +163,14 @@ class _Gate:
         }
         candidate = measured[self.slots[0]]
         live = measured[self.slots[1]] if len(self.slots) > 1 else None
-        checks, comparisons, notes = judge_absolute(self.settings, candidate), [], []
+        checks, comparisons = judge_absolute(self.settings, candidate), []
         if live is not None and live.success_rate > 0:
             checks.append(judge_latency(self.settings, candidate, live))
             comparisons = compare(self.settings, self.scores[candidate.slot], self.scores[live.slot])
-        elif live is not None:
-            notes.append(
-                f"the live slot '{live.slot}' answered none of {live.requests} requests; it decides nothing, "
-                "so that it can be replaced"
-            )
-        for slot in measured.values():
-            if slot.retried:
-                notes.append(
-                    f"'{slot.slot}' said \"not now\" to {slot.retried} of {slot.requests} requests, which were sent "
-                    "again; with gate.concurrency above what its instances take, that is to be expected"
-                )
-        for name, value in candidate.scores.items():
-            if math.isnan(value) and candidate.reached:
-                notes.append(f"the metric '{name}' gave no number from 0 to 1 for some answers")
         mine = self.answers[candidate.slot]
         return Report(
-            endpoint=endpoint,
-            model=model,
+            endpoint=self.trial.endpoint,
+            model=self.trial.model,
             verdict=overall(checks, comparisons),
             candidate=candidate,
             live=live,
@@ -174,17 +178,32 @@ class _Gate:
             comparisons=tuple(comparisons),
             worst=tuple(worst_answers(self.asked, mine, self.scores[candidate.slot])),
             errors=tuple(dict.fromkeys(answer.error for answer in mine if answer.error)),
-            notes=tuple(notes),
+            notes=tuple(_notes(candidate, live)),
             at=datetime.now(UTC),
             seconds=self.seconds,
             rounds=self.rounds,
         )
 
 
-async def _evaluate(
-    gate: _Gate, scorer: Scorer, *, endpoint: str, model: str, planned: Callable[[int], None]
-) -> Report:
-    candidate = gate.slots[0]
+def _notes(candidate: Measured, live: Measured | None) -> Iterator[str]:
+    """What a reader must know to read the figures."""
+    if live is not None and live.success_rate == 0:
+        yield (
+            f"the live slot '{live.slot}' answered none of {live.requests} requests; it decides nothing, "
+            "so that it can be replaced"
+        )
+    for slot in (candidate, live):
+        if slot is not None and slot.retried:
+            yield (
+                f"'{slot.slot}' said \"not now\" to {slot.retried} of {slot.requests} requests, which were sent "
+                "again; with gate.concurrency above what its instances take, that is to be expected"
+            )
+    for name, value in candidate.scores.items():
+        if math.isnan(value) and candidate.reached:
+            yield f"the metric '{name}' gave no number from 0 to 1 for some answers"
+
+
+async def _evaluate(gate: _Gate, scorer: Scorer, planned: Callable[[int], None]) -> Report:
     more = gate.settings.conversations
     loading = asyncio.create_task(asyncio.to_thread(_load, gate.metrics))
     async with scorer.line(gate.settings.concurrency) as line:
@@ -193,14 +212,14 @@ async def _evaluate(
         while True:
             planned(min(len(gate.asked) + more, len(gate.samples)) * len(gate.slots))
             await gate.ask_more(line, more)
-            mine = gate.answers[candidate]
+            mine = gate.answers[gate.trial.candidate]
             if mine and all(answer.status in NOT_ASKED for answer in mine):
                 raise GateUndecided(
-                    f"the gate could not decide: no request reached {model} in {candidate}",
+                    f"the gate could not decide: no request reached {gate.trial.model} in {gate.trial.candidate}",
                     details=list(dict.fromkeys(answer.error for answer in mine if answer.error))[:5],
                     hint="traffic is as it was; deploy again once the endpoint can be reached",
                 )
-            report = await asyncio.to_thread(gate.report, endpoint=endpoint, model=model)
+            report = await asyncio.to_thread(gate.report)
             more = len(gate.asked)
             if report.verdict != "inconclusive" or len(gate.asked) == len(gate.samples):
                 return report

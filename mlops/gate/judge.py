@@ -44,12 +44,12 @@ class Check:
         return self.verdict == "pass" or not self.decisive
 
 
-def check(settings: Gate, name: str, words: str, measured: float, relation: Relation, threshold: float | None) -> Check:
+def check(settings: Gate, name: str, label: str, measured: float, relation: Relation, threshold: float | None) -> Check:
     """Hold one value against its threshold; NaN meets none."""
     met = measured >= (threshold or 0) - TOLERANCE if relation == "≥" else measured <= (threshold or 0) + TOLERANCE
     return Check(
         name=name,
-        title=words,
+        title=label,
         measured=measured,
         relation=relation,
         threshold=threshold,
@@ -74,26 +74,26 @@ def judge_absolute(settings: Gate, measured: Measured) -> list[Check]:
         ("ms_per_token", "time per output token (ms)", measured.ms_per_token, "≤", settings.max_ms_per_token),
     ]
     for name, quality in settings.quality.items():
-        found, least = measured.scores.get(name, math.nan), quality.min
-        if least is None and quality.max_loss is not None and math.isnan(found):
+        score, least = measured.scores.get(name, math.nan), quality.min
+        if least is None and quality.max_loss is not None and math.isnan(score):
             least = 0.0  # a metric that counts and cannot be had is a failure, with a live slot or without
-        rows.append((name, title(name), found, "≥", least))
+        rows.append((name, title(name), score, "≥", least))
     return [check(settings, *row) for row in rows]
 
 
 def judge_latency(settings: Gate, candidate: Measured, live: Measured) -> Check:
     """Hold the candidate's median latency against the live slot's."""
-    found = ratio(candidate.p50_ms, live.p50_ms)
-    return check(settings, "latency_ratio", "latency p50 ÷ live", found, "≤", settings.max_latency_ratio)
+    latency_ratio = ratio(candidate.p50_ms, live.p50_ms)
+    return check(settings, "latency_ratio", "latency p50 ÷ live", latency_ratio, "≤", settings.max_latency_ratio)
 
 
 def overall(checks: Sequence[Check], comparisons: Sequence[Comparison] = ()) -> Verdict:
     """The worst verdict of all that is decisive: fail, then inconclusive, then pass. Of no check at all: fail."""
     items: list[Check | Comparison] = [*checks, *comparisons]
-    found = {item.verdict for item in items if item.decisive}
-    if not checks or "fail" in found:
+    verdicts = {item.verdict for item in items if item.decisive}
+    if not checks or "fail" in verdicts:
         return "fail"
-    return "inconclusive" if "inconclusive" in found else "pass"
+    return "inconclusive" if "inconclusive" in verdicts else "pass"
 
 
 def names(settings: Gate) -> list[str]:
@@ -109,14 +109,14 @@ def validate(settings: Gate) -> None:
         UsageError: a metric of ``gate.quality`` cannot be had, or ``gate.dry_run`` names no check.
     """
     metrics(settings.quality)
-    unknown(settings.dry_run, names(settings))
+    refuse_unknown(settings.dry_run, names(settings))
 
 
-def unknown(wanted: Iterable[str], known: Sequence[str]) -> None:
+def refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:
     """Refuse a name in ``gate.dry_run`` that is no check's."""
     from mlops.config.settings import FILE
 
-    for name in wanted:
+    for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"

@@ -15,7 +15,7 @@ from mlops.gate.quality import title
 from mlops.gate.report import Report, Soak, WorstAnswer, cut
 
 HEADS = {"pass": "✓ passed", "fail": "✕ failed", "inconclusive": "? could not decide"}
-FLAWS = {
+VIOLATIONS = {
     "shape": "not of the agreed shape",
     "empty": "empty",
     "echo": "an echo of the prompt",
@@ -29,11 +29,11 @@ SHARES = (10, 25, 50, 75, 90, 95, 99)
 
 def summary_line(report: Report) -> str:
     """The report in one line, short enough to follow a step's title."""
-    found = report.candidate
-    parts = [f"{title(name)} {number(value)}" for name, value in found.scores.items()]
+    candidate = report.candidate
+    parts = [f"{title(name)} {number(value)}" for name, value in candidate.scores.items()]
     if any(item.verdict == "inconclusive" and item.decisive for item in report.comparisons):
         parts.append("difference unclear")
-    return ", ".join([*parts, f"p95 {number(found.p95_ms)} ms"])
+    return ", ".join([*parts, f"p95 {number(candidate.p95_ms)} ms"])
 
 
 def refusal(report: Report, folder: Path) -> GateFailed:
@@ -72,7 +72,7 @@ def to_markdown(report: Report) -> str:
     """The report as the job summary shows it."""
     slot = report.candidate.slot
     parts = [f"### Gate {HEADS[report.verdict]}: {report.model} in {slot} of {report.endpoint}"]
-    parts.append(_asked(report))
+    parts.append(_question_count(report))
     parts += [f"> {note}" for note in report.notes]
     rows = [[item.title, value(item), threshold(item), mark(item)] for item in report.checks]
     parts.append(markdown_table(["check", "measured", "asked", ""], rows))
@@ -85,11 +85,11 @@ def to_markdown(report: Report) -> str:
         header = ["quality", f"new ({slot})", "live", f"difference, {confidence}", "asked", ""]
         parts.append(markdown_table(header, rows))
     slots = [item for item in (report.candidate, report.live) if item is not None]
-    parts += [speed(slots), latency_chart(slots)]
+    parts += [speed_table(slots), latency_chart(slots)]
     if report.soaks:
-        parts.append(soaks(report.soaks))
+        parts.append(soak_table(report.soaks))
     if report.timeline:
-        parts.append(timeline(report))
+        parts.append(timeline_table(report))
     if report.worst:
         parts += ["Furthest from their references:", worst_table(report.worst)]
     if report.errors:
@@ -97,7 +97,7 @@ def to_markdown(report: Report) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _asked(report: Report) -> str:
+def _question_count(report: Report) -> str:
     count, live = report.candidate.requests, report.live
     text = f"{count} conversation" + ("s" if count != 1 else "")
     text += (
@@ -108,7 +108,7 @@ def _asked(report: Report) -> str:
     return text + (f" in {report.rounds} rounds." if report.rounds > 1 else ".")
 
 
-def speed(slots: Sequence[Measured]) -> str:
+def speed_table(slots: Sequence[Measured]) -> str:
     """Latency and throughput of the slots, as a table."""
     names = {
         "p50_ms": "latency p50 (ms)",
@@ -142,10 +142,10 @@ def latency_chart(slots: Sequence[Measured]) -> str:
     )
 
 
-def soaks(found: Sequence[Soak]) -> str:
+def soak_table(soaks: Sequence[Soak]) -> str:
     """What was seen under live traffic, one row per step and slot."""
     rows = []
-    for soak in found:
+    for soak in soaks:
         missed = ", ".join(item.title for item in soak.checks if not item.passed) or "–"
         for slot in soak.slots:
             rows.append(
@@ -162,7 +162,7 @@ def soaks(found: Sequence[Soak]) -> str:
     return markdown_table(["soak at", "slot", "probes", "answered", "p95 (ms)", "missed", ""], rows)
 
 
-def timeline(report: Report) -> str:
+def timeline_table(report: Report) -> str:
     """Where the traffic went, and why."""
     rows = [
         [
@@ -176,17 +176,17 @@ def timeline(report: Report) -> str:
     return markdown_table(["UTC", "traffic", "why", "verdict"], rows)
 
 
-def worst_table(found: Sequence[WorstAnswer]) -> str:
+def worst_table(answers: Sequence[WorstAnswer]) -> str:
     """The worst answers with what was asked and expected."""
-    names = list(dict.fromkeys(name for item in found for name in item.scores))
+    names = list(dict.fromkeys(name for item in answers for name in item.scores))
     rows = [
         [
             cell(item.prompt),
             cell(item.reference),
-            cell(item.answer) + (f" *({FLAWS[item.flaw]})*" if item.flaw else ""),
+            cell(item.answer) + (f" *({VIOLATIONS[item.flaw]})*" if item.flaw else ""),
             *(number(item.scores.get(name, math.nan)) for name in names),
         ]
-        for item in found
+        for item in answers
     ]
     return markdown_table(["prompt", "reference", "answer", *map(title, names)], rows)
 

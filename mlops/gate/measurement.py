@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from mlops.gate.contract import TRANSPORT, Flaw, flaw
+from mlops.gate.contract import TRANSPORT, Violation, contract_violation
 from mlops.gate.quality import metrics, score
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Measured:
     ms_per_token: Number = math.nan
     tokens_per_s: Number = math.nan
     scores: Mapping[str, Number] = field(default_factory=dict)
-    flaws: Mapping[Flaw, int] = field(default_factory=dict)
+    flaws: Mapping[Violation, int] = field(default_factory=dict)
     retried: int = 0
     latencies_ms: tuple[float, ...] = ()
 
@@ -91,7 +91,7 @@ def measure(
         scores = score_answers(answers, samples, settings)
     reached = [answer for answer in answers if answer.status not in TRANSPORT]
     pairs = [(answer, sample) for answer, sample in zip(answers, samples, strict=True) if answer.status == 200]
-    flaws = Counter(found for answer, sample in pairs if (found := flaw(answer, sample)))
+    flaws = Counter(violation for answer, sample in pairs if (violation := contract_violation(answer, sample)))
     latencies = [answer.latency_ms for answer, _ in pairs]
     counted = [(answer.latency_ms, answer.completion_tokens) for answer, _ in pairs if answer.completion_tokens]
     tokens = sum(count for _, count in counted)
@@ -108,7 +108,7 @@ def measure(
         p99_ms=percentile(ordered, 0.99),
         ms_per_token=ratio(sum(latency for latency, _ in counted), tokens),
         tokens_per_s=ratio(tokens, seconds) if tokens else math.nan,
-        scores={name: mean([value for value in found if value is not None]) for name, found in scores.items()},
+        scores={name: mean([value for value in violation if value is not None]) for name, violation in scores.items()},
         flaws=dict(flaws),
         retried=sum(answer.attempts > 1 for answer in answers),
         latencies_ms=tuple(round(latency, 1) for latency in latencies),

@@ -13,28 +13,29 @@ from mlops.gate.measurement import Measured
 from mlops.gate.quality import title
 
 if TYPE_CHECKING:
-    from mlops.gate.report import Report
+    from mlops.gate.report import Moment, Report
 
 GREY = "#595959"
 VERDICT_COLOURS = {"pass": "#009E73", "fail": "#D55E00", "inconclusive": "#8A6FB3"}
 """Green and vermilion of Okabe and Ito's palette; the verdict's word and its sign's shape say the same."""
 MARKERS = {"pass": "o", "fail": "X", "inconclusive": "D"}
 SLOT_COLOURS = {"blue": "#56B4E9", "green": "#009E73"}
+HATCHES = ("", "//", "..", "xx")
 OTHER_COLOURS = ("#CC79A7", "#F0E442", "#999999")
 
 
 def draw(report: Report, folder: Path) -> list[Path]:
     """Draw what there is to see: latency.png, scores.png, traffic.png."""
-    found = []
+    paths = []
     slots = [slot for slot in (report.candidate, report.live) if slot is not None and slot.latencies_ms]
     if slots:
-        found.append(_save(folder / "latency.png", 4.2, lambda figure: latency(figure, report, slots)))
+        paths.append(_save(folder / "latency.png", 4.2, lambda figure: latency(figure, report, slots)))
     if any(math.isfinite(item.difference) for item in report.comparisons):
         height = 1.9 + 0.75 * len(report.comparisons)
-        found.append(_save(folder / "scores.png", height, lambda figure: scores(figure, report)))
+        paths.append(_save(folder / "scores.png", height, lambda figure: scores(figure, report)))
     if report.timeline:
-        found.append(_save(folder / "traffic.png", 4.2, lambda figure: traffic(figure, report)))
-    return found
+        paths.append(_save(folder / "traffic.png", 4.2, lambda figure: traffic(figure, report)))
+    return paths
 
 
 def _save(path: Path, height: float, draw: Callable[[Any], None]) -> Path:
@@ -96,10 +97,10 @@ def latency(figure: Any, report: Report, slots: list[Measured]) -> None:
 def scores(figure: Any, report: Report) -> None:
     """The difference of each metric with its interval, and the loss that is allowed."""
     axes = figure.add_subplot()
-    shown = [item for item in report.comparisons if math.isfinite(item.difference)]
+    comparisons = [item for item in report.comparisons if math.isfinite(item.difference)]
     ticks = []
-    for at, item in enumerate(shown):
-        y = len(shown) - 1 - at
+    for at, item in enumerate(comparisons):
+        y = len(comparisons) - 1 - at
         ticks.append((y, title(item.metric)))
         colour = VERDICT_COLOURS[item.verdict] if item.decisive else GREY
         marker = MARKERS[item.verdict]
@@ -130,18 +131,18 @@ def scores(figure: Any, report: Report) -> None:
             )
     axes.axvline(0, color=GREY, linewidth=0.8)
     bounds = [0.0]
-    for item in shown:
+    for item in comparisons:
         bounds += [item.low, item.high, *([-item.max_loss] if item.max_loss is not None else [])]
-    room = max(max(bounds) - min(bounds), 0.02)
-    axes.set_xlim(min(bounds) - 0.35 * room, max(bounds) + 0.35 * room)
-    axes.set_ylim(-0.6, len(shown) - 0.35)
+    span_width = max(max(bounds) - min(bounds), 0.02)
+    axes.set_xlim(min(bounds) - 0.35 * span_width, max(bounds) + 0.35 * span_width)
+    axes.set_ylim(-0.6, len(comparisons) - 0.35)
     axes.set_yticks([y for y, _ in ticks], [name for _, name in ticks])
-    confidence = percent(shown[0].confidence)
+    confidence = percent(comparisons[0].confidence)
     axes.set_xlabel(f"worse  ←  new − live, mean and {confidence} interval (scores from 0 to 1)  →  better")
-    head = f"Score difference on {shown[0].pairs} prompts: {report.model}"
+    head = f"Score difference on {comparisons[0].pairs} prompts: {report.model}"
     axes.set_title(head, loc="left", fontsize=11)
     axes.grid(visible=True, axis="x", alpha=0.3)
-    if any(item.max_loss is not None for item in shown):
+    if any(item.max_loss is not None for item in comparisons):
         figure.legend(loc="outside lower center", frameon=False)
     _bare(axes)
 
@@ -154,32 +155,49 @@ def traffic(figure: Any, report: Report) -> None:
     end = seconds[-1] + max(0.06 * (seconds[-1] or 1.0), 0.5)
     scale, unit = (60.0, "minutes") if end >= 300 else (1.0, "seconds")
     times = [value / scale for value in (*seconds, end)]
-    slots = sorted({slot for moment in moments for slot, share in moment.traffic.items() if share})
     axes = figure.add_subplot()
+    slots = _stack_shares(axes, moments, times)
+    _mark_verdicts(axes, moments, times)
+    axes.set(xlim=(0, times[-1]), ylim=(0, 100), ylabel="live traffic (%)")
+    axes.set_xlabel(f"{unit} since {begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
+    figure.suptitle(f"Traffic of {report.endpoint}: {report.model}", x=0.02, ha="left", fontsize=11)
+    if slots:
+        figure.legend(loc="outside lower center", ncols=len(slots), frameon=False)
+    _bare(axes)
+
+
+def _stack_shares(axes: Any, moments: Sequence[Moment], times: Sequence[float]) -> list[str]:
+    """An area for each slot that had traffic; returns the slots."""
+    slots = sorted({slot for moment in moments for slot, share in moment.traffic.items() if share})
+    if not slots:
+        return []
     levels = [[moment.traffic.get(slot, 0) for moment in (*moments, moments[-1])] for slot in slots]
     spare = iter(OTHER_COLOURS * len(slots))
     colours = [SLOT_COLOURS.get(slot) or next(spare) for slot in slots]
-    hatches = ["", "//", "..", "xx"]
-    if slots:
-        areas = axes.stackplot(times, *levels, step="post", colors=colours, alpha=0.75, labels=slots)
-        for area, hatch in zip(areas, hatches * len(areas), strict=False):
-            area.set(hatch=hatch, edgecolor="white", linewidth=0.4)
+    areas = axes.stackplot(times, *levels, step="post", colors=colours, alpha=0.75, labels=slots)
+    for area, hatch in zip(areas, HATCHES * len(areas), strict=False):
+        area.set(hatch=hatch, edgecolor="white", linewidth=0.4)
+    return slots
+
+
+def _mark_verdicts(axes: Any, moments: Sequence[Moment], times: Sequence[float]) -> None:
+    """A line and a sign for each verdict, with its label above."""
     verdicts = [(at, moment) for at, moment in zip(times, moments, strict=False) if moment.verdict]
-    for (at, moment), label_at in zip(verdicts, apart([at for at, _ in verdicts], times[-1]), strict=True):
-        marker = MARKERS.get(moment.verdict or "", ".")
+    for (at, moment), label_at in zip(verdicts, spread([at for at, _ in verdicts], times[-1]), strict=True):
+        verdict = moment.verdict or ""
         axes.axvline(at, color="#333333", linewidth=1, linestyle=":")
         axes.plot(
             [at],
             [100],
-            marker=marker,
+            marker=MARKERS.get(verdict, "."),
             markersize=9,
-            color=VERDICT_COLOURS.get(moment.verdict or "", GREY),
+            color=VERDICT_COLOURS.get(verdict, GREY),
             markeredgecolor="white",
             clip_on=False,
             zorder=4,
         )
         axes.annotate(
-            f"{moment.what}: {moment.verdict}",
+            f"{moment.what}: {verdict}",
             (at, 101.5),
             (label_at, 107),
             rotation=30,
@@ -190,27 +208,21 @@ def traffic(figure: Any, report: Report) -> None:
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7},
         )
-    axes.set(xlim=(0, times[-1]), ylim=(0, 100), ylabel="live traffic (%)")
-    axes.set_xlabel(f"{unit} since {begin.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC")
-    figure.suptitle(f"Traffic of {report.endpoint}: {report.model}", x=0.02, ha="left", fontsize=11)
-    if slots:
-        figure.legend(loc="outside lower center", ncols=len(slots), frameon=False)
-    _bare(axes)
 
 
-def apart(places: Sequence[float], width: float) -> list[float]:
+def spread(anchors: Sequence[float], width: float) -> list[float]:
     """Where labels go that belong to these places, none closer to the next than slanted text is high."""
     gap = 0.05 * width
-    found: list[float] = []
-    for place in places:
-        found.append(max(place, found[-1] + gap) if found else place)
-    over = found[-1] - width if found else 0.0
-    for at in range(len(found) - 1, -1, -1):  # those that ran off the right end press the ones before them back
+    positions: list[float] = []
+    for anchor in anchors:
+        positions.append(max(anchor, positions[-1] + gap) if positions else anchor)
+    over = positions[-1] - width if positions else 0.0
+    for at in range(len(positions) - 1, -1, -1):  # those that ran off the right end press the ones before them back
         if over <= 0:
             break
-        least = found[at + 1] - gap if at + 1 < len(found) else width
-        found[at] = min(found[at], least)
-    return found
+        least = positions[at + 1] - gap if at + 1 < len(positions) else width
+        positions[at] = min(positions[at], least)
+    return positions
 
 
 def _bare(axes: Any) -> None:

@@ -34,7 +34,7 @@ def _rouge() -> Any:
     return RougeScorer(["rougeL"])
 
 
-KEPT: dict[str, Metric] = {"exact_match": exact_match, "rouge_l": rouge_l}
+BUILTIN_METRICS: dict[str, Metric] = {"exact_match": exact_match, "rouge_l": rouge_l}
 TITLES = {"exact_match": "exact match", "rouge_l": "ROUGE-L"}
 
 
@@ -57,20 +57,22 @@ def metric(name: str) -> Metric:
 
     A module is looked for where Python finds its own, then beside mlops.yaml.
     """
-    if name in KEPT:
-        return KEPT[name]
+    if name in BUILTIN_METRICS:
+        return BUILTIN_METRICS[name]
     module, colon, function = name.partition(":")
     if not colon:
-        close = difflib.get_close_matches(name, KEPT, n=1)
-        advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(KEPT)}, and module:function"
+        close = difflib.get_close_matches(name, BUILTIN_METRICS, n=1)
+        advice = (
+            f"did you mean '{close[0]}'?" if close else f"known are {', '.join(BUILTIN_METRICS)}, and module:function"
+        )
         raise _unusable(name, f"is no metric; {advice}")
     try:
-        found = getattr(_module(module), function, None)
+        scorer = getattr(_module(module), function, None)
     except Exception as error:  # whatever a module of somebody's own does when it is imported
         raise _unusable(name, f"cannot be imported: {error}") from None
-    if not callable(found):
+    if not callable(scorer):
         raise _unusable(name, f"names no function: '{module}' has no '{function}' that can be called")
-    return found  # type: ignore[no-any-return]
+    return scorer  # type: ignore[no-any-return]
 
 
 def _module(name: str) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from mlops.gate.comparison import Comparison, Verdict
-from mlops.gate.contract import Flaw
+from mlops.gate.contract import Violation
 from mlops.gate.judge import Check
 from mlops.gate.measurement import Measured, Number
 
@@ -38,7 +38,7 @@ class WorstAnswer:
     reference: str
     answer: str
     scores: Mapping[str, Number]
-    flaw: Flaw | Literal["http"] | None = None
+    flaw: Violation | Literal["http"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +114,11 @@ def schema() -> dict[str, Any]:
         def default_schema(self, schema: Any) -> Any:
             return self.generate_inner(schema["schema"])
 
-        def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: ARG002
+        def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: ARG002, FBT001 - pydantic calls it
             return True
 
-    found = adapter().json_schema(mode="serialization", schema_generator=Whole)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    document = adapter().json_schema(mode="serialization", schema_generator=Whole)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document}
 
 
 def cut(text: str) -> str:

@@ -1,9 +1,9 @@
 """The ledger of an endpoint: lock and history of its rollouts, in the workspace's own storage."""
 
 from mlops.ledger.ledger import Ledger
-from mlops.ledger.lock import Hold
+from mlops.ledger.lock import Lock
 from mlops.ledger.outcomes import Health, Outcome
-from mlops.ledger.owner import Held, Overruled
+from mlops.ledger.owner import LeaseLost, Locked
 from mlops.ledger.queries import Entry, approved, cleared, history, idle_since, unfinished
 from mlops.ledger.records import (
     Begin,
@@ -26,12 +26,12 @@ __all__ = [
     "Entry",
     "Facts",
     "Health",
-    "Held",
-    "Hold",
     "Kind",
+    "LeaseLost",
     "Ledger",
+    "Lock",
+    "Locked",
     "Outcome",
-    "Overruled",
     "Planned",
     "Record",
     "ReplacedVersion",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mlops.azure.storage import AppendLog, Content
 from mlops.core.errors import MlopsError, UsageError
-from mlops.ledger.lock import Hold, LockContext
-from mlops.ledger.owner import Held, Holder, lease_of
+from mlops.ledger.lock import Lock, LockContext
+from mlops.ledger.owner import Locked, Owner, lease_id
 from mlops.ledger.records import Record, parse
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class Ledger:
 
     def read(self) -> list[Record]:
         """All records, oldest first; none where the endpoint has no ledger yet."""
-        return self.look()[0]
+        return self.inspect()[0]
 
-    def look(self) -> tuple[list[Record], bool]:
+    def inspect(self) -> tuple[list[Record], bool]:
         """All records, and whether somebody holds the lease."""
         content = self.log.read()
         return self._parsed(content), content is not None and content.leased
@@ -60,7 +60,7 @@ class Ledger:
         return records
 
     @contextmanager
-    def hold(self, *, action: str, break_lease: bool = False, wait_s: float | None = None) -> Iterator[Hold]:
+    def acquire(self, *, action: str, break_lease: bool = False, wait_s: float | None = None) -> Iterator[Lock]:
         """Hold the endpoint's lease while the block runs; nobody else can write meanwhile.
 
         The caller writes the ``begin`` record, at once, so that others can see who holds it.
@@ -71,21 +71,21 @@ class Ledger:
             wait_s: how long to wait for a lease that nobody renews; five seconds more than it lasts by default.
 
         Raises:
-            Held: somebody else has it.
+            Locked: somebody else has it.
         """
         rollout = uuid.uuid4().hex
-        lease = lease_of(rollout)
+        lease = lease_id(rollout)
         try:
-            broken = self._take(lease, break_lease, self.lease_s + 5 if wait_s is None else wait_s)
-            hold = Hold(self._context, rollout, action, self._opened(lease), broken=broken)
-        except Held:
+            broken = self._take(lease, break_lease=break_lease, wait_s=self.lease_s + 5 if wait_s is None else wait_s)
+            lock = Lock(self._context, rollout, action, self._opened(lease), broken=broken)
+        except Locked:
             raise
         except BaseException:
             with suppress(MlopsError):
                 self.log.release(lease, attempts=1)
             raise
-        with hold.renewed():
-            yield hold
+        with lock.renewed():
+            yield lock
 
     def _opened(self, lease: str) -> list[Record]:
         """The records, in a blob that has room for more."""
@@ -97,40 +97,52 @@ class Ledger:
             self.log.rewrite(lease, content.data)
         return self._parsed(content)
 
-    def _take(self, lease: str, break_lease: bool, wait_s: float) -> bool:
+    def _take(self, lease: str, *, break_lease: bool, wait_s: float) -> bool:
         """Acquire the lease; whether that of somebody who may be at work was broken for it."""
         deadline = time.monotonic() + wait_s
-        buried: set[str] = set()
-        first: list[Record] | None = None
-        told = overruled = False
-        while not self.log.acquire(lease):
-            left_s = deadline - time.monotonic()
-            if break_lease and left_s > 0:
-                self.log.break_()
-                overruled = True
-                continue
-            records = self.read()
-            holder = Holder.of(records)
-            lives = holder.lives if holder else None
-            if holder and lives is False and holder.lease not in buried:
-                buried.add(holder.lease)  # once: the lease may be another's by now, who has not yet begun
-                self.log.release(holder.lease)
-                continue
-            first = records if first is None else first
-            writes = len(records) > len(first)
-            if (holder and (lives or writes)) or left_s <= 0:
-                raise self._held(holder)
-            if not told:
-                who = holder or "somebody who has just begun"
-                self.session.console.say(f"'{self.endpoint}' is held by {who}; waiting for up to {wait_s:.0f} s")
-                told = True
-            time.sleep(min(POLL_S, left_s))
-        return overruled
+        broken = False
+        if self.log.acquire(lease):
+            return broken
+        while break_lease and time.monotonic() < deadline:
+            self.log.break_()
+            broken = True
+            if self.log.acquire(lease):
+                return broken
+        self._wait(lease, wait_s, deadline)
+        return broken
 
-    def _held(self, holder: Holder | None) -> Held:
-        run_url = holder.facts.run_url if holder else None
-        return Held(
-            f"the endpoint '{self.endpoint}' is being changed by {holder or 'somebody who has just begun'}",
+    def _wait(self, lease: str, wait_s: float, deadline: float) -> None:
+        """Acquire the lease once nobody renews it, or at once where its owner is dead.
+
+        Raises:
+            Locked: its owner is at work, or the time is over.
+        """
+        released: set[str] = set()
+        known: int | None = None  # records when the wait began
+        while True:
+            records = self.read()
+            owner = Owner.of(records)
+            is_alive = owner.is_alive if owner else None
+            left_s = deadline - time.monotonic()
+            if owner and is_alive is False and owner.lease not in released:
+                released.add(owner.lease)  # once: the lease may be another's by now, who has not yet begun
+                self.log.release(owner.lease)
+            else:
+                writes = known is not None and len(records) > known
+                if (owner and (is_alive or writes)) or left_s <= 0:
+                    raise self._locked(owner)
+                if known is None:
+                    known = len(records)
+                    who = owner or "somebody who has just begun"
+                    self.session.console.say(f"'{self.endpoint}' is held by {who}; waiting for up to {wait_s:.0f} s")
+                time.sleep(min(POLL_S, left_s))
+            if self.log.acquire(lease):
+                return
+
+    def _locked(self, owner: Owner | None) -> Locked:
+        run_url = owner.facts.run_url if owner else None
+        return Locked(
+            f"the endpoint '{self.endpoint}' is being changed by {owner or 'somebody who has just begun'}",
             hint="wait for its end (mlops endpoint history); mlops rollback does not wait",
             details=[run_url] if run_url else (),
         )

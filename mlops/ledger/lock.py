@@ -14,7 +14,7 @@ from mlops.azure.transport import GUARD
 from mlops.core import process
 from mlops.core.console import Console
 from mlops.core.errors import AzureError, MlopsError
-from mlops.ledger.owner import Holder, Overruled, lease_of
+from mlops.ledger.owner import LeaseLost, Owner, lease_id
 from mlops.ledger.queries import unfinished
 from mlops.ledger.records import Begin, Facts, Record, parse
 
@@ -38,12 +38,12 @@ class LockContext:
     root: Path
 
 
-class Hold:
+class Lock:
     """A held lease, and the one rollout that writes under it.
 
     Attributes:
         rollout: the id of this rollout.
-        broke: the rollout that was stopped by ``break_lease``, if one was under way.
+        superseded: the rollout that was stopped by ``break_lease``, if one was under way.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class Hold:
         self.action = action
         self.by = process.actor()
         open_ = unfinished(records)
-        self.broke = open_[-1].rollout if broken and open_ else None
+        self.superseded = open_[-1].rollout if broken and open_ else None
         self._context = context
         self._log = context.log
-        self._lease = lease_of(rollout)
+        self._lease = lease_id(rollout)
         self._records = records
         self._lost = threading.Event()
         self._done = threading.Event()
@@ -74,16 +74,16 @@ class Hold:
         """Stop here if the lease is known to be lost; for long work between two records.
 
         Raises:
-            Overruled: it is.
+            LeaseLost: it is.
         """
         if self.lost:
-            raise self._overruled()
+            raise self._lease_lost()
 
     def confirm(self) -> None:
         """As :meth:`check`, but asks the storage; one that does not answer changes nothing of what is known.
 
         Raises:
-            Overruled: the lease is lost.
+            LeaseLost: the lease is lost.
         """
         self.check()
         try:
@@ -95,14 +95,14 @@ class Hold:
             self.check()
 
     def write(self, facts: Facts, *, rollout: str | None = None) -> Record:
-        """Append a record. A ``begin`` gets action, machine, broke, commit and run_url by itself.
+        """Append a record. A ``begin`` gets action, machine, superseded, commit and run_url by itself.
 
         Args:
             facts: what is to be known.
             rollout: whose it is, this one's by default; who comes after a dead runner writes its ``end`` as well.
 
         Raises:
-            Overruled: the lease is lost; nothing is written.
+            LeaseLost: the lease is lost; nothing is written.
         """
         self.check()
         if isinstance(facts, Begin):
@@ -126,20 +126,20 @@ class Hold:
         origin = {
             "action": self.action,
             "machine": process.this_process(),
-            "broke": self.broke,
+            "superseded": self.superseded,
             "commit": tags.get("commit"),
             "run_url": tags.get("run-url"),
         }
         return {name: fact for name, fact in origin.items() if name not in besides}
 
-    def _overruled(self) -> Overruled:
+    def _lease_lost(self) -> LeaseLost:
         who: object = None
         with suppress(MlopsError):  # only to name it
             content = self._log.read(attempts=1)
             others = [record for record in parse(content.data if content else b"")[0] if record.kind == "begin"]
             if others and others[-1].rollout != self.rollout and others[-1] not in self._records:
-                who = Holder(others[-1])
-        return Overruled(
+                who = Owner(others[-1])
+        return LeaseLost(
             f"this {self.action} of '{self._context.endpoint}' was stopped: the endpoint was taken over by "
             f"{who or 'somebody who has just begun'}",
             hint="mlops endpoint history shows what was done; mlops deploy starts anew",

@@ -13,25 +13,25 @@ from mlops.ledger.queries import unfinished
 from mlops.ledger.records import Begin, Record
 
 
-class Held(PreconditionError):
+class Locked(PreconditionError):
     """Somebody else is changing the endpoint."""
 
 
-class Overruled(PreconditionError):
+class LeaseLost(PreconditionError):
     """The lease was broken or taken: whoever did so decides now."""
 
 
 @dataclass(frozen=True)
-class Holder:
+class Owner:
     """Who seems to hold a lease: the rollout that has begun and not ended."""
 
     begin: Record
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Holder | None:
+    def of(cls, records: Sequence[Record]) -> Owner | None:
         """None where nobody has begun: the holder is about to, or about to release."""
-        found = unfinished(records)
-        return cls(next(record for record in found if record.rollout == found[-1].rollout)) if found else None
+        unended = unfinished(records)
+        return cls(next(record for record in unended if record.rollout == unended[-1].rollout)) if unended else None
 
     @property
     def facts(self) -> Begin:
@@ -41,10 +41,10 @@ class Holder:
     @property
     def lease(self) -> str:
         """The id of its lease."""
-        return lease_of(self.begin.rollout)
+        return lease_id(self.begin.rollout)
 
     @property
-    def lives(self) -> bool | None:
+    def is_alive(self) -> bool | None:
         """Whether its process runs; None where it is one of another machine."""
         return process.is_alive(self.facts.machine)
 
@@ -55,7 +55,7 @@ class Holder:
         return f"{begin.by} ({what}{f' of {named}' if named else ''}, since {begin.at.astimezone(UTC):%F %T} UTC)"
 
 
-def lease_of(rollout: str) -> str:
+def lease_id(rollout: str) -> str:
     """A rollout's lease has the rollout's id, so that one can give back the lease of a dead one, and no other."""
     try:
         return str(uuid.UUID(rollout))

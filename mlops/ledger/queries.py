@@ -57,7 +57,7 @@ def unfinished(records: Sequence[Record]) -> list[Record]:
     return open_
 
 
-def history(records: Sequence[Record], *, held: bool = False) -> list[Entry]:
+def history(records: Sequence[Record], *, locked: bool = False) -> list[Entry]:
     """One entry per rollout, newest first.
 
     A rollout without an end was ``overruled`` if another one broke its lease, ``interrupted`` if another one came
@@ -65,14 +65,14 @@ def history(records: Sequence[Record], *, held: bool = False) -> list[Entry]:
     """
     grouped = by_rollout(records)
     last = next(reversed(grouped), None)
-    broken = {record.facts.broke for record in records if isinstance(record.facts, Begin)}
+    broken = {record.facts.superseded for record in records if isinstance(record.facts, Begin)}
 
     def cut_off(rollout: str) -> Outcome:
         if rollout in broken:
             return Outcome.OVERRULED
         if rollout != last:
             return Outcome.INTERRUPTED
-        return Outcome.RUNNING if held else Outcome.UNFINISHED
+        return Outcome.RUNNING if locked else Outcome.UNFINISHED
 
     return [_entry(rollout, own, cut_off(rollout)) for rollout, own in reversed(grouped.items())]
 
@@ -165,7 +165,7 @@ def idle_since(records: Iterable[Record], slot: str) -> datetime | None:
             if (facts.slot or "").lower() == slot and not has_traffic:
                 since = record.at
             continue
-        left = isinstance(facts, End) and (facts.left or "").lower() == slot
+        left = isinstance(facts, End) and (facts.vacated or "").lower() == slot
         traffic = _traffic(facts)
         if traffic is None and not left:
             continue

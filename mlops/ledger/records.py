@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AliasChoices,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -77,7 +78,7 @@ class Begin(_VersionFacts):
     Attributes:
         action: deploy, rollback or recover.
         machine: the process that holds the lease.
-        broke: the rollout that was stopped for it.
+        superseded: the rollout that was stopped for it.
         commit: of the checkout.
         run_url: of the workflow's run.
         reason: a person's words.
@@ -87,7 +88,9 @@ class Begin(_VersionFacts):
     kind: Literal["begin"] = Field(default="begin", exclude=True)
     action: Text = None
     machine: Any = None
-    broke: Text = None
+    superseded: Text = Field(
+        default=None, validation_alias=AliasChoices("superseded", "broke"), serialization_alias="broke"
+    )
     commit: Text = None
     run_url: Text = None
     reason: Text = None
@@ -152,13 +155,15 @@ class TrafficIntent(_Facts):
     """The traffic that is about to be set; written before the call.
 
     Attributes:
-        wanted: the traffic map.
+        desired: the traffic map.
         mirror: copies of requests, in per cent by slot.
         what: the step.
     """
 
     kind: Literal["traffic"] = Field(default="traffic", exclude=True)
-    wanted: Shares = None
+    desired: Shares = Field(
+        default=None, validation_alias=AliasChoices("desired", "wanted"), serialization_alias="wanted"
+    )
     mirror: Shares = None
     what: Text = None
 
@@ -178,7 +183,7 @@ class End(_VersionFacts):
         outcome: how.
         traffic: as it is then.
         before: the traffic that was undone.
-        left: the slot that lost its traffic.
+        vacated: the slot that lost its traffic.
         error: what went wrong.
     """
 
@@ -186,7 +191,7 @@ class End(_VersionFacts):
     outcome: Outcome = Outcome("")
     traffic: Shares = None
     before: Shares = None
-    left: Text = None
+    vacated: Text = Field(default=None, validation_alias=AliasChoices("vacated", "left"), serialization_alias="left")
     error: Text = None
 
 
@@ -221,7 +226,7 @@ class Record(BaseModel):
     @property
     def written_facts(self) -> dict[str, Any]:
         """The facts that were given, as JSON holds them."""
-        facts: dict[str, Any] = plain(self.facts.model_dump(mode="json", exclude_unset=True))
+        facts: dict[str, Any] = plain(self.facts.model_dump(mode="json", exclude_unset=True, by_alias=True))
         return facts
 
     @property

@@ -14,14 +14,14 @@ from mlops.core.errors import MlopsError
 from mlops.core.resources import Job, ModelVersion
 from mlops.ledger import Ledger
 from mlops.reconcile.decisions import REPORTED_TAG, Next, Work, next_version, ours, sort_jobs
-from mlops.rollout.abandoned import mend_left, would_mend
+from mlops.rollout.abandoned import plan_recovery, recover_abandoned
 from mlops.training import register, wait
 from mlops.training.evaluation import EvaluationFailed
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.config.settings import Settings
-    from mlops.rollout.recovery import Repair
+    from mlops.rollout.recovery import RecoveryDecision
 
 LOOK_BACK = timedelta(days=30)
 """Jobs that are older are nobody's concern any more."""
@@ -53,7 +53,7 @@ class Outcome:
     work: Work
     registered: Sequence[tuple[Job, ModelVersion]] = ()
     failures: Sequence[Failure] = ()
-    repair: Repair | None = None
+    repair: RecoveryDecision | None = None
     deploy: Next
     problems: Sequence[str] = ()
     refused: Sequence[Job] = ()
@@ -94,7 +94,7 @@ def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) ->
     refused: list[Job] = []
     registered = [] if dry_run else _register(session, settings, work.register, failures, problems, refused)
     with console.step(f"Look at the endpoint {name}") as step:
-        mend: Callable[[Session, str], Repair | None] = would_mend if dry_run else mend_left
+        mend: Callable[[Session, str], RecoveryDecision | None] = plan_recovery if dry_run else recover_abandoned
         repair, deploy, broken = None, Next("", "it could not be looked at"), None
         try:
             repair = mend(session, name)
@@ -176,5 +176,5 @@ def _next(session: Session, settings: Settings, name: str) -> Next:
         for slot in (endpoints.deployments(session, name) if found else [])
         if found and slot.model == model and endpoints.shares(found.traffic).get(slot.name.lower(), 0) > 0
     }
-    records, held = Ledger(session, name).look()
+    records, held = Ledger(session, name).inspect()
     return next_version(azure_models.versions(session, model), records, live=live, held=held)

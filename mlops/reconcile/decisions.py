@@ -74,7 +74,7 @@ def next_version(
     newest = max((version for version in trained if version.isdigit()), key=int, default="")
     if not newest:
         return Next("", "there is no version of a training")
-    entries = history(records, held=held)
+    entries = history(records, locked=held)
     if entries and entries[0].outcome is Outcome.RUNNING:
         return Next("", f"a rollout by {entries[0].by} is under way")
     if newest in live:

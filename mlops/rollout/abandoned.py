@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlops.azure import endpoints
-from mlops.ledger import Begin, End, Held, Ledger, Outcome, unfinished
-from mlops.rollout.recovery import Repair, recover, repair
+from mlops.ledger import Begin, End, Ledger, Locked, Outcome, unfinished
+from mlops.rollout.recovery import RecoveryDecision, decide_recovery, recover
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
 
 
-def mend_left(session: Session, name: str) -> Repair | None:
+def recover_abandoned(session: Session, name: str) -> RecoveryDecision | None:
     """Finish or undo what a dead runner left of a rollout, by its record.
 
     Args:
@@ -26,24 +26,24 @@ def mend_left(session: Session, name: str) -> Repair | None:
     if not unfinished(ledger.read()):
         return None
     try:
-        with ledger.hold(action="recover", wait_s=0) as hold:
-            if not unfinished(hold.records()):
+        with ledger.acquire(action="recover", wait_s=0) as lock:
+            if not unfinished(lock.records()):
                 return None  # it has ended, or somebody else was here, since we looked
-            hold.write(Begin(reason="its runner is gone"))
-            repaired = recover(session, hold, name)
-            ended = hold.records()[-1].facts
+            lock.write(Begin(reason="its runner is gone"))
+            decision = recover(session, lock, name)
+            ended = lock.records()[-1].facts
             traffic = ended.traffic if isinstance(ended, End) else None
-            hold.write(End(outcome=Outcome.RECOVERED, traffic=traffic or {}))
-            return repaired
-    except Held:
+            lock.write(End(outcome=Outcome.RECOVERED, traffic=traffic or {}))
+            return decision
+    except Locked:
         return None
 
 
-def would_mend(session: Session, name: str) -> Repair | None:
-    """What :func:`mend_left` would do, by a look without the lease."""
-    records, held = Ledger(session, name).look()
-    dead = unfinished(records)
-    if held or not dead:
+def plan_recovery(session: Session, name: str) -> RecoveryDecision | None:
+    """What :func:`recover_abandoned` would do, decided without the lease."""
+    records, locked = Ledger(session, name).inspect()
+    abandoned = unfinished(records)
+    if locked or not abandoned:
         return None
-    found = endpoints.get(session, name)
-    return repair(dead, found, endpoints.deployments(session, name) if found else [])
+    endpoint = endpoints.get(session, name)
+    return decide_recovery(abandoned, endpoint, endpoints.deployments(session, name) if endpoint else [])

@@ -15,21 +15,44 @@ from mlops.azure import endpoints
 from mlops.azure.endpoints import shares
 from mlops.core.errors import AzureError, MlopsError, PreconditionError
 from mlops.core.resources import Endpoint, ModelVersion
-from mlops.ledger import Facts, Overruled, TrafficIntent, TrafficMoved, Verdict
+from mlops.ledger import Facts, LeaseLost, TrafficIntent, TrafficMoved, Verdict
 from mlops.scoring.client import Scorer, scorer
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.config.settings import Settings
-    from mlops.ledger import Hold
+    from mlops.ledger import Lock
     from mlops.rollout.plan import Plan
 
 LOG_LINES = 500
 RESTORE = "restore"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReleaseRequest:
+    """What is to be released, and how.
+
+    Attributes:
+        version: what to deploy.
+        endpoint: its name.
+        samples: conversations for gate and soak.
+        split: the split that they were drawn from.
+        preview: the endpoint is one of its own for this version.
+        force: even if this very version is live; and into a slot made anew.
+        skip_gate: the reason why a person skips gate and soak.
+    """
+
+    version: ModelVersion
+    endpoint: str
+    samples: Sequence[gate.Sample] = ()
+    split: str = ""
+    preview: bool = False
+    force: bool = False
+    skip_gate: str | None = None
+
+
 @dataclass
-class UnderWay:
+class RolloutContext:
     """One rollout, from its plan to its end.
 
     Every change of Azure goes through it: an intent is written under the lease right before the call, so that one who
@@ -38,10 +61,9 @@ class UnderWay:
 
     session: Session
     settings: Settings
-    hold: Hold
+    lock: Lock
+    request: ReleaseRequest
     plan: Plan
-    version: ModelVersion
-    samples: Sequence[gate.Sample]
     report: gate.Report | None = None
     folder: Path | None = None
     soaks: list[gate.Soak] = field(default_factory=list)
@@ -54,6 +76,16 @@ class UnderWay:
     def name(self) -> str:
         """The endpoint's name."""
         return self.plan.endpoint
+
+    @property
+    def version(self) -> ModelVersion:
+        """What is deployed."""
+        return self.request.version
+
+    @property
+    def samples(self) -> Sequence[gate.Sample]:
+        """Conversations for gate and soak."""
+        return self.request.samples
 
     @property
     def label(self) -> str:
@@ -73,23 +105,25 @@ class UnderWay:
         """A moment of the timeline that the report draws."""
         self.timeline.append(gate.Moment(at=datetime.now(UTC), traffic=dict(self.traffic), what=what, verdict=verdict))
 
-    def move(self, traffic: Mapping[str, int], *, what: str, mirror: Mapping[str, int] | None = None) -> Endpoint:
+    def set_traffic(
+        self, traffic: Mapping[str, int], *, what: str, mirror: Mapping[str, int] | None = None
+    ) -> Endpoint:
         """Set the traffic map and read it back; the intent stands in the history before the call."""
-        wanted, copies = dict(traffic), dict(mirror or {})
+        desired, copies = dict(traffic), dict(mirror or {})
 
         def noted(facts: Facts) -> None:
             try:
-                self.hold.write(facts)
+                self.lock.write(facts)
             except AzureError:
                 if what != RESTORE:
                     raise
-                self.hold.check()  # to put back what was there is right, also while nothing can be written down
+                self.lock.check()  # to put back what was there is right, also while nothing can be written down
 
         def intent() -> None:
-            noted(TrafficIntent(wanted=wanted, mirror=copies, what=what))
+            noted(TrafficIntent(desired=desired, mirror=copies, what=what))
 
         self.mark(what)
-        seen = endpoints.set_traffic(self.session, self.name, wanted, mirror=copies, fence=intent)
+        seen = endpoints.set_traffic(self.session, self.name, desired, mirror=copies, fence=intent)
         self.traffic = shares(seen.traffic)
         noted(TrafficMoved(traffic=self.traffic, mirror=shares(seen.mirror)))
         self.mark(what)
@@ -98,7 +132,7 @@ class UnderWay:
     def record_verdict(self, verdict: Verdict) -> None:
         """Put a verdict on the version in the plan's slot on record."""
         about = {"slot": self.plan.slot, "model": self.version.name, "version": self.version.version}
-        self.hold.write(verdict.model_copy(update=about))
+        self.lock.write(verdict.model_copy(update=about))
         what = verdict.what or ""
         self.mark(what if verdict.share is None else f"{what} {verdict.share} %", verdict.verdict)
 
@@ -108,8 +142,8 @@ class UnderWay:
         Raises:
             PreconditionError: somebody did.
         """
-        found = endpoints.settle(self.session, self.name)
-        now = shares(found.traffic if found else {})
+        endpoint = endpoints.settle(self.session, self.name)
+        now = shares(endpoint.traffic if endpoint else {})
         hint = "look with mlops endpoint status, then deploy again"
         if now != self.traffic:
             raise PreconditionError(f"somebody else changed the traffic of '{self.name}' to {now or 'none'}", hint=hint)
@@ -139,20 +173,20 @@ class UnderWay:
         """
         console, before = self.session.console, shares(self.plan.before)
         try:
-            found = endpoints.settle(self.session, self.name)
-            if found is None:
+            endpoint = endpoints.settle(self.session, self.name)
+            if endpoint is None:
                 return True
-            now = shares(found.traffic)
+            now = shares(endpoint.traffic)
             self.traffic = now
-            if now == before and not shares(found.mirror):
+            if now == before and not shares(endpoint.mirror):
                 return True
-            if self.plan.slot not in now and not shares(found.mirror):
+            if self.plan.slot not in now and not shares(endpoint.mirror):
                 console.warn(f"somebody else set the traffic of {self.name} to {now or 'none'}; it stays")
                 return True
-            self.move(before, what=RESTORE)
+            self.set_traffic(before, what=RESTORE)
             console.warn(f"the traffic of {self.name} is back at {before or 'none'}")
             self._ask_once(before)
-        except Overruled as error:
+        except LeaseLost as error:
             console.warn(error.message)
             return False
         except MlopsError as error:
@@ -178,14 +212,14 @@ class UnderWay:
             return None
         self.report = dataclasses.replace(self.report, soaks=tuple(self.soaks), timeline=tuple(self.timeline))
         self.folder = self.folder or self._new_folder()
-        found: dict[str, str] = {}
+        slot_logs: dict[str, str] = {}
         for container in endpoints.CONTAINERS if logs else ():
             with contextlib.suppress(MlopsError):  # a report without logs is better than none
-                found[container] = endpoints.logs(
+                slot_logs[container] = endpoints.logs(
                     self.session, self.name, self.plan.slot, container=container, lines=LOG_LINES
                 )
         try:
-            return gate.write(self.report, self.folder, logs=found)
+            return gate.write(self.report, self.folder, logs=slot_logs)
         except OSError as error:
             self.session.console.warn(f"the report could not be written: {error}")
             return None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class DryRun:
     """A plan, what it needs, and what is worth knowing before."""
 
     plan: Plan
@@ -30,9 +30,9 @@ class Look:
     notes: tuple[str, ...] = ()
 
 
-def look(
+def dry_run(
     session: Session, settings: Settings, version: ModelVersion, *, preview: bool, skip_gate: bool, force: bool = False
-) -> Look:
+) -> DryRun:
     """Plan a deploy as :func:`~mlops.rollout.deploy` would; nothing is changed and no lease is taken.
 
     Raises:
@@ -40,20 +40,20 @@ def look(
     """
     gate.validate(settings.gate)
     name = preview_name(settings, datetime.now(UTC)) if preview else settings.endpoint.name
-    found = endpoints.get(session, name)
-    standing = endpoints.deployments(session, name) if found else []
+    endpoint = endpoints.get(session, name)
+    deployments = endpoints.deployments(session, name) if endpoint else []
     notes: list[str] = []
     open_ = [] if preview else unfinished(Ledger(session, name).read())
     if open_:
         begun = open_[0]
         since = f"{begun.by} since {begun.at:%Y-%m-%d %H:%M} UTC"
         notes.append(f"a rollout by {since} has not ended; if its runner is gone, what it left is looked after first")
-    plan = make_plan(settings, name, found, standing)
+    plan = make_plan(settings, name, endpoint, deployments)
     if skip_gate:
         plan = dataclasses.replace(plan, steps=(100,), mirror=0)
-    live = next((item for item in standing if item.name == plan.live), None)
+    live = next((item for item in deployments if item.name == plan.live), None)
     if not force and live is not None and (live.model, live.model_version) == (version.name, version.version):
         notes.append(f"this version is live in {live.name} already: nothing would be done without --force")
-    checked = preflight.check(session, settings, version, plan, standing)
+    checked = preflight.check(session, settings, version, plan, deployments)
     deployment_spec(settings, plan, version, probes=checked.probes)
-    return Look(plan=plan, preflight=checked, skips_gate=skip_gate, notes=(*notes, *checked.warnings))
+    return DryRun(plan=plan, preflight=checked, skips_gate=skip_gate, notes=(*notes, *checked.warnings))

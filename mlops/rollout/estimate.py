@@ -42,18 +42,18 @@ class Duration:
 
     def text(self) -> str:
         """``about 14 min on Azure: machine 4 min + image 5 min + …``."""
-        sums = " + ".join(f"{what} {spoken(seconds)}" for what, seconds in self.parts)
-        return f"about {spoken(self.total.total_seconds())} on Azure: {sums}"
+        sums = " + ".join(f"{what} {format_seconds(seconds)}" for what, seconds in self.parts)
+        return f"about {format_seconds(self.total.total_seconds())} on Azure: {sums}"
 
 
-def spoken(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """``40 s``, ``5 min`` or ``2.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def how_long(
+def estimate_duration(
     settings: Settings,
     model_bytes: int | None,
     steps: Sequence[int],

@@ -25,7 +25,7 @@ ENOUGH = frozenset({"Storage Blob Data Reader", "AcrPull", "AzureML Metrics Writ
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class WorkspaceScope:
     """A workspace, and the ARM ids of what it rests on; ``registry`` is empty before the first image is built."""
 
     id: str
@@ -41,26 +41,26 @@ class Place:
         return self.id.partition("/providers/")[0]
 
 
-def place(session: Session) -> Place | None:
+def workspace_scope(session: Session) -> WorkspaceScope | None:
     """The session's workspace; None where there is none."""
     ml = session.ml
     group = f"{management.subscription_id(session)}/resourceGroups/{ml.resource_group_name}"
     id_ = f"{group}/providers/{ML}/{ml.workspace_name}"
-    found = management.get(session, id_, API)
-    if found is None:
+    resource = management.get(session, id_, API)
+    if resource is None:
         return None
-    properties = found.get("properties") or {}
-    return Place(
+    properties = resource.get("properties") or {}
+    return WorkspaceScope(
         id=id_,
-        name=str(found.get("name", ml.workspace_name)),
-        region=str(found.get("location", "")),
+        name=str(resource.get("name", ml.workspace_name)),
+        region=str(resource.get("location", "")),
         state=str(properties.get("provisioningState", "Succeeded")),
         account=str(properties.get("storageAccount") or ""),
         registry=str(properties.get("containerRegistry") or ""),
     )
 
 
-def check(session: Session, settings: Settings, here: Place) -> Identity | None:
+def check(session: Session, settings: Settings, workspace: WorkspaceScope) -> Identity | None:
     """The identity that the settings name, with all that it needs; None where the endpoint has its own.
 
     Raises:
@@ -72,20 +72,20 @@ def check(session: Session, settings: Settings, here: Place) -> Identity | None:
     at = "" if settings.is_local else f" -t {settings.target}"
     parts = named.strip("/").split("/")
     group = parts[3] if len(parts) > 3 else session.ml.resource_group_name
-    found = identities.get(session, parts[-1], group)
-    if found is None:
+    identity = identities.get(session, parts[-1], group)
+    if identity is None:
         raise PreconditionError(
             f"there is no identity '{parts[-1]}' in the resource group '{group}'",
             hint=f"mlops setup{at} makes it; or set deployment.identity to null in mlops.yaml",
         )
     lacking = [
         f"{role} on {management.short(scope)}"
-        for role, scope in (("Storage Blob Data Reader", here.account), ("AcrPull", here.registry))
-        if scope and not _has(role, scope, roles.of(session, found.principal_id, scope))
+        for role, scope in (("Storage Blob Data Reader", workspace.account), ("AcrPull", workspace.registry))
+        if scope and not _has(role, scope, roles.of(session, identity.principal_id, scope))
     ]
     if lacking:
-        raise PreconditionError(f"'{found.name}' lacks {' and '.join(lacking)}", hint=f"mlops setup{at} gives it")
-    return found
+        raise PreconditionError(f"'{identity.name}' lacks {' and '.join(lacking)}", hint=f"mlops setup{at} gives it")
+    return identity
 
 
 def check_before(session: Session, settings: Settings) -> tuple[str, ...]:
@@ -99,30 +99,30 @@ def check_before(session: Session, settings: Settings) -> tuple[str, ...]:
     if settings.deployment.identity is None:
         return ()
     try:
-        here = place(session)
-        found = check(session, settings, here) if here else None
-        more = too_much(session, found.principal_id, here) if found and here else []
+        workspace = workspace_scope(session)
+        identity = check(session, settings, workspace) if workspace else None
+        more = excess_roles(session, identity.principal_id, workspace) if identity and workspace else []
     except AzureError as error:
         return (f"the roles of '{settings.deployment.identity}' are not known: {error.message}",)
     return (f"the endpoint's identity has more than it needs: {'; '.join(more)}",) if more else ()
 
 
-def _has(role: str, scope: str, held: list[Assignment]) -> bool:
-    return any(each.role in (role, *COVERS.get(role, ())) and each.covers(scope) for each in held)
+def _has(role: str, scope: str, assignments: list[Assignment]) -> bool:
+    return any(each.role in (role, *COVERS.get(role, ())) and each.covers(scope) for each in assignments)
 
 
-def too_much(session: Session, principal: str, here: Place) -> list[str]:
+def excess_roles(session: Session, principal: str, workspace: WorkspaceScope) -> list[str]:
     """The roles of an identity in the workspace's group beyond what an endpoint needs, in words."""
-    held = roles.of(session, principal, here.group)
-    return list(dict.fromkeys(in_words(each, here) for each in held if each.role not in ENOUGH))
+    assignments = roles.of(session, principal, workspace.group)
+    return list(dict.fromkeys(in_words(each, workspace) for each in assignments if each.role not in ENOUGH))
 
 
-def in_words(assignment: Assignment, here: Place) -> str:
+def in_words(assignment: Assignment, workspace: WorkspaceScope) -> str:
     """``Contributor on the resource group``."""
     scope = assignment.scope.rstrip("/")
-    if scope.lower() == here.group.lower():
+    if scope.lower() == workspace.group.lower():
         return f"{assignment.role} on the resource group"
-    if here.group.lower().startswith(f"{scope.lower()}/"):
+    if workspace.group.lower().startswith(f"{scope.lower()}/"):
         above = "the subscription" if "/subscriptions/" in scope else "all subscriptions"
         return f"{assignment.role} on {above}"
     return f"{assignment.role} on {management.short(scope)}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlops.config.settings import SLOTS
 from mlops.core.errors import PreconditionError
-from mlops.core.resources import Deployment, Endpoint
+from mlops.core.resources import Deployment, Endpoint, ModelVersion
 
 if TYPE_CHECKING:
     from mlops.config.settings import Settings
@@ -55,16 +55,16 @@ def choose_slot(endpoint: Endpoint | None, deployments: Sequence[Deployment]) ->
         raise PreconditionError(
             f"the traffic is split ({shares}), so no slot is idle", hint="mlops rollback gives all of it to one slot"
         )
-    standing = {item.name for item in deployments}
+    taken = {item.name for item in deployments}
     if live and live[0] not in SLOTS:
         return SLOTS[0], live[0], f"'{live[0]}' is live and is no slot"
     if live:
         idle = SLOTS[1 - SLOTS.index(live[0])]
         return idle, live[0], f"{live[0]} is live"
-    free = [slot for slot in SLOTS if slot not in standing]
+    free = [slot for slot in SLOTS if slot not in taken]
     if free:
         return free[0], None, "nothing is live and this slot is empty"
-    oldest = min(deployments, key=changed)
+    oldest = min(deployments, key=last_changed)
     slot = oldest.name if oldest.name in SLOTS else SLOTS[0]
     return slot, None, "nothing is live and this slot is the older one"
 
@@ -105,9 +105,14 @@ def traffic_at(plan: Plan, share: int) -> dict[str, int]:
     return {name: value for name, value in {plan.slot: share, plan.live: 100 - share}.items() if value}
 
 
-def changed(slot: Deployment) -> datetime:
+def last_changed(slot: Deployment) -> datetime:
     """When a slot was last deployed to."""
     return slot.changed or slot.created or datetime.min.replace(tzinfo=UTC)
+
+
+def holds(slot: Deployment | None, version: ModelVersion) -> bool:
+    """Whether a slot stands with that version."""
+    return slot is not None and (slot.model, slot.model_version) == (version.name, version.version)
 
 
 def preview_name(settings: Settings, now: datetime) -> str:

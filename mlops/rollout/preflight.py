@@ -15,7 +15,7 @@ from mlops.machines.probes import probes
 from mlops.machines.quota import Needs
 from mlops.machines.servers import Server
 from mlops.rollout import identity
-from mlops.rollout.estimate import Duration, how_long
+from mlops.rollout.estimate import Duration, estimate_duration
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
@@ -82,7 +82,7 @@ def _spoken(bytes_: int) -> str:
 
 
 def check(
-    session: Session, settings: Settings, version: ModelVersion, plan: Plan, standing: Sequence[Deployment] = ()
+    session: Session, settings: Settings, version: ModelVersion, plan: Plan, deployments: Sequence[Deployment] = ()
 ) -> Preflight:
     """Look at everything that can be known before anything is made.
 
@@ -91,7 +91,7 @@ def check(
         settings: the target's settings.
         version: what is to be deployed.
         plan: where it goes.
-        standing: the endpoint's deployments.
+        deployments: the endpoint's deployments.
 
     Raises:
         PreconditionError: a job that did not complete, an identity that is missing or lacks a role, a size that is
@@ -101,13 +101,13 @@ def check(
     if plan.creates_endpoint:
         warnings += identity.check_before(session, settings)
     size, offered = check_size(session, settings, version)
-    slot = next((item for item in standing if item.name == plan.slot), None)
+    slot = next((item for item in deployments if item.name == plan.slot), None)
     needs, used, limit = None, None, None
     if size is None:
         warnings += ("the region's machine sizes and its quota are not known to this login; Azure will check them",)
     else:
         needs = serving_needs(settings, size, second_slot=not keeps_cores(slot, settings))
-        used, limit, more = check_quota(session, needs, held=held_cores(slot, needs.family, offered))
+        used, limit, more = check_quota(session, needs, reusable=reusable_cores(slot, needs.family, offered))
         warnings += more
     bytes_ = artifacts.model_bytes(session, version)
     return Preflight(
@@ -123,7 +123,7 @@ def check(
             initial_delay_s=settings.deployment.liveness_initial_delay_s,
             warm_up_s=settings.deployment.server.warm_up_s,
         ),
-        duration=how_long(
+        duration=estimate_duration(
             settings,
             bytes_,
             plan.steps if plan.live else plan.steps[-1:],
@@ -153,7 +153,7 @@ def check_job(session: Session, version: ModelVersion) -> tuple[str, ...]:
     return ()
 
 
-def check_quota(session: Session, needs: Needs, *, held: int) -> tuple[int | None, int | None, tuple[str, ...]]:
+def check_quota(session: Session, needs: Needs, *, reusable: int) -> tuple[int | None, int | None, tuple[str, ...]]:
     """Refuse a need that exceeds what its family, or all of the region, has left.
 
     A login that may deploy but not read the subscription's quota is only warned: Azure checks again.
@@ -161,7 +161,7 @@ def check_quota(session: Session, needs: Needs, *, held: int) -> tuple[int | Non
     Args:
         session: the workspace.
         needs: cores asked for; nothing is looked up where they are 0.
-        held: cores that are given back before.
+        reusable: cores that are given back before.
 
     Returns:
         Cores in use and limit of the family, where known, and warnings.
@@ -178,9 +178,9 @@ def check_quota(session: Session, needs: Needs, *, held: int) -> tuple[int | Non
     row = quota.of_family(rows, needs.family)
     if row is None:
         return None, None, (f"Azure lists no quota for the family '{needs.family}'; it may refuse the deployment",)
-    for short in quota.shortages(rows, [needs], held={needs.family: held}):
+    for short in quota.shortages(rows, [needs], held={needs.family: reusable}):
         raise PreconditionError(short.sentence, hint=short.hint)
-    return row.used - held, row.limit, ()
+    return row.used - reusable, row.limit, ()
 
 
 def check_size(session: Session, settings: Settings, version: ModelVersion) -> tuple[VmSize | None, Sequence[VmSize]]:
@@ -232,16 +232,16 @@ def serving_needs(settings: Settings, size: VmSize, *, second_slot: bool) -> Nee
 
 def keeps_cores(slot: Deployment | None, settings: Settings) -> bool:
     """Whether the slot stands on the very machines that are wanted."""
-    wanted = settings.deployment
+    desired = settings.deployment
     return (
         slot is not None
         and slot.state.lower() == STEADY
-        and slot.instance_type.lower() == wanted.instance_type.lower()
-        and slot.instance_count == wanted.instance_count
+        and slot.instance_type.lower() == desired.instance_type.lower()
+        and slot.instance_count == desired.instance_count
     )
 
 
-def held_cores(slot: Deployment | None, family: str, offered: Sequence[VmSize]) -> int:
+def reusable_cores(slot: Deployment | None, family: str, offered: Sequence[VmSize]) -> int:
     """The cores of a family that the slot itself holds: they are free again when it gets other machines.
 
     That goes for a slot that failed, too, since it is deleted before it is made again.

@@ -13,11 +13,11 @@ from mlops.ledger import End, Outcome, Planned, TrafficIntent, TrafficMoved, Ver
 if TYPE_CHECKING:
     from mlops.azure.session import Session
     from mlops.core.resources import Deployment, Endpoint
-    from mlops.ledger import Hold, Record
+    from mlops.ledger import Lock, Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Repair:
+class RecoveryDecision:
     """What is to be done.
 
     Attributes:
@@ -31,59 +31,88 @@ class Repair:
     outcome: Outcome
 
 
-def repair(dead: Sequence[Record], endpoint: Endpoint | None, standing: Sequence[Deployment]) -> Repair:
+def decide_recovery(
+    records: Sequence[Record], endpoint: Endpoint | None, deployments: Sequence[Deployment]
+) -> RecoveryDecision:
     """Decide by the records of what has not ended and by what Azure holds, both looked at under the lease.
 
     A rollout that has passed its last soak is finished, and so is a rollback, since a person wished it. Any other one
     is undone. Traffic that the records do not explain is somebody else's work and stays.
 
     Args:
-        dead: the records; where one who came to help died too, his are among them.
+        records: of what has not ended; where one who came to help died too, his are among them.
         endpoint: as Azure holds it; None where there is none.
-        standing: its deployments.
+        deployments: of the endpoint.
     """
-    begun = [(index, record.facts) for index, record in enumerate(dead) if isinstance(record.facts, Planned)]
-    if not begun or endpoint is None:
-        return Repair(traffic=None, why="it had changed nothing", outcome=Outcome.ABANDONED)
-    index, plan = begun[-1]
-    own = dead[index:]
-    before, slot = shares(plan.before or {}), (plan.slot or "").lower()
-    wished = [shares(record.facts.wanted or {}) for record in own if isinstance(record.facts, TrafficIntent)]
-    now, mirrored = shares(endpoint.traffic), bool(shares(endpoint.mirror))
-    sound = {item.name.lower() for item in standing if item.state.lower() == "succeeded"}
-    there = {item.name.lower() for item in standing}
-    if not wished or now not in (before, *wished):
+    plans = [(index, record.facts) for index, record in enumerate(records) if isinstance(record.facts, Planned)]
+    if not plans or endpoint is None:
+        return RecoveryDecision(traffic=None, why="it had changed nothing", outcome=Outcome.ABANDONED)
+    index, plan = plans[-1]
+    own = records[index:]
+    before, now = shares(plan.before or {}), shares(endpoint.traffic)
+    intents = [shares(record.facts.desired or {}) for record in own if isinstance(record.facts, TrafficIntent)]
+    if not intents or now not in (before, *intents):
         why = "the traffic is as it had found it" if now == before else "the traffic is somebody else's, and stays"
-        return Repair(traffic=None, why=why, outcome=Outcome.ABANDONED)
-    if plan.action == "rollback" and sound.issuperset(wished[-1]):
-        return Repair(traffic=wished[-1], why="a person wished it, so it is finished", outcome=Outcome.ROLLED_BACK)
-    if now == wished[-1] == {slot: 100} and through(own):
-        return Repair(traffic=None, why="all its steps had passed", outcome=Outcome.RELEASED)
-    if there.issuperset(before):  # whatever its last update came to: it had the traffic
-        undo = before if mirrored or now != before else None
-        return Repair(traffic=undo, why="it had stopped half way, so it is undone", outcome=Outcome.RESTORED)
-    if passed(own) and not failed(own) and slot in sound:
+        return RecoveryDecision(traffic=None, why=why, outcome=Outcome.ABANDONED)
+    return _finish(plan, own, intents[-1], now, deployments) or _undo(plan, own, endpoint, deployments)
+
+
+def _finish(
+    plan: Planned,
+    own: Sequence[Record],
+    intent: dict[str, int],
+    now: dict[str, int],
+    deployments: Sequence[Deployment],
+) -> RecoveryDecision | None:
+    """Bring a rollout to its end that was to be finished; None where it is to be undone."""
+    if plan.action == "rollback" and _sound(deployments).issuperset(intent):
+        return RecoveryDecision(
+            traffic=intent, why="a person wished it, so it is finished", outcome=Outcome.ROLLED_BACK
+        )
+    if now == intent == {_slot(plan): 100} and passed_last_soak(own):
+        return RecoveryDecision(traffic=None, why="all its steps had passed", outcome=Outcome.RELEASED)
+    return None
+
+
+def _undo(
+    plan: Planned, own: Sequence[Record], endpoint: Endpoint, deployments: Sequence[Deployment]
+) -> RecoveryDecision:
+    """Back to the traffic before; where what had it is gone, to what has passed the gate, or to nothing."""
+    before, slot = shares(plan.before or {}), _slot(plan)
+    if {item.name.lower() for item in deployments}.issuperset(before):  # whatever its last update came to
+        untouched = shares(endpoint.traffic) == before and not shares(endpoint.mirror)
+        why = "it had stopped half way, so it is undone"
+        return RecoveryDecision(traffic=None if untouched else before, why=why, outcome=Outcome.RESTORED)
+    if passed_gate(own) and not failed_soak(own) and slot in _sound(deployments):
         why = "what was live before is gone, and this has passed the gate"
-        return Repair(traffic={slot: 100}, why=why, outcome=Outcome.RELEASED)
+        return RecoveryDecision(traffic={slot: 100}, why=why, outcome=Outcome.RELEASED)
     why = "neither what was live before nor what has passed the gate stands"
-    return Repair(traffic={}, why=why, outcome=Outcome.RESTORED)
+    return RecoveryDecision(traffic={}, why=why, outcome=Outcome.RESTORED)
 
 
-def passed(records: Sequence[Record]) -> bool:
+def _slot(plan: Planned) -> str:
+    return (plan.slot or "").lower()
+
+
+def _sound(deployments: Sequence[Deployment]) -> set[str]:
+    return {item.name.lower() for item in deployments if item.state.lower() == "succeeded"}
+
+
+def passed_gate(records: Sequence[Record]) -> bool:
     """Whether the gate let this rollout's version through, or a person did."""
     return any(
         verdict.what in ("gate", "skipped") and verdict.verdict in ("pass", "skipped") for verdict in _verdicts(records)
     )
 
 
-def failed(records: Sequence[Record]) -> bool:
+def failed_soak(records: Sequence[Record]) -> bool:
     """Whether a soak was not passed."""
     return any(verdict.what == "soak" and verdict.verdict != "pass" for verdict in _verdicts(records))
 
 
-def through(records: Sequence[Record]) -> bool:
+def passed_last_soak(records: Sequence[Record]) -> bool:
     """Whether the last step's soak was passed, or no gate was asked at all."""
-    return passed(records) and any(
+    return passed_gate(records) and any(
         verdict.what == "skipped" or (verdict.what, verdict.share, verdict.verdict) == ("soak", 100, "pass")
         for verdict in _verdicts(records)
     )
@@ -93,29 +122,29 @@ def _verdicts(records: Sequence[Record]) -> list[Verdict]:
     return [record.facts for record in records if isinstance(record.facts, Verdict)]
 
 
-def recover(session: Session, hold: Hold, name: str) -> Repair | None:
+def recover(session: Session, lock: Lock, name: str) -> RecoveryDecision | None:
     """Bring an endpoint into a known state before anything else is done to it.
 
     Returns:
         What was done; None where the last rollout has ended.
     """
-    dead = unfinished([record for record in hold.records() if record.rollout != hold.rollout])
-    if not dead:
+    abandoned = unfinished([record for record in lock.records() if record.rollout != lock.rollout])
+    if not abandoned:
         return None
-    found = endpoints.settle(session, name)
-    standing = endpoints.settled_deployments(session, name) if found else []
-    wanted = repair(dead, found, standing)
-    begun = dead[0]
-    how = "was broken off" if hold.broke else "was left by a runner that is gone"
-    session.console.warn(f"the rollout of {begun.at:%Y-%m-%d %H:%M} by {begun.by} {how}: {wanted.why}")
-    now = shares(found.traffic) if found else {}
-    if wanted.traffic is not None:
-        now = dict(wanted.traffic)
-        endpoints.set_traffic(session, name, now, fence=lambda: hold.write(TrafficIntent(wanted=now, what="recover")))
-        hold.write(TrafficMoved(traffic=now))
+    endpoint = endpoints.settle(session, name)
+    deployments = endpoints.settled_deployments(session, name) if endpoint else []
+    decision = decide_recovery(abandoned, endpoint, deployments)
+    begun = abandoned[0]
+    how = "was broken off" if lock.superseded else "was left by a runner that is gone"
+    session.console.warn(f"the rollout of {begun.at:%Y-%m-%d %H:%M} by {begun.by} {how}: {decision.why}")
+    now = shares(endpoint.traffic) if endpoint else {}
+    if decision.traffic is not None:
+        now = dict(decision.traffic)
+        endpoints.set_traffic(session, name, now, fence=lambda: lock.write(TrafficIntent(desired=now, what="recover")))
+        lock.write(TrafficMoved(traffic=now))
         session.console.say(f"the traffic of {name} is {now or 'none'}")
-    for rollout in dict.fromkeys(record.rollout for record in dead):
-        overruled = hold.broke == rollout and wanted.outcome is not Outcome.RELEASED
-        outcome = Outcome.OVERRULED if overruled else wanted.outcome
-        hold.write(End(outcome=outcome, traffic=now, error=wanted.why), rollout=rollout)
-    return wanted
+    for rollout in dict.fromkeys(record.rollout for record in abandoned):
+        overruled = lock.superseded == rollout and decision.outcome is not Outcome.RELEASED
+        outcome = Outcome.OVERRULED if overruled else decision.outcome
+        lock.write(End(outcome=outcome, traffic=now, error=decision.why), rollout=rollout)
+    return decision

@@ -1,9 +1,11 @@
-"""The way back: the version before, or a named one, into traffic again, whoever is deploying meanwhile."""
+"""Rollback: the previous version, or a named one, into traffic again, whoever is deploying meanwhile."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops.azure import endpoints, models
@@ -13,8 +15,8 @@ from mlops.core.resources import Deployment, Endpoint, ModelVersion
 from mlops.ledger import (
     Begin,
     End,
-    Hold,
     Ledger,
+    Lock,
     Outcome,
     Planned,
     Record,
@@ -26,7 +28,9 @@ from mlops.ledger import (
     cleared,
     history,
 )
+from mlops.rollout.context import ReleaseRequest
 from mlops.rollout.deploy import release, replaced_version
+from mlops.rollout.plan import holds
 from mlops.rollout.recovery import recover
 from mlops.rollout.result import RolloutResult
 from mlops.scoring.client import scorer
@@ -39,6 +43,30 @@ LATE_S = 2.0
 """A deploy whose lease was broken may have one request under way; what it changes is to be seen when we look."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EndpointState:
+    """The endpoint under the rollback's lock, with no operation under way."""
+
+    session: Session
+    lock: Lock
+    endpoint: Endpoint
+    deployments: Sequence[Deployment]
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        """Per cent per slot."""
+        return shares(self.endpoint.traffic)
+
+    @property
+    def live(self) -> Deployment | None:
+        """The slot with all the traffic."""
+        return next((slot for slot in self.deployments if self.share(slot) == 100), None)
+
+    def share(self, slot: Deployment) -> int:
+        """Per cent of traffic on a slot."""
+        return self.traffic.get(slot.name.lower(), 0)
+
+
 def rollback(
     session: Session,
     settings: Settings,
@@ -48,7 +76,7 @@ def rollback(
     skip_gate: str | None = None,
     reason: str = "",
 ) -> RolloutResult:
-    """Put the version before, or a named one, back into traffic; no gate for what has passed it before.
+    """Put the previous version, or a named one, back into traffic; no gate for what has passed it before.
 
     It does not wait for a deploy: it breaks its lease, which stops the deploy at its next write, and undoes what that
     one had done to the traffic.
@@ -56,7 +84,7 @@ def rollback(
     Args:
         session: the workspace.
         settings: the target's settings.
-        version: the version to go back to; the one before when None.
+        version: the version to go back to; the previous one when None.
         name: the endpoint, the settings' one by default.
         skip_gate: why a version that has not passed the gate may have the traffic.
         reason: why, for the history.
@@ -65,95 +93,111 @@ def rollback(
         PreconditionError: there is no endpoint, nothing to go back to, or only what has not passed the gate.
     """
     name = name or settings.endpoint.name
-    met = endpoints.get(session, name)
-    if met is None:
-        raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
-    with Ledger(session, name).hold(action="rollback", break_lease=True) as hold:
+    before = endpoints.get(session, name)
+    if before is None:
+        raise _no_endpoint(name)
+    with Ledger(session, name).acquire(action="rollback", break_lease=True) as lock:
         why = skip_gate or reason or None
-        named = Begin(model=version.name, version=version.version, reason=why) if version else Begin(reason=why)
-        hold.write(named)
-        if hold.broke:
+        lock.write(Begin(model=version.name, version=version.version, reason=why) if version else Begin(reason=why))
+        if lock.superseded:
             time.sleep(LATE_S)
-        repaired = recover(session, hold, name)
-        undone = shares(met.traffic) if repaired and repaired.traffic else None
-        return _back(session, settings, hold, name, version, skip_gate=skip_gate, undone=undone)
+        decision = recover(session, lock, name)
+        state = _inspect(session, lock, name)
+        if version is None and state.live is not None and decision and decision.traffic:
+            return _undone(state, state.live, before=shares(before.traffic))
+        return _go_back(settings, state, version, skip_gate)
 
 
-def _back(
-    session: Session,
-    settings: Settings,
-    hold: Hold,
-    name: str,
-    version: ModelVersion | None,
-    *,
-    skip_gate: str | None,
-    undone: dict[str, int] | None,
-) -> RolloutResult:
+def _no_endpoint(name: str) -> PreconditionError:
+    return PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
+
+
+def _inspect(session: Session, lock: Lock, name: str) -> EndpointState:
+    """The endpoint once its operations have ended."""
     try:
-        found = endpoints.settle(session, name)
-        if found is None:
-            raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
-        standing = endpoints.settled_deployments(session, name)
+        endpoint = endpoints.settle(session, name)
+        if endpoint is None:
+            raise _no_endpoint(name)
+        deployments = endpoints.settled_deployments(session, name)
     except MlopsError as error:
-        hold.write(End(outcome=Outcome.FAILED, error=error.message))
+        lock.write(End(outcome=Outcome.FAILED, error=error.message))
         raise
-    live = next((item for item in standing if shares(found.traffic).get(item.name.lower(), 0) == 100), None)
-    now = shares(found.traffic)
-    if version is None and undone is not None and live is not None:
-        _stay(session, hold, name, now)
-        hold.write(
-            End(
-                outcome=Outcome.ROLLED_BACK,
-                before=undone,
-                traffic=now,
-                slot=live.name,
-                model=live.model,
-                version=live.model_version,
-            )
+    return EndpointState(session=session, lock=lock, endpoint=endpoint, deployments=deployments)
+
+
+def _undone(state: EndpointState, live: Deployment, *, before: dict[str, int]) -> RolloutResult:
+    """The rollout under way had moved traffic, and recovery has put it back: that is the rollback."""
+    _reassert_traffic(state, state.traffic)
+    state.lock.write(
+        End(
+            outcome=Outcome.ROLLED_BACK,
+            before=before,
+            traffic=state.traffic,
+            slot=live.name,
+            model=live.model,
+            version=live.model_version,
         )
-        note = "the rollout that was under way is undone"
-        return _outcome(hold, found, live, before=undone, changed=True, note=note)
+    )
+    return _result(state, live, before=before, changed=True, note="the rollout that was under way is undone")
+
+
+def _go_back(
+    settings: Settings, state: EndpointState, version: ModelVersion | None, skip_gate: str | None
+) -> RolloutResult:
+    live = state.live
+    goal = _choose_version(state, version, skip_gate)
+    if version is not None and live is not None and holds(live, goal):
+        _reassert_traffic(state, state.traffic)
+        state.lock.write(End(outcome=Outcome.UNCHANGED, traffic=state.traffic, slot=live.name))
+        return _result(state, live, before=state.traffic, note="was live already")
+    ready = _ready_slots(state, goal, named=version is not None, skip_gate=skip_gate is not None)
+    if ready:
+        return _switch(state, max(ready, key=state.share), skip_gate)
+    state.session.console.say(f"no slot holds {goal.name}:{goal.version}; it is deployed again")
+    why = skip_gate or "a rollback to a version that has passed before"
+    request = ReleaseRequest(version=goal, endpoint=state.endpoint.name, skip_gate=why)
+    return release(state.session, settings, state.lock, request)
+
+
+def _choose_version(state: EndpointState, version: ModelVersion | None, skip_gate: str | None) -> ModelVersion:
+    """The version to go back to, if it may have traffic."""
+    records, name = state.lock.records(), state.endpoint.name
     try:
-        goal = version or the_one_before(session, hold.records(), live, standing, name)
-        if skip_gate is None and not approved(hold.records(), goal.name, goal.version) and not _is(live, goal):
+        goal = version or previous_version(state.session, records, state.live, state.deployments, name)
+        if skip_gate is None and not approved(records, goal.name, goal.version) and not holds(state.live, goal):
             raise PreconditionError(
                 f"the version '{goal.version}' has not passed the gate of '{name}'",
                 hint=f'mlops deploy {goal.version} asks it; or mlops rollback {goal.version} --skip-gate "REASON"',
             )
     except MlopsError as error:
-        hold.write(End(outcome=Outcome.FAILED, traffic=now, error=error.message))
+        state.lock.write(End(outcome=Outcome.FAILED, traffic=state.traffic, error=error.message))
         raise
-    if version is not None and live is not None and _is(live, goal):
-        _stay(session, hold, name, now)
-        hold.write(End(outcome=Outcome.UNCHANGED, traffic=now, slot=live.name))
-        return _outcome(hold, found, live, before=now, note="was live already")
-    ready = [
-        item
-        for item in standing
-        if _is(item, goal)
-        and item.state.lower() == "succeeded"
-        and (skip_gate is not None or cleared(hold.records(), item.name))
-        and (version is not None or item is not live)  # the same version in both: it was deployed anew with --force
+    return goal
+
+
+def _ready_slots(state: EndpointState, goal: ModelVersion, *, named: bool, skip_gate: bool) -> list[Deployment]:
+    """The slots that can take the traffic for a version at once."""
+    live, records = state.live, state.lock.records()
+    return [
+        slot
+        for slot in state.deployments
+        if holds(slot, goal)
+        and slot.state.lower() == "succeeded"
+        and (skip_gate or cleared(records, slot.name))
+        and (named or slot is not live)  # the same version in both: it was deployed again with --force
     ]
-    if not ready:
-        session.console.say(f"no slot holds {goal.name}:{goal.version}; it is deployed again")
-        why = skip_gate or "a rollback to a version that has passed before"
-        return release(session, settings, hold, goal, name=name, samples=[], skip_gate=why)
-    slot = max(ready, key=lambda item: shares(found.traffic).get(item.name.lower(), 0))
-    return _switch(session, hold, found, slot, live, skip_gate)
 
 
-def _switch(
-    session: Session, hold: Hold, found: Endpoint, slot: Deployment, live: Deployment | None, skip_gate: str | None
-) -> RolloutResult:
+def _switch(state: EndpointState, slot: Deployment, skip_gate: str | None) -> RolloutResult:
     """All traffic to a slot that stands, read back."""
-    before, goal = shares(found.traffic), {slot.name.lower(): 100}
-    hold.write(
+    session, lock, name, live = state.session, state.lock, state.endpoint.name, state.live
+    goal = {slot.name.lower(): 100}
+    lock.write(
         Planned(
             action="rollback",
             slot=slot.name,
             live=live.name if live else None,
-            before=before,
+            before=state.traffic,
             steps=(100,),
             model=slot.model,
             version=slot.model_version,
@@ -161,7 +205,7 @@ def _switch(
         )
     )
     if skip_gate is not None:
-        hold.write(
+        lock.write(
             Verdict(
                 what="skipped",
                 verdict="skipped",
@@ -172,28 +216,21 @@ def _switch(
             )
         )
     with session.console.step(f"Traffic: 100 % to {slot.name}"):
-        seen = endpoints.set_traffic(
-            session, found.name, goal, fence=lambda: hold.write(TrafficIntent(wanted=goal, what="rollback"))
-        )
-        hold.write(TrafficMoved(traffic=shares(seen.traffic)))
-    _stay(session, hold, found.name, goal)
-    _ask(session, found.name)
-    left = live.name if live else None
-    hold.write(End(outcome=Outcome.ROLLED_BACK, traffic=shares(seen.traffic), left=left))
-    return _outcome(
-        hold,
-        seen,
-        slot,
-        before=before,
-        changed=before != goal,
-        skipped=skip_gate,
-        replaced=live,
-        note="back to the slot that still stands",
+        seen = _set_traffic(state, goal)
+        lock.write(TrafficMoved(traffic=shares(seen.traffic)))
+    _reassert_traffic(state, goal)
+    _probe(session, name)
+    lock.write(End(outcome=Outcome.ROLLED_BACK, traffic=shares(seen.traffic), vacated=live.name if live else None))
+    after = dataclasses.replace(state, endpoint=seen)
+    result = _result(
+        after, slot, before=state.traffic, changed=state.traffic != goal, note="back to the slot that still stands"
     )
+    replaced = f"{live.model}:{live.model_version}" if live else None
+    return dataclasses.replace(result, skipped_gate=skip_gate, replaced=replaced)
 
 
-def the_one_before(
-    session: Session, records: Sequence[Record], live: Deployment | None, standing: Sequence[Deployment], name: str
+def previous_version(
+    session: Session, records: Sequence[Record], live: Deployment | None, deployments: Sequence[Deployment], name: str
 ) -> ModelVersion:
     """The version that was live before what is live now, by the endpoint's history.
 
@@ -202,15 +239,15 @@ def the_one_before(
     Raises:
         PreconditionError: the history knows none, or the model has it no more.
     """
-    others = {(item.model, item.model_version) for item in standing if live is None or item.name != live.name}
-    replaced = replaced_by(records, live)
-    for model, version in (*replaced, *were_live(records)):
+    others = {(item.model, item.model_version) for item in deployments if live is None or item.name != live.name}
+    replaced = replaced_versions(records, live)
+    for model, version in (*replaced, *previously_live(records)):
         same = live is not None and (model, version) == (live.model, live.model_version)
         if same and not ((model, version) in replaced and (model, version) in others):
             continue
-        found = models.get(session, model, version)
-        if found is not None:
-            return found
+        registered = models.get(session, model, version)
+        if registered is not None:
+            return registered
         session.console.warn(f"{model}:{version} was live before, and is registered no more")
     raise PreconditionError(
         f"the history of '{name}' knows no version that was live before this one",
@@ -218,7 +255,7 @@ def the_one_before(
     )
 
 
-def replaced_by(records: Sequence[Record], live: Deployment | None) -> list[tuple[str, str]]:
+def replaced_versions(records: Sequence[Record], live: Deployment | None) -> list[tuple[str, str]]:
     """What was live when the version that is live now came, by the newest rollout that brought it."""
     ended = {
         record.rollout for record in records if isinstance(record.facts, End) and record.facts.outcome.took_traffic
@@ -233,26 +270,22 @@ def replaced_by(records: Sequence[Record], live: Deployment | None) -> list[tupl
     return []
 
 
-def were_live(records: Sequence[Record]) -> list[tuple[str, str]]:
+def previously_live(records: Sequence[Record]) -> list[tuple[str, str]]:
     """The versions that have had all the traffic, newest first, each once."""
-    found = [
+    versions = [
         (entry.model, entry.version)
         for entry in history(records)
         if entry.outcome.took_traffic and entry.version and 100 in entry.after.values()
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(versions))
 
 
-def _is(slot: Deployment | None, version: ModelVersion) -> bool:
-    return slot is not None and (slot.model, slot.model_version) == (version.name, version.version)
-
-
-def _ask(session: Session, name: str) -> None:
+def _probe(session: Session, name: str) -> None:
     """One request without a header; a rollback is not undone by its answer, but who is on call should know it."""
     try:
-        asker = scorer(session, name, timeout_s=session.settings.gate.timeout_s)
+        client = scorer(session, name, timeout_s=session.settings.gate.timeout_s)
         question = {"input_string": [{"role": "user", "content": "Hello"}], "parameters": {"max_new_tokens": 8}}
-        answer = asker.ask({"input_data": question, "params": {}})
+        answer = client.ask({"input_data": question, "params": {}})
     except MlopsError as error:
         session.console.warn(f"the endpoint could not be asked: {error.message}")
         return
@@ -262,40 +295,35 @@ def _ask(session: Session, name: str) -> None:
         session.console.warn(f"{name} does not answer: {answer.error}; look with mlops endpoint logs")
 
 
-def _stay(session: Session, hold: Hold, name: str, wanted: dict[str, int]) -> None:
+def _set_traffic(state: EndpointState, traffic: dict[str, int]) -> Endpoint:
+    """Set the traffic map; the intent stands in the history before the call."""
+    intent = TrafficIntent(desired=traffic, what="rollback")
+    return endpoints.set_traffic(state.session, state.endpoint.name, traffic, fence=lambda: state.lock.write(intent))
+
+
+def _reassert_traffic(state: EndpointState, traffic: dict[str, int]) -> None:
     """A deploy whose lease was broken may have had one call under way: it must not have the last word."""
-    if hold.broke is None:
+    if state.lock.superseded is None:
         return
-    found = endpoints.settle(session, name)
-    if found is not None and shares(found.traffic) != wanted:
-        session.console.warn(f"the deploy that was stopped set the traffic of {name} once more; it is set back")
-        endpoints.set_traffic(
-            session, name, wanted, fence=lambda: hold.write(TrafficIntent(wanted=wanted, what="rollback"))
-        )
+    name = state.endpoint.name
+    endpoint = endpoints.settle(state.session, name)
+    if endpoint is not None and shares(endpoint.traffic) != traffic:
+        state.session.console.warn(f"the deploy that was stopped set the traffic of {name} once more; it is set back")
+        _set_traffic(state, traffic)
 
 
-def _outcome(
-    hold: Hold,
-    found: Endpoint,
-    slot: Deployment,
-    *,
-    before: dict[str, int],
-    note: str,
-    changed: bool = False,
-    skipped: str | None = None,
-    replaced: Deployment | None = None,
+def _result(
+    state: EndpointState, slot: Deployment, *, before: dict[str, int], note: str, changed: bool = False
 ) -> RolloutResult:
     return RolloutResult(
-        endpoint=found.name,
+        endpoint=state.endpoint.name,
         slot=slot.name,
         model=slot.model,
         version=slot.model_version,
-        traffic=shares(found.traffic),
+        traffic=state.traffic,
         before=before,
-        scoring_url=found.scoring_url,
+        scoring_url=state.endpoint.scoring_url,
         changed=changed,
-        rollout=hold.rollout,
-        replaced=f"{replaced.model}:{replaced.model_version}" if replaced else None,
-        skipped_gate=skipped,
+        rollout=state.lock.rollout,
         note=note,
     )

@@ -46,25 +46,25 @@ def deployment_spec(
     Raises:
         UsageError: a file that it needs is missing.
     """
-    wanted = settings.deployment
-    server = wanted.server
-    for path in (server.environment, wanted.code / server.script):
+    desired = settings.deployment
+    server = desired.server
+    for path in (server.environment, desired.code / server.script):
         if not (settings.root / path).is_file():
             raise UsageError(f"there is no '{path}' in '{settings.root}'", hint="see deployment in mlops.yaml")
-    patience = server_variables(probes) if server.has_workers else {}
+    timeouts = server_variables(probes) if server.has_workers else {}
     skipped = {SKIPPED_TAG: skip_gate[:TAG_CHARACTERS]} if skip_gate else {}
     return endpoints.DeploymentSpec(
         name=plan.slot,
         endpoint=plan.endpoint,
         model_id=version.id,
-        instance_type=wanted.instance_type,
-        instance_count=wanted.instance_count,
+        instance_type=desired.instance_type,
+        instance_count=desired.instance_count,
         environment=settings.root / server.environment,
-        code=settings.root / wanted.code,
+        code=settings.root / desired.code,
         scoring_script=server.script,
         max_concurrent_requests=server.max_concurrent_requests,
-        request_timeout_ms=wanted.request_timeout_ms,
+        request_timeout_ms=desired.request_timeout_ms,
         probes=probes,
-        variables={**server.variables, **patience, **wanted.variables},
+        variables={**server.variables, **timeouts, **desired.variables},
         tags={MANAGED_TAG: MANAGED_BY, VERSION_TAG: version.version, **skipped},
     )

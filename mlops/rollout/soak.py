@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BATCH_S = 0.5
 """Probes are sent in bursts this far apart, or one by one where that is slower."""
-HOPELESS = 3
+MAX_FAILURES = 3
 """Failures of the new slot after which a soak need not go on to its end."""
 
 
@@ -48,7 +48,7 @@ class Tally:
 
 
 @dataclass
-class Watch:
+class SoakMonitor:
     """What the probes of one step have shown."""
 
     scorer: Scorer
@@ -85,16 +85,16 @@ class Watch:
         new, old = self.scorer.ask_all([payload, payload], slots=[self.candidate, self.live], concurrency=2)
         return self.live if new.ok and not old.ok else self.candidate
 
-    def enough(self, share: int) -> bool:
+    def has_enough(self, share: int) -> bool:
         """Whether each slot with traffic has answered its number of probes."""
         awaited = [self.candidate, *([self.live] if self.live and share < 100 else [])]
         return all(len(self.tally(slot).answers) >= self.settings.rollout.probes for slot in awaited)
 
-    def hopeless(self) -> bool:
+    def has_failed(self) -> bool:
         """Whether the new slot has failed so often that waiting changes nothing."""
         mine = self.tally(self.candidate)
         limit = self.settings.gate.min_success_rate
-        return limit is not None and mine.failures >= HOPELESS and 1 - mine.failures / len(mine.answers) < limit
+        return limit is not None and mine.failures >= MAX_FAILURES and 1 - mine.failures / len(mine.answers) < limit
 
 
 def soak(
@@ -105,7 +105,7 @@ def soak(
     candidate: str,
     live: str | None,
     share: int,
-    seen: Callable[[str], object] = lambda _: None,
+    on_progress: Callable[[str], object] = lambda _: None,
 ) -> gate.Soak:
     """Watch a step for ``rollout.soak_s``, longer where a slot has not answered ``rollout.probes`` probes by then.
 
@@ -116,42 +116,42 @@ def soak(
         candidate: the new slot.
         live: the one that was live before, if any.
         share: per cent of traffic on the new slot.
-        seen: called with a few words after each burst.
+        on_progress: called with a few words after each burst.
     """
     rollout = settings.rollout
     as_users = dataclasses.replace(scorer, attempts=1)
-    watch = Watch(as_users, settings, candidate, live)
+    monitor = SoakMonitor(as_users, settings, candidate, live)
     size = max(1, round(rollout.probes_per_s * BATCH_S))
     begin, sent = time.monotonic(), 0
     limit_s = max(rollout.soak_s, rollout.max_soak_s)
     stay_interruptible()
     while True:
         batch = [samples[(sent + index) % len(samples)] for index in range(size)]
-        watch.probe(batch)
+        monitor.probe(batch)
         sent += size
         elapsed = time.monotonic() - begin
-        seen(", ".join(f"{slot} {len(tally.answers)}" for slot, tally in sorted(watch.tallies.items())))
-        if watch.hopeless() or elapsed >= limit_s or (elapsed >= rollout.soak_s and watch.enough(share)):
+        on_progress(", ".join(f"{slot} {len(tally.answers)}" for slot, tally in sorted(monitor.tallies.items())))
+        if monitor.has_failed() or elapsed >= limit_s or (elapsed >= rollout.soak_s and monitor.has_enough(share)):
             break
         time.sleep(max(0.0, sent / rollout.probes_per_s - elapsed))
-    return judged(watch, settings.gate, rollout, share=share, seconds=time.monotonic() - begin)
+    return judge_soak(monitor, settings.gate, rollout, share=share, seconds=time.monotonic() - begin)
 
 
-def judged(watch: Watch, settings: Gate, rollout: Rollout, *, share: int, seconds: float) -> gate.Soak:
+def judge_soak(monitor: SoakMonitor, settings: Gate, rollout: Rollout, *, share: int, seconds: float) -> gate.Soak:
     """The verdict on what a step has shown."""
     reported = {name: Quality(min=None, max_loss=None) for name in settings.quality}
     limits = settings.model_copy(update={"quality": reported})
     measured = {
         slot: gate.measure(slot, tally.answers, tally.samples, settings)
-        for slot, tally in sorted(watch.tallies.items())
+        for slot, tally in sorted(monitor.tallies.items())
     }
     checks: list[gate.Check] = []
-    mine = measured.get(watch.candidate.lower())
+    mine = measured.get(monitor.candidate.lower())
     if mine is not None and mine.requests:
         checks += gate.judge_absolute(limits, mine)
-    total = sum(len(tally.answers) for tally in watch.tallies.values()) + len(watch.unreached)
-    few = len(watch.tally(watch.candidate).answers)
-    unreached = len(watch.unreached) / total if total else 1.0
+    total = sum(len(tally.answers) for tally in monitor.tallies.values()) + len(monitor.unreached)
+    few = len(monitor.tally(monitor.candidate).answers)
+    unreached = len(monitor.unreached) / total if total else 1.0
     checks += [
         check(settings, "probes", "probes that the new slot answered", few, "≥", rollout.probes),
         check(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlops.azure.session import Session
 
 LOG_LINES = 25
-PATIENCE_S = 300.0
+OUTAGE_TIMEOUT_S = 300.0
 """For so long Azure may be out of reach while a job is followed, which goes on without us."""
 
 
@@ -38,7 +38,7 @@ def wait(
     *,
     poll_s: float,
     timeout_s: float | None = None,
-    patience_s: float = PATIENCE_S,
+    outage_timeout_s: float = OUTAGE_TIMEOUT_S,
     show: Callable[[Progress], None] = lambda _: None,
 ) -> Progress:
     """Follow a job to its end; only ``Completed`` is success.
@@ -48,13 +48,13 @@ def wait(
         name: the job's name.
         poll_s: between two looks.
         timeout_s: give up after so long.
-        patience_s: for so long Azure may be out of reach.
+        outage_timeout_s: for so long Azure may be out of reach.
         show: told what each look has seen.
 
     Raises:
         TrainingFailed: it ended otherwise; with the log's tail of the step that failed.
         NotFinishedYet: ``timeout_s`` seconds are over.
-        UnavailableError: Azure is out of reach for longer than ``patience_s``.
+        UnavailableError: Azure is out of reach for longer than ``outage_timeout_s``.
     """
     end = None if timeout_s is None else time.monotonic() + timeout_s
     seen: dict[str, Job] = {}
@@ -70,7 +70,7 @@ def wait(
             if lost is None:
                 session.console.warn(f"{error.message}; the job goes on, and so does this command")
             lost = time.monotonic() if lost is None else lost
-            if time.monotonic() - lost > patience_s:
+            if time.monotonic() - lost > outage_timeout_s:
                 raise
         else:
             lost, status = None, job.status
@@ -88,20 +88,20 @@ def wait(
         time.sleep(poll_s)
 
 
-def timed(found: list[Job], seen: dict[str, Job]) -> list[Job]:
+def timed(steps: list[Job], seen: dict[str, Job]) -> list[Job]:
     """The steps with the times at which they were first seen running and ended: run history gives none.
 
     Args:
-        found: the steps as they are now.
+        steps: the steps as they are now.
         seen: the steps as they were, by name; updated.
     """
     now = datetime.now(UTC)
-    for step in found:
+    for step in steps:
         before = seen.get(step.name, step)
         started = step.started or before.started or (now if step.status == "Running" else None)
         ended = step.ended or before.ended or (now if not step.is_running and started else None)
         seen[step.name] = dataclasses.replace(step, started=started, ended=ended)
-    return [seen[step.name] for step in found]
+    return [seen[step.name] for step in steps]
 
 
 def why(session: Session, job: Job) -> MlopsError:

@@ -60,7 +60,7 @@ class Releases:
 def look(session: Session) -> Releases:
     """Read the ledger, and the reports below ``.mlops/reports``."""
     name = session.settings.endpoint.name
-    records, held = ledger.Ledger(session, name).look()
+    records, held = ledger.Ledger(session, name).inspect()
     reports = [found for found in reports_in(session.settings.home / "reports") if found.report.endpoint == name]
     releases = tuple(
         Release(
@@ -68,7 +68,7 @@ def look(session: Session) -> Releases:
             records=tuple(record for record in records if record.rollout == entry.rollout),
             found=report_of(entry, reports),
         )
-        for entry in ledger.history(records, held=held)
+        for entry in ledger.history(records, locked=held)
     )
     return Releases(endpoint=name, held=held, releases=releases)
 

@@ -133,10 +133,7 @@ def gate_s(asker: Scorer, samples: list[gate.Sample], settings: Gate, *, live: s
         asker,
         settings,
         samples,
-        endpoint="timed",
-        model="timed:1",
-        candidate="green",
-        live=live,
+        gate.Trial(endpoint="timed", model="timed:1", candidate="green", live=live),
         planned=lambda _: begun.append(time.perf_counter()),
     )
     end = time.perf_counter()

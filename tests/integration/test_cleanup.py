@@ -174,7 +174,7 @@ def test_a_rollout_under_way_protects_its_slots(empty: Bench) -> None:
     found = cleanup.plan(empty.session, older_than=WEEK)
     assert [item.title for item in found.stale] == [f"{lasting}/green"]
 
-    with Ledger(empty.session, lasting).hold(action="deploy") as hold:
+    with Ledger(empty.session, lasting).acquire(action="deploy") as hold:
         hold.write(Begin(model="chat", version="2", before={"blue": 100}))
         assert clean(empty) == ([], [])
         results = cleanup.carry_out(empty.session, found.decisions, cleanup.rules(empty.settings, older_than=WEEK))
@@ -182,7 +182,7 @@ def test_a_rollout_under_way_protects_its_slots(empty: Bench) -> None:
         assert "is being changed by" in results[0].why
     assert clean(empty) == ([], [])  # it has no end
 
-    with Ledger(empty.session, lasting).hold(action="deploy") as hold:
+    with Ledger(empty.session, lasting).acquire(action="deploy") as hold:
         hold.write(Begin(before={"blue": 100}))
         hold.write(End(outcome=Outcome.RECOVERED, traffic={"blue": 100}))
     assert clean(empty)[0] == [f"{lasting}/green"]

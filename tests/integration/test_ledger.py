@@ -25,10 +25,10 @@ from mlops.core.errors import AzureError
 from mlops.ledger import (
     Begin,
     End,
-    Held,
+    LeaseLost,
     Ledger,
+    Locked,
     Outcome,
-    Overruled,
     Planned,
     TrafficMoved,
     Verdict,
@@ -52,7 +52,7 @@ HOLDER = """
 
     session = connect(load("local", Path("mlops.yaml")), Console(quiet=True))
     facts = {"machine": {"boot": "another machine", "pid": 1}} if sys.argv[2] == "far" else {}
-    with Ledger(session, sys.argv[1], lease_s=int(sys.argv[3])).hold(action="deploy") as hold:
+    with Ledger(session, sys.argv[1], lease_s=int(sys.argv[3])).acquire(action="deploy") as hold:
         hold.write(Begin(model="m", version="7", **facts))
         print(hold.rollout, flush=True)
         sys.stdin.read()  # until the test ends
@@ -98,22 +98,22 @@ def holder(
 def test_what_is_written_stands_there(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     found = ledger(session)
     assert found.read() == []
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         written = [
             hold.write(Begin(model="m", version="1", before={})),
             hold.write(Verdict(what="gate", verdict="pass", reason="Grüße\nvon hier")),
             hold.write(End(outcome=Outcome.RELEASED, traffic={"blue": 100})),
         ]
-        assert hold.broke is None
+        assert hold.superseded is None
         assert hold.records() == written
-        assert found.look() == (written, True)
-    assert again(session, found).look() == (written, False)
+        assert found.inspect() == (written, True)
+    assert again(session, found).inspect() == (written, False)
     begin = written[0].facts
     assert isinstance(begin, Begin)
     assert begin.action == "deploy"
     assert begin.machine["pid"] == os.getpid()
     assert len(begin.commit or "") >= 40
-    with found.hold(action="rollback") as hold:
+    with found.acquire(action="rollback") as hold:
         assert hold.records() == written
         hold.write(Begin(model="m", version="0"))
     assert len(again(session, found).read()) == 4
@@ -127,18 +127,18 @@ def test_what_is_written_stands_there(session: Session, capsys: pytest.CaptureFi
 
 def test_one_wins_and_the_other_says_who_and_since_when(session: Session) -> None:
     found = ledger(session)
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         begin = hold.write(Begin(model="m", version="7"))
         started = time.monotonic()
         other = again(session, found)
-        with pytest.raises(Held, match="deploy of m:7") as refused, other.hold(action="deploy", wait_s=60):
+        with pytest.raises(Locked, match="deploy of m:7") as refused, other.acquire(action="deploy", wait_s=60):
             pass
         # a live process of this machine: no use in waiting. Without waiting it takes 0.04 s
         assert time.monotonic() - started < 60
     assert begin.by in str(refused.value)
     assert f"{begin.at:%F %T}" in str(refused.value)
     assert refused.value.exit_code == 3
-    with again(session, found).hold(action="deploy"):
+    with again(session, found).acquire(action="deploy"):
         pass
 
 
@@ -152,12 +152,12 @@ def test_many_at_once_have_one_winner(session: Session) -> None:
         own = again(session, found)
         gate.wait()
         try:
-            with own.hold(action="deploy", wait_s=0) as hold:
+            with own.acquire(action="deploy", wait_s=0) as hold:
                 winners.append(hold.rollout)
                 hold.write(Begin(version=str(number)))
                 until(lambda: len(winners) + len(refused) == 6, what="an answer to all six")
                 hold.write(End(outcome=Outcome.RELEASED))
-        except Held:
+        except Locked:
             refused.append(number)
 
     with ThreadPoolExecutor(6) as pool:
@@ -170,28 +170,28 @@ def test_a_lease_is_given_back_after_an_error(session: Session) -> None:
     found = ledger(session)
 
     def fail() -> None:
-        with found.hold(action="deploy") as hold:
+        with found.acquire(action="deploy") as hold:
             hold.write(Begin())
             raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
         fail()
-    with again(session, found).hold(action="deploy", wait_s=0) as hold:
+    with again(session, found).acquire(action="deploy", wait_s=0) as hold:
         assert [record.kind for record in unfinished(hold.records())] == ["begin"]
 
 
 def test_a_rollback_breaks_the_lease_and_the_deploy_stops_at_its_next_write(session: Session) -> None:
     found = ledger(session)
-    with found.hold(action="deploy") as deploy:
+    with found.acquire(action="deploy") as deploy:
         deploy.write(Begin(model="m", version="7"))
-        with again(session, found).hold(action="rollback", break_lease=True) as rollback:
-            assert rollback.broke == deploy.rollout
+        with again(session, found).acquire(action="rollback", break_lease=True) as rollback:
+            assert rollback.superseded == deploy.rollout
             rollback.write(Begin(model="m", version="6"))
-            with pytest.raises(Overruled, match="rollback of m:6") as stopped:
+            with pytest.raises(LeaseLost, match="rollback of m:6") as stopped:
                 deploy.write(TrafficMoved(traffic={"green": 100}))
             assert stopped.value.exit_code == 3
             assert deploy.lost
-            with pytest.raises(Overruled):
+            with pytest.raises(LeaseLost):
                 deploy.write(End())
             rollback.write(End(outcome=Outcome.ROLLED_BACK))
     records = found.read()
@@ -201,27 +201,27 @@ def test_a_rollback_breaks_the_lease_and_the_deploy_stops_at_its_next_write(sess
         (rollback.rollout, "end"),
     ]
     assert [entry.outcome for entry in history(records)] == ["rolled_back", "overruled"]
-    with found.hold(action="rollback", break_lease=True) as hold:
-        assert hold.broke is None
+    with found.acquire(action="rollback", break_lease=True) as hold:
+        assert hold.superseded is None
 
 
 def test_a_killed_process_of_this_machine_is_replaced_at_once(session: Session) -> None:
     found = ledger(session)
     with holder(found.endpoint, lease_s=60) as (process, rollout):
-        with pytest.raises(Held, match="deploy of m:7"), found.hold(action="deploy"):
+        with pytest.raises(Locked, match="deploy of m:7"), found.acquire(action="deploy"):
             pass
         process.kill()
         process.wait(HANG_S)
-        with found.hold(action="deploy", wait_s=0) as hold:  # its lease is not waited for
+        with found.acquire(action="deploy", wait_s=0) as hold:  # its lease is not waited for
             assert {record.rollout for record in unfinished(hold.records())} == {rollout}
-            assert hold.broke is None  # nobody was overruled
+            assert hold.superseded is None  # nobody was overruled
             hold.write(Begin())
     assert [entry.outcome for entry in history(found.read())] == ["unfinished", "interrupted"]
 
 
 def test_lines_by_hand_are_skipped(session: Session) -> None:
     found = ledger(session)
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         hold.write(Begin())
         found.log.append(str(uuid.UUID(hold.rollout)), b"something else\n")
         hold.write(End())
@@ -231,9 +231,9 @@ def test_lines_by_hand_are_skipped(session: Session) -> None:
 def test_a_long_ledger_is_written_anew_and_nothing_is_lost(session: Session) -> None:
     found = ledger(session)
     found.most_appends = 3
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         records = [hold.write(Begin()), hold.write(Planned()), hold.write(End())]
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         assert hold.records() == records
         content = found.log.read()
         assert content is not None
@@ -241,7 +241,7 @@ def test_a_long_ledger_is_written_anew_and_nothing_is_lost(session: Session) -> 
         records.append(hold.write(Begin()))
         found.log._blob.create_append_blob(lease=str(uuid.UUID(hold.rollout)))  # as one does who dies half way
     assert found.read() == records[:3]
-    with again(session, found).hold(action="deploy") as hold:
+    with again(session, found).acquire(action="deploy") as hold:
         hold.write(End())
     content = found.log.read()
     assert content is not None
@@ -251,9 +251,9 @@ def test_a_long_ledger_is_written_anew_and_nothing_is_lost(session: Session) -> 
 
 def test_the_end_of_a_dead_rollout_is_written_by_the_next(session: Session) -> None:
     found = ledger(session)
-    with found.hold(action="deploy") as dead:
+    with found.acquire(action="deploy") as dead:
         dead.write(Begin(version="1"))
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         hold.write(Begin(version="2"))
         hold.write(End(outcome=Outcome.RESTORED), rollout=dead.rollout)
         assert {record.rollout for record in unfinished(hold.records())} == {hold.rollout}
@@ -268,7 +268,7 @@ def _kept(session: Session) -> tuple[list[bool], list[str]]:
     """Longer than a lease lasts, with one renewal that fails: whether another got it meanwhile."""
     found, control = ledger(session), ledger(session)
     lease = str(uuid.uuid4())
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         hold.write(Begin())
         assert control.log.acquire(str(uuid.uuid4()))  # later, and nobody renews it
         fault(found, kind="drop", times=2)
@@ -282,34 +282,34 @@ def _left(session: Session) -> bool:
     """A holder of another machine that is dead: whether it was found unfinished by who came next."""
     found = ledger(session)
     with holder(found.endpoint, "far") as (process, rollout):
-        with pytest.raises(Held, match="since"), found.hold(action="deploy", wait_s=1):
+        with pytest.raises(Locked, match="since"), found.acquire(action="deploy", wait_s=1):
             pass
         process.kill()
         process.wait(HANG_S)
     patient = Ledger(session, found.endpoint, lease_s=60)  # waits for 65 s by default; the dead one's lasts for 15
-    with patient.hold(action="deploy") as hold:
+    with patient.acquire(action="deploy") as hold:
         return unfinished(hold.records())[0].rollout == rollout
 
 
 def _slept(session: Session) -> tuple[list[str], list[str], str]:
     """A holder that slept over the end of its lease goes on, unless somebody came and went meanwhile."""
     lone, visited = ledger(session), ledger(session)
-    with lone.hold(action="deploy") as first, visited.hold(action="deploy") as second:
+    with lone.acquire(action="deploy") as first, visited.acquire(action="deploy") as second:
         for hold in (first, second):
             hold.write(Begin(version="1"))
             hold._done.set()  # no renewal, as on a laptop whose lid is closed
 
         def visit() -> bool:
             try:
-                with again(session, visited).hold(action="deploy", wait_s=0) as visitor:
+                with again(session, visited).acquire(action="deploy", wait_s=0) as visitor:
                     visitor.write(Begin(model="m", version="2"))
-            except Held:
+            except Locked:
                 return False
             return True
 
         until(visit, what="the end of the lease", every_s=0.2)  # the other's has ended before
         first.write(End())
-        with pytest.raises(Overruled, match="m:2") as stopped:
+        with pytest.raises(LeaseLost, match="m:2") as stopped:
             second.write(End())
     kinds = [[str(record.kind) for record in each.read()] for each in (lone, visited)]
     return kinds[0], kinds[1], str(stopped.value)
@@ -370,27 +370,27 @@ def matched(found: Ledger) -> int:
 def _deployed(session: Session, rule: dict[str, Any], call: int) -> None:
     found = ledger(session)
     fault(found, **rule, skip=call)
-    with found.hold(action="deploy", wait_s=0) as hold:
+    with found.acquire(action="deploy", wait_s=0) as hold:
         hold.write(Begin())
         hold.write(End())
     assert matched(found) > call, "the call was never made"
     assert [record.kind for record in found.read()] == ["begin", "end"]
     assert unfinished(found.read()) == []
-    with again(session, found).hold(action="deploy", wait_s=0):  # it was given back
+    with again(session, found).acquire(action="deploy", wait_s=0):  # it was given back
         pass
 
 
 def _rolled_back(session: Session, rule: dict[str, Any], call: int) -> None:
     found = ledger(session)
-    with found.hold(action="deploy") as deploy:
+    with found.acquire(action="deploy") as deploy:
         deploy.write(Begin())
         fault(found, **rule, skip=call)
-        with again(session, found).hold(action="rollback", break_lease=True) as rollback:
-            assert rollback.broke == deploy.rollout
+        with again(session, found).acquire(action="rollback", break_lease=True) as rollback:
+            assert rollback.superseded == deploy.rollout
             rollback.write(Begin())
             rollback.write(End())
         assert matched(found) > call, "the call was never made"
-        with pytest.raises(Overruled):
+        with pytest.raises(LeaseLost):
             deploy.write(End())
     kinds = [(record.rollout, record.kind) for record in found.read()]
     assert kinds == [(deploy.rollout, "begin"), (rollback.rollout, "begin"), (rollback.rollout, "end")]
@@ -398,11 +398,11 @@ def _rolled_back(session: Session, rule: dict[str, Any], call: int) -> None:
 
 def _rewritten(session: Session, rule: dict[str, Any], call: int) -> None:
     found = ledger(session)
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         first = [hold.write(Begin()), hold.write(End())]
     found.most_appends = 2
     fault(found, **rule, skip=call)
-    with found.hold(action="deploy", wait_s=0) as hold:
+    with found.acquire(action="deploy", wait_s=0) as hold:
         second = [hold.write(Begin()), hold.write(End())]
     assert matched(found) > call, "the call was never made"
     assert found.read() == first + second
@@ -432,7 +432,7 @@ def test_each_call_fails_once(session: Session, story: Any) -> None:
 
 def test_a_renewal_that_fails_is_tried_again(session: Session) -> None:
     found = ledger(session)
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         lease = str(uuid.UUID(hold.rollout))
         for rule in FAULTS.values():
             fault(found, **rule)
@@ -443,7 +443,7 @@ def test_what_stays_broken_is_said(session: Session, capsys: pytest.CaptureFixtu
     import mlops.local.daemon.client as daemon
 
     found = Ledger(dataclasses.replace(session, console=Console()), f"chat-{uuid.uuid4().hex[:8]}", lease_s=LEASE_S)
-    with found.hold(action="deploy") as hold:
+    with found.acquire(action="deploy") as hold:
         fault(found, kind="status", status=503, times=None)
         with pytest.raises(AzureError, match=r"write to 'mlops/endpoints/chat-.*jsonl'"):
             hold.write(Begin())

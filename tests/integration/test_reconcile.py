@@ -21,7 +21,7 @@ from mlops.core.errors import AzureError, GateFailed
 from mlops.core.resources import MODEL_TAG, Job
 from mlops.ledger import Begin, Ledger, Planned, TrafficIntent, history, unfinished
 from mlops.reconcile import REPORTED_TAG
-from mlops.rollout.abandoned import mend_left
+from mlops.rollout.abandoned import recover_abandoned
 from mlops.rollout.deploy import deploy
 from mlops.training import register
 from tests.support.checkout import ROOT
@@ -152,17 +152,17 @@ def test_a_rollout_that_was_left_half_way_is_undone_and_one_that_is_under_way_is
     first, second = bench.model("1", QUESTIONS), bench.model("2", QUESTIONS)
     name = bench.settings.endpoint.name
     deploy(bench.session, bench.settings, first, test_rows=bench.rows)
-    assert mend_left(bench.session, name) is None
+    assert recover_abandoned(bench.session, name) is None
     (before,) = traffic(bench)
     other = "green" if before == "blue" else "blue"
     spec_of = Ledger(bench.session, name)
-    with spec_of.hold(action="deploy") as hold:
+    with spec_of.acquire(action="deploy") as hold:
         hold.write(Begin(model=second.name, version="2", machine={"boot": "another", "pid": 1}))
         hold.write(
             Planned(action="deploy", slot=other, live=before, before={before: 100}, model=second.name, version="2")
         )
-        hold.write(TrafficIntent(wanted={other: 50, before: 50}, what="step"))
-        assert mend_left(bench.session, name) is None  # somebody is at work
+        hold.write(TrafficIntent(desired={other: 50, before: 50}, what="step"))
+        assert recover_abandoned(bench.session, name) is None  # somebody is at work
         assert again(bench).did_nothing
     endpoints.set_traffic(bench.session, name, {}, fence=lambda: None)  # what it left is not what it wanted
     repaired = again(bench, dry_run=True)
@@ -280,7 +280,7 @@ def test_an_endpoint_that_cannot_be_looked_after_is_an_error_and_the_rest_is_don
 
     failed = train(bench, "echo the data is gone >&2; exit 3")
     train(bench)
-    monkeypatch.setattr("mlops.reconcile.apply.mend_left", refused)
+    monkeypatch.setattr("mlops.reconcile.apply.recover_abandoned", refused)
 
     assert cli.run(["reconcile"]) == 5
     assert len(versions(bench)) == 1
@@ -339,7 +339,7 @@ def test_a_lost_connection_is_survived_and_said_once(bench: Bench, monkeypatch: 
     assert len(said) == 1
     lost = 10**6
     with pytest.raises(UnavailableError):
-        wait.wait(bench.session, job, poll_s=0.1, patience_s=0.3)
+        wait.wait(bench.session, job, poll_s=0.1, outage_timeout_s=0.3)
 
 
 def test_two_pushes_of_the_same_content_meet_at_one_job(home: Path) -> None:

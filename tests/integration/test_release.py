@@ -186,13 +186,14 @@ def test_what_was_judged_and_not_what_came_after_gets_the_traffic(
 
     def slow(*arguments: Any, **options: Any) -> gate.Report:
         report = evaluate(*arguments, **options)
+        trial = arguments[3]
         name = bench.settings.endpoint.name
         if their_traffic:
-            shares = {options["live"]: 90, options["candidate"]: 10}
+            shares = {trial.live: 90, trial.candidate: 10}
             endpoints.set_traffic(bench.session, name, shares)
         else:
             made = plan.Plan(
-                endpoint=name, creates_endpoint=False, slot=options["candidate"], live=None, why="", before={}, steps=()
+                endpoint=name, creates_endpoint=False, slot=trial.candidate, live=None, why="", before={}, steps=()
             )
             spec = deployment_spec(bench.settings, made, theirs, probes=probes(1000))
             endpoints.deploy(bench.session, spec)

@@ -14,7 +14,7 @@ from mlops.azure import endpoints, models
 from mlops.azure.endpoints import shares
 from mlops.config.settings import Settings
 from mlops.core.errors import GateFailed, GateUndecided, PreconditionError
-from mlops.ledger import Entry, Held, Ledger, Overruled, TrafficMoved, history
+from mlops.ledger import Entry, LeaseLost, Ledger, Locked, TrafficMoved, history
 from mlops.rollout.deploy import deploy as deploy_version
 from mlops.rollout.result import RolloutResult
 from mlops.rollout.rollback import rollback
@@ -64,7 +64,7 @@ def test_a_rollback_does_not_wait_for_a_deploy_and_has_the_last_word(bench: Benc
         pool_error = under_way.exception(timeout=HANG_S)
 
     # had the rollback waited for the deploy, that would have been released
-    assert isinstance(pool_error, Overruled)
+    assert isinstance(pool_error, LeaseLost)
     assert traffic(bench) == {"blue": 100}
     found = history(Ledger(bench.session, bench.settings.endpoint.name).read())
     assert [(entry.action, entry.outcome) for entry in found[:2]] == [
@@ -88,7 +88,7 @@ def test_a_deploy_that_was_overruled_puts_nothing_into_a_slot(bench: Bench, monk
         return entity(*arguments)
 
     monkeypatch.setattr(endpoints, "_entity", overruled)
-    with pytest.raises(Overruled):
+    with pytest.raises(LeaseLost):
         deploy(bench, "3")
 
     monkeypatch.undo()
@@ -144,7 +144,7 @@ def test_of_two_deploys_at_once_one_wins_and_the_other_says_who(bench: Bench, mo
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(deploy, bench, "2")
         assert inside.wait(HANG_S)
-        with pytest.raises(Held, match=r"is being changed by .* \(deploy of model-.*:2, since 20") as caught:
+        with pytest.raises(Locked, match=r"is being changed by .* \(deploy of model-.*:2, since 20") as caught:
             deploy_version(bench.session, bench.settings, late, test_rows=bench.rows)
         go_on.set()
         assert first.result(timeout=HANG_S).traffic == {"green": 100}

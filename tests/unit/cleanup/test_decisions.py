@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops.cleanup import Rollouts, Rules, Saving, decide, decide_cluster, decide_versions, saving
-from mlops.cleanup.inventory import Standing, created
+from mlops.cleanup.inventory import EndpointState, created
 from mlops.cleanup.survey import told
 from mlops.core.resources import Cluster, Deployment, Endpoint, ModelVersion
 from mlops.ledger import Kind, Record
@@ -45,21 +45,21 @@ def endpoint(name: str, tags: Mapping[str, str], **values: Any) -> Endpoint:
     return Endpoint(name=name, auth_mode="key", scoring_url=None, tags=tags, **given)
 
 
-def preview(age: timedelta, *slots: Deployment, tags: Mapping[str, str] | None = None, **values: Any) -> Standing:
+def preview(age: timedelta, *slots: Deployment, tags: Mapping[str, str] | None = None, **values: Any) -> EndpointState:
     marks = {**OURS, "mlops-kind": "preview", **(tags or {})}
     name = f"{PREFIX}{int((NOW - age).timestamp())}"
-    return Standing(endpoint=endpoint(name, marks, **values), slots=slots or (slot(),))
+    return EndpointState(endpoint=endpoint(name, marks, **values), slots=slots or (slot(),))
 
 
-def lasting(*slots: Deployment, **values: Any) -> Standing:
-    return Standing(endpoint=endpoint(LASTING, {**OURS, "mlops-kind": "lasting"}, **values), slots=slots)
+def lasting(*slots: Deployment, **values: Any) -> EndpointState:
+    return EndpointState(endpoint=endpoint(LASTING, {**OURS, "mlops-kind": "lasting"}, **values), slots=slots)
 
 
-def stale(found: Standing, rollouts: Rollouts | None = None, rules: Rules = RULES) -> list[str]:
+def stale(found: EndpointState, rollouts: Rollouts | None = None, rules: Rules = RULES) -> list[str]:
     return [item.title for item in decide(found, rollouts or Rollouts(), rules) if item.stale]
 
 
-def why(found: Standing, title: str, rollouts: Rollouts | None = None) -> str:
+def why(found: EndpointState, title: str, rollouts: Rollouts | None = None) -> str:
     return next(item.why for item in decide(found, rollouts or Rollouts(), RULES) if item.title == title)
 
 
@@ -85,7 +85,7 @@ def test_an_old_preview_is_stale_and_a_young_one_is_not() -> None:
     ],
     ids=["keep", "slot-keep", "slot-foreign", "slot-busy", "busy", "foreign", "held", "unknown-records", "unknown"],
 )
-def test_an_old_preview_is_protected(found: Standing, rollouts: Rollouts) -> None:
+def test_an_old_preview_is_protected(found: EndpointState, rollouts: Rollouts) -> None:
     assert stale(found, rollouts) == []
 
 
@@ -116,7 +116,7 @@ def test_nothing_of_an_endpoint_goes_while_a_rollout_is_under_way(rollouts: Roll
 
 
 def test_a_failed_slot_is_left_for_an_hour_whatever_its_grace() -> None:
-    def failed(age: timedelta) -> Standing:
+    def failed(age: timedelta) -> EndpointState:
         return lasting(slot("blue"), slot("green", age=age, state="Failed"))
 
     assert stale(failed(timedelta(minutes=50))) == []
@@ -165,7 +165,9 @@ def test_what_is_protected_is_never_selected(
     age: timedelta,
 ) -> None:
     rules = dataclasses.replace(RULES, older_than=age, grace=age, failed_after=age)
-    found = Standing(endpoint=endpoint(name, tags, state=state, traffic=traffic, mirror=mirror), slots=tuple(slots))
+    found = EndpointState(
+        endpoint=endpoint(name, tags, state=state, traffic=traffic, mirror=mirror), slots=tuple(slots)
+    )
 
     for item in decide(found, rollouts, rules):
         if not item.stale:
@@ -197,7 +199,9 @@ def version(number: int, **values: Any) -> ModelVersion:
     return ModelVersion(name="Chat", version=str(number), id="", **given)
 
 
-def archived(versions: list[ModelVersion], found: list[Standing], rollouts: list[Rollouts], keep: int) -> list[str]:
+def archived(
+    versions: list[ModelVersion], found: list[EndpointState], rollouts: list[Rollouts], keep: int
+) -> list[str]:
     decisions = decide_versions(versions, found, rollouts, keep=keep, now=NOW)
     return [item.name.partition(":")[2] for item in decisions if item.stale]
 
@@ -216,7 +220,7 @@ def test_versions_that_nobody_needs_are_archived() -> None:
 
 @pytest.mark.parametrize("blind", [True, False])
 def test_no_version_is_archived_while_it_is_not_known_what_serves(blind: bool) -> None:
-    unknown = Standing(endpoint=endpoint("x", {}), problem="no answer" if blind else None)
+    unknown = EndpointState(endpoint=endpoint("x", {}), problem="no answer" if blind else None)
     rollouts = [] if blind else [Rollouts(problem="no answer")]
 
     assert archived([version(2), version(1)], [unknown], rollouts, 1) == []

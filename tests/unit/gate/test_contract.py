@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops.gate.contract import REPEATS, SAME_CHARACTER, flaw, is_degenerate
+from mlops.gate.contract import REPEATS, SAME_CHARACTER, contract_violation, is_degenerate
 from mlops.scoring.client import Answer
 from tests.support.checkout import ROOT
 from tests.unit.gate.made import answer, sample
@@ -33,21 +33,21 @@ BUNDLED = ROOT / "data" / "bundled" / "data"
     ],
 )
 def test_an_answer_keeps_the_contract_or_breaks_it_in_one_way(text: str, broken: str | None) -> None:
-    assert flaw(answer(text), sample("What is it, and where does it stand today?")) == broken
+    assert contract_violation(answer(text), sample("What is it, and where does it stand today?")) == broken
 
 
 def test_an_answer_of_another_shape_breaks_it() -> None:
-    assert flaw(Answer(status=200, latency_ms=1, error="no text"), sample()) == "shape"
-    assert flaw(Answer(status=200, latency_ms=1), sample()) == "shape"
+    assert contract_violation(Answer(status=200, latency_ms=1, error="no text"), sample()) == "shape"
+    assert contract_violation(Answer(status=200, latency_ms=1), sample()) == "shape"
 
 
 def test_a_short_prompt_may_begin_its_answer_and_the_reference_is_always_right() -> None:
-    assert flaw(answer("Yes? Then begin."), sample("Yes?")) is None
-    assert flaw(answer("Yes?"), sample("Yes?")) == "echo"
-    assert flaw(answer("Yes?"), sample("Yes?", "yes?")) is None
+    assert contract_violation(answer("Yes? Then begin."), sample("Yes?")) is None
+    assert contract_violation(answer("Yes?"), sample("Yes?")) == "echo"
+    assert contract_violation(answer("Yes?"), sample("Yes?", "yes?")) is None
     long = "Say this after me, word by word, please."
-    assert flaw(answer(long + " I did."), sample(long, long + " There it is.")) is None
-    assert flaw(answer("la " * 50), sample("sing", "La " * 50)) is None
+    assert contract_violation(answer(long + " I did."), sample(long, long + " There it is.")) is None
+    assert contract_violation(answer("la " * 50), sample("sing", "La " * 50)) is None
 
 
 @given(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=4), st.integers(0, 30), st.text(max_size=30))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from typing import Any
 
@@ -13,7 +14,7 @@ from mlops.core.errors import GateUndecided, UsageError
 from tests.support.answering import Answering, Asked, Endpoint, Reply, answering
 from tests.support.waiting import HANG_S
 
-NAMES: dict[str, Any] = {"endpoint": "chat", "model": "m:1", "candidate": "green", "live": "blue"}
+TRIAL = gate.Trial(endpoint="chat", model="m:1", candidate="green", live="blue")
 
 
 def settings(**values: Any) -> Gate:
@@ -52,7 +53,7 @@ def test_both_slots_are_asked_the_same_in_turn_after_a_warm_up_that_does_not_cou
             endpoint.scorer,
             settings(warmup=2, concurrency=1),
             samples(8),
-            **NAMES,
+            TRIAL,
             done=lambda: ticks.append(1),
             planned=planned.append,
         )
@@ -85,7 +86,7 @@ def test_as_many_requests_are_under_way_as_are_allowed_at_any_time() -> None:
         return right(asked)
 
     with answering(reply) as endpoint:
-        report = gate.evaluate(endpoint.scorer, settings(warmup=0), samples(8), **NAMES)
+        report = gate.evaluate(endpoint.scorer, settings(warmup=0), samples(8), TRIAL)
 
     assert report.verdict == "pass"
     assert max(asked.under_way for asked in endpoint.asked) == 4
@@ -102,7 +103,7 @@ def test_more_samples_are_taken_while_the_difference_is_unclear() -> None:
     planned: list[int] = []
     few = settings(quality={"exact_match": Quality(max_loss=0.2)})
     with answering(reply) as endpoint:
-        report = gate.evaluate(endpoint.scorer, few, samples(32), **NAMES, planned=planned.append)
+        report = gate.evaluate(endpoint.scorer, few, samples(32), TRIAL, planned=planned.append)
 
     assert planned == [16, 32, 64]
     assert (report.rounds, report.candidate.requests, report.verdict) == (3, 32, "pass")
@@ -115,7 +116,7 @@ def test_what_stays_unclear_is_inconclusive_and_no_sample_is_asked_twice() -> No
         return Reply({"output": "no idea"}) if number % 4 == {"green": 1, "blue": 3}[asked.slot or ""] else right(asked)
 
     with answering(reply) as endpoint:
-        report = gate.evaluate(endpoint.scorer, settings(warmup=0), samples(20), **NAMES)
+        report = gate.evaluate(endpoint.scorer, settings(warmup=0), samples(20), TRIAL)
 
     assert (report.verdict, report.rounds, report.candidate.requests) == ("inconclusive", 3, 20)
     assert len(endpoint.asked) == 40
@@ -123,7 +124,7 @@ def test_what_stays_unclear_is_inconclusive_and_no_sample_is_asked_twice() -> No
 
 def test_a_failure_is_told_at_once() -> None:
     with answering(only("green", lambda _: Reply({"error": {"message": "boom"}}, 424))) as endpoint:
-        report = gate.evaluate(endpoint.scorer, settings(), samples(32), **NAMES)
+        report = gate.evaluate(endpoint.scorer, settings(), samples(32), TRIAL)
 
     assert (report.verdict, report.rounds) == ("fail", 1)
     assert report.errors == ("HTTP 424: boom",)
@@ -133,7 +134,7 @@ def test_a_failure_is_told_at_once() -> None:
 
 def test_a_live_slot_that_answers_nothing_decides_nothing() -> None:
     with answering(only("blue", lambda _: Reply("gone", 502))) as endpoint:
-        report = gate.evaluate(endpoint.scorer, settings(max_latency_ratio=1.0), samples(8), **NAMES)
+        report = gate.evaluate(endpoint.scorer, settings(max_latency_ratio=1.0), samples(8), TRIAL)
 
     assert report.verdict == "pass"
     assert report.comparisons == ()
@@ -143,7 +144,7 @@ def test_a_live_slot_that_answers_nothing_decides_nothing() -> None:
 
 def test_nothing_live_leaves_the_thresholds() -> None:
     with answering(right) as endpoint:
-        report = gate.evaluate(endpoint.scorer, settings(), samples(8), **{**NAMES, "live": None})
+        report = gate.evaluate(endpoint.scorer, settings(), samples(8), dataclasses.replace(TRIAL, live=None))
 
     assert (report.verdict, report.live, report.comparisons) == ("pass", None, ())
     assert set(slots(endpoint)) == {"green"}
@@ -153,7 +154,7 @@ def test_nothing_live_leaves_the_thresholds() -> None:
 def test_where_nothing_reached_the_candidate_nobody_can_decide(status: int) -> None:
     refused = only("green", lambda _: Reply("", status, {"Retry-After": "0"}))
     with answering(refused) as endpoint, pytest.raises(GateUndecided, match="no request reached m:1 in green"):
-        gate.evaluate(endpoint.scorer, settings(), samples(8), **NAMES)
+        gate.evaluate(endpoint.scorer, settings(), samples(8), TRIAL)
 
 
 def test_a_candidate_that_hangs_fails_by_its_transport_errors() -> None:
@@ -164,7 +165,7 @@ def test_a_candidate_that_hangs_fails_by_its_transport_errors() -> None:
         return Reply({"output": "late"})
 
     with answering(only("green", late), timeout_s=0.1) as endpoint:
-        report = gate.evaluate(endpoint.scorer, settings(warmup=0, conversations=4), samples(4), **NAMES)
+        report = gate.evaluate(endpoint.scorer, settings(warmup=0, conversations=4), samples(4), TRIAL)
         go.set()
 
     assert report.verdict == "fail"
@@ -178,8 +179,8 @@ def test_a_few_transport_errors_are_no_wrong_answers() -> None:
 
     lax, strict = settings(max_transport_error_rate=0.2), settings(max_transport_error_rate=0.1)
     with answering(reply) as endpoint:
-        assert gate.evaluate(endpoint.scorer, lax, samples(8), **NAMES).verdict == "pass"
-        found = gate.evaluate(endpoint.scorer, strict, samples(8), **NAMES)
+        assert gate.evaluate(endpoint.scorer, lax, samples(8), TRIAL).verdict == "pass"
+        found = gate.evaluate(endpoint.scorer, strict, samples(8), TRIAL)
 
     assert [item.name for item in found.checks if not item.passed] == ["transport_error_rate"]
     assert found.candidate.scores["exact_match"] == 1
@@ -187,14 +188,14 @@ def test_a_few_transport_errors_are_no_wrong_answers() -> None:
 
 def test_wrong_settings_are_told_before_anything_is_asked() -> None:
     with answering(right) as endpoint, pytest.raises(UsageError, match="did you mean 'latency_ratio'"):
-        gate.evaluate(endpoint.scorer, settings(dry_run=["latency_rati"]), samples(8), **NAMES)
+        gate.evaluate(endpoint.scorer, settings(dry_run=["latency_rati"]), samples(8), TRIAL)
 
     assert endpoint.asked == []
 
 
 def test_an_empty_set_fails() -> None:
     with answering(right) as endpoint:
-        report = gate.evaluate(endpoint.scorer, settings(), [], **NAMES)
+        report = gate.evaluate(endpoint.scorer, settings(), [], TRIAL)
 
     assert (report.verdict, report.candidate.requests, endpoint.asked) == ("fail", 0, [])
 
@@ -204,7 +205,7 @@ def test_a_slot_that_another_answers_for_is_not_judged_by_it() -> None:
         return Reply(right(asked).body, headers={"azureml-model-deployment": "blue"})
 
     with answering(reply) as endpoint, pytest.raises(GateUndecided) as caught:
-        gate.evaluate(endpoint.scorer, settings(), samples(8), **NAMES)
+        gate.evaluate(endpoint.scorer, settings(), samples(8), TRIAL)
 
     assert caught.value.details == ("'blue' answered, asked was 'green'",)
 
@@ -219,7 +220,7 @@ def test_what_was_sent_again_is_told() -> None:
         return right(asked)
 
     with answering(reply) as endpoint:
-        report = gate.evaluate(endpoint.scorer, settings(warmup=0), samples(8), **NAMES)
+        report = gate.evaluate(endpoint.scorer, settings(warmup=0), samples(8), TRIAL)
 
     assert (report.verdict, report.candidate.retried) == ("pass", 1)
     assert "'green' said \"not now\" to 1 of 8 requests" in report.notes[0]

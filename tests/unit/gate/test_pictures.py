@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlops import gate
-from mlops.gate.pictures import apart, draw
+from mlops.gate.pictures import draw, spread
 from tests.unit.gate.made import STRICT, answer, judged, released
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -39,7 +39,7 @@ def test_any_traffic_and_a_single_moment_can_be_drawn(tmp_path: Path, traffic: d
 
 @given(st.lists(st.floats(0, 100), max_size=12).map(sorted))
 def test_labels_keep_their_distance_and_their_order(places: list[float]) -> None:
-    found = apart(places, 100)
+    found = spread(places, 100)
 
     assert len(found) == len(places)
     assert all(after - before >= 5 - 1e-9 for before, after in itertools.pairwise(found))

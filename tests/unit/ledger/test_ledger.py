@@ -18,7 +18,7 @@ from mlops.cli import history as shown
 from mlops.core import process
 from mlops.core.console import Console
 from mlops.ledger import Kind, Record, approved, cleared, history, idle_since, unfinished
-from mlops.ledger.owner import lease_of
+from mlops.ledger.owner import lease_id
 from mlops.ledger.records import parse
 from tests.support.records import record
 
@@ -175,7 +175,7 @@ def test_what_has_no_end_says_why() -> None:
     story.add("stopped", "begin", action="deploy")
     story.add("newest", "begin", action="rollback", broke="stopped")
     assert [entry.outcome for entry in history(story.records)] == ["unfinished", "overruled", "interrupted"]
-    assert history(story.records, held=True)[0].outcome == "running"
+    assert history(story.records, locked=True)[0].outcome == "running"
     assert [entry.ended for entry in history(story.records)] == [None] * 3
 
 
@@ -318,8 +318,8 @@ def test_a_process_lives_until_it_is_dead() -> None:
 
 def test_a_lease_has_the_id_of_its_rollout() -> None:
     rollout = uuid.uuid4()
-    assert lease_of(rollout.hex) == str(rollout)
-    assert uuid.UUID(lease_of("by hand"))
+    assert lease_id(rollout.hex) == str(rollout)
+    assert uuid.UUID(lease_id("by hand"))
 
 
 @pytest.mark.parametrize("described", [None, {}, "x", {"pid": "1"}, {"pid": 0}, {"pid": -1, "boot": "x"}])

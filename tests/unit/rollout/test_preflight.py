@@ -14,7 +14,7 @@ from mlops.core.resources import Deployment, Usage, VmSize
 from mlops.machines import quota
 from mlops.machines.probes import LOAD_BYTES_PER_S, probes, server_variables
 from mlops.rollout import preflight
-from mlops.rollout.estimate import how_long, spoken
+from mlops.rollout.estimate import estimate_duration, format_seconds
 from mlops.rollout.preflight import Preflight
 from tests.support.checkout import ROOT
 
@@ -86,11 +86,11 @@ def test_a_slot_keeps_its_cores_only_on_the_same_machines() -> None:
     assert not preflight.keeps_cores(slot, with_deployment(instance_type="Standard_DS3_v2"))
 
     offered = (A100, PLAIN)
-    assert preflight.held_cores(slot, A100.family, offered) == 24
-    assert preflight.held_cores(replace(slot, state="Failed", instance_count=2), A100.family, offered) == 48
-    assert preflight.held_cores(slot, PLAIN.family, offered) == 0
-    assert preflight.held_cores(replace(slot, instance_type="gone"), A100.family, offered) == 0
-    assert preflight.held_cores(None, A100.family, offered) == 0
+    assert preflight.reusable_cores(slot, A100.family, offered) == 24
+    assert preflight.reusable_cores(replace(slot, state="Failed", instance_count=2), A100.family, offered) == 48
+    assert preflight.reusable_cores(slot, PLAIN.family, offered) == 0
+    assert preflight.reusable_cores(replace(slot, instance_type="gone"), A100.family, offered) == 0
+    assert preflight.reusable_cores(None, A100.family, offered) == 0
 
 
 def test_probes_by_size() -> None:
@@ -120,11 +120,11 @@ def test_readiness_asks_early_and_gives_up_no_sooner_than_liveness(size: int | N
 def test_a_larger_model_is_given_no_less_time(small: int, more: int) -> None:
     first, second = probes(small), probes(small + more)
     assert second.liveness.patience_s >= first.liveness.patience_s
-    assert how_long(SETTINGS, small + more, (100,)).total >= how_long(SETTINGS, small, (100,)).total
+    assert estimate_duration(SETTINGS, small + more, (100,)).total >= estimate_duration(SETTINGS, small, (100,)).total
 
 
 def test_how_long_is_the_sum_of_parts_that_are_shown() -> None:
-    found = how_long(SETTINGS, PHI3, (10, 50, 100))
+    found = estimate_duration(SETTINGS, PHI3, (10, 50, 100))
     parts = dict(found.parts)
 
     assert parts == {
@@ -140,9 +140,15 @@ def test_how_long_is_the_sum_of_parts_that_are_shown() -> None:
         "about 23 min on Azure: machine 4 min + image and model 5 min + load 8 min + gate 65 s + traffic 2 min + soak "
         "3 min"
     )
-    more = dict(how_long(SETTINGS, None, (100,), creates_endpoint=True, mirror=True).parts)
+    more = dict(estimate_duration(SETTINGS, None, (100,), creates_endpoint=True, mirror=True).parts)
     assert (more["endpoint"], more["traffic"], more["soak"], more["load"]) == (95, 120, 120, 310)
-    assert [spoken(value) for value in (0, 89.4, 100, 5399, 9000)] == ["0 s", "89 s", "2 min", "90 min", "2.5 h"]
+    assert [format_seconds(value) for value in (0, 89.4, 100, 5399, 9000)] == [
+        "0 s",
+        "89 s",
+        "2 min",
+        "90 min",
+        "2.5 h",
+    ]
 
 
 def test_what_a_dry_run_prints() -> None:
@@ -155,7 +161,7 @@ def test_what_a_dry_run_prints() -> None:
         server=SETTINGS.deployment.server,
         model_bytes=PHI3,
         probes=probes(PHI3),
-        duration=how_long(SETTINGS, PHI3, (100,)),
+        duration=estimate_duration(SETTINGS, PHI3, (100,)),
     )
     lines = found.lines()
     assert lines[0] == (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mlops.core.resources import Deployment, Endpoint
 from mlops.ledger import Record, TrafficIntent, Verdict
 from mlops.rollout.plan import Plan, traffic_at
-from mlops.rollout.recovery import repair
+from mlops.rollout.recovery import decide_recovery
 from tests.support.records import record
 
 
@@ -67,7 +67,7 @@ BOTH = standing("blue", "green")
 def test_what_is_finished_and_what_is_undone(
     records: list[Record], now: dict[str, int], traffic: dict[str, int] | None, outcome: str
 ) -> None:
-    found = repair(records, endpoint(now), BOTH)
+    found = decide_recovery(records, endpoint(now), BOTH)
 
     assert (found.traffic, found.outcome) == (traffic, outcome)
 
@@ -75,21 +75,21 @@ def test_what_is_finished_and_what_is_undone(
 def test_traffic_that_the_records_do_not_explain_stays() -> None:
     records = [plan(BLUE), PASS, intent(blue=50, green=50)]
 
-    assert repair(records, endpoint({"blue": 30, "green": 70}), BOTH).traffic is None
+    assert decide_recovery(records, endpoint({"blue": 30, "green": 70}), BOTH).traffic is None
 
 
 def test_a_mirror_is_taken_away() -> None:
     records = [plan(BLUE), PASS, intent(blue=100)]
 
-    assert repair(records, endpoint(BLUE, {"green": 20}), BOTH).traffic == BLUE
+    assert decide_recovery(records, endpoint(BLUE, {"green": 20}), BOTH).traffic == BLUE
 
 
 def test_where_the_old_slot_is_gone_what_has_passed_the_gate_takes_over() -> None:
     records = [plan(BLUE), PASS, intent(blue=50, green=50)]
     half = endpoint({"blue": 50, "green": 50})
 
-    assert repair(records, half, standing("green")).traffic == {"green": 100}
-    assert repair(records[:1] + records[2:], half, standing("green")).traffic == {}
+    assert decide_recovery(records, half, standing("green")).traffic == {"green": 100}
+    assert decide_recovery(records[:1] + records[2:], half, standing("green")).traffic == {}
 
 
 @pytest.mark.parametrize("state", ["Updating", "Scaling", "Failed", "Canceled"])
@@ -98,7 +98,7 @@ def test_a_live_slot_keeps_its_traffic_whatever_its_last_update_came_to(state: s
     records = [plan(BLUE), PASS, intent(blue=90, green=10)]
     held = [*standing("blue", state=state), *standing("green")]
 
-    found = repair(records, endpoint(now), held)
+    found = decide_recovery(records, endpoint(now), held)
 
     assert (found.traffic or now) == BLUE
 
@@ -106,7 +106,7 @@ def test_a_live_slot_keeps_its_traffic_whatever_its_last_update_came_to(state: s
 def test_what_failed_a_soak_takes_nothing_over() -> None:
     records = [plan(BLUE), PASS, intent(blue=50, green=50), verdict("soak", "fail", share=50)]
 
-    assert repair(records, endpoint({"blue": 50, "green": 50}), standing("green")).traffic == {}
+    assert decide_recovery(records, endpoint({"blue": 50, "green": 50}), standing("green")).traffic == {}
 
 
 def test_who_came_to_help_and_died_too_is_undone_by_the_newest_plan() -> None:
@@ -114,12 +114,12 @@ def test_who_came_to_help_and_died_too_is_undone_by_the_newest_plan() -> None:
     helper = [record("begin"), intent(blue=100)]
     second = [plan(BLUE), PASS, intent(green=100)]
 
-    assert repair([*first, *helper], endpoint({"blue": 50, "green": 50}), BOTH).traffic == BLUE
-    assert repair([*first, *helper, *second], endpoint({"green": 100}), BOTH).traffic == BLUE
+    assert decide_recovery([*first, *helper], endpoint({"blue": 50, "green": 50}), BOTH).traffic == BLUE
+    assert decide_recovery([*first, *helper, *second], endpoint({"green": 100}), BOTH).traffic == BLUE
 
 
 def test_without_an_endpoint_there_is_nothing_to_do() -> None:
-    assert repair([plan(BLUE), PASS, intent(green=100)], None, []).traffic is None
+    assert decide_recovery([plan(BLUE), PASS, intent(green=100)], None, []).traffic is None
 
 
 STEPS = st.lists(st.integers(1, 99), unique=True, max_size=4).map(lambda found: (*sorted(found), 100))
@@ -158,10 +158,10 @@ def test_wherever_it_dies_traffic_ends_whole_on_what_may_have_it(
     records = walk(live, slot, steps, gate=gate, soaks=soaks)
     records = records[: data.draw(st.integers(1, len(records)))]
     before = {live: 100} if live else {}
-    wished = [before, *(item.facts.wanted or {} for item in records if isinstance(item.facts, TrafficIntent))]
+    wished = [before, *(item.facts.desired or {} for item in records if isinstance(item.facts, TrafficIntent))]
     now = data.draw(st.sampled_from(wished[-2:]))
 
-    found = repair(records, endpoint(now), BOTH)
+    found = decide_recovery(records, endpoint(now), BOTH)
     after = now if found.traffic is None else dict(found.traffic)
 
     assert sum(after.values()) in (0, 100)
@@ -172,5 +172,5 @@ def test_wherever_it_dies_traffic_ends_whole_on_what_may_have_it(
             for item in records[3:]
             if isinstance(item.facts, Verdict)
         )
-    again = repair(records, endpoint(after), BOTH)
+    again = decide_recovery(records, endpoint(after), BOTH)
     assert again.traffic in (None, after)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlops.config.settings import SLOTS
 from mlops.core.resources import Deployment
 from mlops.ledger import Record
-from mlops.rollout.rollback import replaced_by, were_live
+from mlops.rollout.rollback import previously_live, replaced_versions
 from tests.support.records import record
 
 
@@ -59,7 +59,7 @@ def test_a_rollback_after_a_deploy_is_the_identity_on_traffic(story: list[tuple[
     before = found.traffic()
     found.deploy("new")
 
-    (goal,) = replaced_by(found.records, found.slots[found.live or ""])
+    (goal,) = replaced_versions(found.records, found.slots[found.live or ""])
     (where,) = found.standing(goal[1])
 
     assert {where: 100} == before
@@ -72,7 +72,7 @@ def test_what_was_never_live_is_no_version_before(story: list[tuple[str, str]]) 
         found.deploy(version, outcome)
     released = {version for version, outcome in story if outcome == "released"}
 
-    assert {version for _, version in were_live(found.records)} == released
+    assert {version for _, version in previously_live(found.records)} == released
 
 
 def test_the_newest_comes_first_and_each_once() -> None:
@@ -80,6 +80,6 @@ def test_the_newest_comes_first_and_each_once() -> None:
     for version in ("1", "2", "1", "3"):
         found.deploy(version)
 
-    assert [version for _, version in were_live(found.records)] == ["3", "1", "2"]
-    assert replaced_by(found.records, slot("blue", "unknown")) == []
-    assert replaced_by(found.records, None) == []
+    assert [version for _, version in previously_live(found.records)] == ["3", "1", "2"]
+    assert replaced_versions(found.records, slot("blue", "unknown")) == []
+    assert replaced_versions(found.records, None) == []
