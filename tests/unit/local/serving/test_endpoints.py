@@ -312,7 +312,7 @@ async def test_operations_of_nobody(bench: Bench) -> None:
 @pytest.mark.parametrize("bench", [{"lazy": True}], indirect=True)
 async def test_deployments_that_sleep_until_they_are_asked(bench: Bench) -> None:
     endpoint = await bench.endpoint()
-    await bench.deployment(endpoint, "blue")
+    await bench.deployment(endpoint, "blue", requestSettings={"requestTimeout": "PT2M"})  # the process starts meanwhile
     assert bench.serving.status()[0]["pids"] == [0]
     assert (await bench.score(endpoint, to="blue")).json()["slot"] == "blue"
     assert bench.serving.status()[0]["healthy"] == 1
