@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlops.cleanup.decisions import Decision, Rollouts, Rules, decide_endpoint, decide_slot
 from mlops.cleanup.inventory import EndpointState, each
-from mlops.cleanup.survey import told
+from mlops.cleanup.survey import summarise_records
 from mlops.core import retry
 from mlops.core.errors import AzureError, MlopsError
 from mlops.core.resources import kept
@@ -131,10 +131,10 @@ def _slots(session: Session, items: Sequence[Decision], rules: Rules) -> list[Re
     name = str(items[0].endpoint)
     done: list[Result] = []
     try:
-        with Ledger(session, name).acquire(action="cleanup", wait_s=0) as hold:
+        with Ledger(session, name).acquire(action="cleanup", wait_s=0) as lock:
             endpoint = endpoints.get(session, name)
             standing = {slot.name: slot for slot in endpoints.deployments(session, name)} if endpoint else {}
-            records = told(hold.records(), list(standing))
+            records = summarise_records(lock.records(), list(standing))
             for item in items:
                 slot = standing.get(item.name)
                 if endpoint is None or slot is None:
@@ -144,7 +144,7 @@ def _slots(session: Session, items: Sequence[Decision], rules: Rules) -> list[Re
                 if not again.stale:
                     done.append(Result(decision=item, outcome="spared", why=again.why))
                     continue
-                hold.check()
+                lock.check()
                 done.append(_guarded(item, lambda item=item: _slot(session, name, item)))  # type: ignore[misc]
     except NotFoundError:
         rest = Result(decision=items[0], outcome="done")

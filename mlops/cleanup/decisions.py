@@ -49,7 +49,7 @@ class Rollouts:
     """What an endpoint's records say.
 
     Attributes:
-        held: somebody holds the endpoint's lease at this moment.
+        locked: somebody holds the endpoint's lease at this moment.
         unfinished: the last rollout has no end on record.
         idle_since: when slots last lost their traffic.
         released: model and version of what was released, newest first.
@@ -57,7 +57,7 @@ class Rollouts:
         problem: why the records could not be read.
     """
 
-    held: bool = False
+    locked: bool = False
     unfinished: bool = False
     idle_since: Mapping[str, datetime] = field(default_factory=dict)
     released: tuple[tuple[str, str], ...] = ()
@@ -69,7 +69,7 @@ class Rollouts:
         """Why nothing of the endpoint may be touched now; None where it may."""
         if self.problem:
             return f"its rollouts are not known: {self.problem}"
-        if self.held:
+        if self.locked:
             return "a rollout is under way"
         if self.unfinished:
             return "its last rollout has no end; mlops deploy ends it"
@@ -138,7 +138,7 @@ def decide_endpoint(standing: EndpointState, rollouts: Rollouts, rules: Rules) -
         return decision("keep", "its age is not known")
     if age < rules.older_than:
         return decision("keep", "a young preview")
-    if rollouts.held or rollouts.problem:  # one without an end is no reason: nobody will come back to an old preview
+    if rollouts.locked or rollouts.problem:  # one without an end is no reason: nobody will come back to an old preview
         return decision("keep", rollouts.under_way or "")
     return decision("delete", f"a preview older than {in_words(rules.older_than)}")
 

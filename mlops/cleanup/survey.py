@@ -109,10 +109,10 @@ def rollouts(session: Session, standing: EndpointState) -> Rollouts:
         return Rollouts(problem=error.message)
     if content is None:
         return Rollouts()
-    return told(parse(content.data)[0], [slot.name for slot in standing.slots], held=content.leased)
+    return summarise_records(parse(content.data)[0], [slot.name for slot in standing.slots], locked=content.leased)
 
 
-def told(records: Sequence[Record], slots: Sequence[str], *, held: bool = False) -> Rollouts:
+def summarise_records(records: Sequence[Record], slots: Sequence[str], *, locked: bool = False) -> Rollouts:
     """What records say of these slots."""
     from mlops.ledger import history, idle_since, unfinished
     from mlops.ledger.queries import VERSIONED
@@ -123,7 +123,7 @@ def told(records: Sequence[Record], slots: Sequence[str], *, held: bool = False)
     versioned = [item.facts for item in open_ if isinstance(item.facts, VERSIONED)]
     begun = {(facts.model or "", facts.version) for facts in versioned if facts.version}
     return Rollouts(
-        held=held,
+        locked=locked,
         unfinished=bool(open_),
         idle_since={slot: since for slot, since in idle.items() if since is not None},
         released=tuple(dict.fromkeys(released))[:BACK],

@@ -60,7 +60,7 @@ def deploy(
     from mlops.cli.data import prepared
     from mlops.core.errors import UsageError
     from mlops.rollout.deploy import deploy as deploy_version
-    from mlops.rollout.dry_run import dry_run as look_of
+    from mlops.rollout.dry_run import dry_run as plan_deploy
     from mlops.training import register
 
     if skip_gate is not None and not skip_gate.strip():
@@ -69,18 +69,20 @@ def deploy(
     session = connect(settings, run.console)
     model = register.find(session, settings, version)
     if dry_run:
-        look = look_of(session, settings, model, preview=preview, skip_gate=skip_gate is not None, force=force)
+        planned = plan_deploy(session, settings, model, preview=preview, skip_gate=skip_gate is not None, force=force)
         data = {
-            "plan": look.plan,
-            "preflight": look.preflight,
-            "notes": look.notes,
+            "plan": planned.plan,
+            "preflight": planned.preflight,
+            "notes": planned.notes,
             "model": model.name,
             "version": model.version,
             "dry_run": True,
         }
         label = f"{model.name}:{model.version}"
         run.console.result(
-            data, plan_text(look, label), summary=f"### Plan for {label}\n\n```text\n{plan_text(look, label)}\n```"
+            data,
+            plan_text(planned, label),
+            summary=f"### Plan for {label}\n\n```text\n{plan_text(planned, label)}\n```",
         )
         return
     rows = gate_rows(run, prepared(run, folder))
@@ -191,18 +193,20 @@ def show(run: Run, outcome: RolloutResult) -> None:
     run.console.result(outcome, "\n".join(lines), outputs=outputs, summary=summary)
 
 
-def plan_text(look: DryRun, model: str) -> str:
+def plan_text(planned: DryRun, model: str) -> str:
     """A plan for people."""
-    plan = look.plan
+    plan = planned.plan
     before = ", ".join(f"{name} {share} %" for name, share in plan.before.items()) or "none"
     mirror = [f"mirror {plan.mirror} %"] if plan.mirror else []
-    way = " → ".join([before, *([] if look.skips_gate else ["gate", *mirror]), *(f"{share} %" for share in plan.steps)])
+    way = " → ".join(
+        [before, *([] if planned.skips_gate else ["gate", *mirror]), *(f"{share} %" for share in plan.steps)]
+    )
     lines = [
         f"endpoint: {plan.endpoint}" + (" (is created)" if plan.creates_endpoint else ""),
         f"model:    {model}",
         f"slot:     {plan.slot} ({plan.why})",
         f"traffic:  {way} on {plan.slot}",
-        *(f"{name + ':':<9} {text}" for name, _, text in (line.partition(": ") for line in look.preflight.lines())),
-        *(f"note:     {note}" for note in look.notes),
+        *(f"{name + ':':<9} {text}" for name, _, text in (line.partition(": ") for line in planned.preflight.lines())),
+        *(f"note:     {note}" for note in planned.notes),
     ]
     return "\n".join(lines)

@@ -214,7 +214,7 @@ def history(run: Run, limit: int, name: str | None) -> None:
     """
     from mlops import ledger
     from mlops.azure.session import connect
-    from mlops.cli import history as shown
+    from mlops.cli import history as tables
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
@@ -229,5 +229,5 @@ def history(run: Run, limit: int, name: str | None) -> None:
         run.console.result(data, f"no rollout of '{name}' is on record")
         return
     run.console.result(
-        data, shown.table(newest, title=title), summary=shown.markdown(newest, title=f"History of {title}")
+        data, tables.table(newest, title=title), summary=tables.markdown(newest, title=f"History of {title}")
     )

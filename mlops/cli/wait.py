@@ -109,13 +109,13 @@ def _step_display(run: Run) -> Iterator[Any]:
     with Live(console=run.console.err, transient=True, refresh_per_second=4) as live:
 
         def table(progress: Progress) -> None:
-            shown = Table(box=None, pad_edge=False)
+            steps = Table(box=None, pad_edge=False)
             for title in ("step", "state", "time"):
-                shown.add_column(title)
+                steps.add_column(title)
             for step in progress.steps:
-                shown.add_row(step.display_name, step.status, f"{step.seconds:.0f} s" if step.seconds else "")
-            shown.add_row(progress.job.name, progress.job.status, "", style="bold")
-            live.update(Group(shown, Text(progress.job.studio_url or "", overflow="fold")))
+                steps.add_row(step.display_name, step.status, f"{step.seconds:.0f} s" if step.seconds else "")
+            steps.add_row(progress.job.name, progress.job.status, "", style="bold")
+            live.update(Group(steps, Text(progress.job.studio_url or "", overflow="fold")))
 
         yield table
 

@@ -117,7 +117,7 @@ def speed_table(slots: Sequence[Measured]) -> str:
         "ms_per_token": "time per output token (ms)",
         "tokens_per_s": "output tokens per second",
     }
-    rows = [[words, *(number(getattr(slot, name)) for slot in slots)] for name, words in names.items()]
+    rows = [[label, *(number(getattr(slot, name)) for slot in slots)] for name, label in names.items()]
     heads = [f"new ({slots[0].slot})", *(f"live ({slot.slot})" for slot in slots[1:])]
     return markdown_table(["speed", *heads], rows)
 

@@ -165,14 +165,14 @@ def idle_since(records: Iterable[Record], slot: str) -> datetime | None:
             if (facts.slot or "").lower() == slot and not has_traffic:
                 since = record.at
             continue
-        left = isinstance(facts, End) and (facts.vacated or "").lower() == slot
+        vacated = isinstance(facts, End) and (facts.vacated or "").lower() == slot
         traffic = _traffic(facts)
-        if traffic is None and not left:
+        if traffic is None and not vacated:
             continue
-        had, has_traffic = has_traffic, not left and _share(traffic or {}, slot) > 0
+        had, has_traffic = has_traffic, not vacated and _share(traffic or {}, slot) > 0
         if has_traffic:
             since = None
-        elif had or (left and since is None):
+        elif had or (vacated and since is None):
             since = record.at
     return since
 

@@ -176,5 +176,5 @@ def _next(session: Session, settings: Settings, name: str) -> Next:
         for slot in (endpoints.deployments(session, name) if found else [])
         if found and slot.model == model and endpoints.shares(found.traffic).get(slot.name.lower(), 0) > 0
     }
-    records, held = Ledger(session, name).inspect()
-    return next_version(azure_models.versions(session, model), records, live=live, held=held)
+    records, locked = Ledger(session, name).inspect()
+    return next_version(azure_models.versions(session, model), records, live=live, locked=locked)

@@ -57,7 +57,7 @@ def sort_jobs(jobs: Iterable[Job], versions: Iterable[ModelVersion]) -> Work:
 
 
 def next_version(
-    versions: Iterable[ModelVersion], records: Sequence[Record], *, live: Collection[str], held: bool
+    versions: Iterable[ModelVersion], records: Sequence[Record], *, live: Collection[str], locked: bool
 ) -> Next:
     """The newest version of a training that is newer than all that is live or was tried on the endpoint.
 
@@ -68,13 +68,13 @@ def next_version(
         versions: of the model, without archived ones.
         records: the endpoint's history.
         live: the versions with traffic.
-        held: whether somebody holds the endpoint's lease.
+        locked: whether somebody holds the endpoint's lease.
     """
     trained = [item.version for item in versions if made_here(item.tags) and item.tags.get("job")]
     newest = max((version for version in trained if version.isdigit()), key=int, default="")
     if not newest:
         return Next("", "there is no version of a training")
-    entries = history(records, locked=held)
+    entries = history(records, locked=locked)
     if entries and entries[0].outcome is Outcome.RUNNING:
         return Next("", f"a rollout by {entries[0].by} is under way")
     if newest in live:

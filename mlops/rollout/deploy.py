@@ -280,8 +280,8 @@ def _stopped(context: RolloutContext, error: BaseException) -> BaseException:
         outcome = Outcome.RESTORED if moved and outcome in (Outcome.REFUSED, Outcome.FAILED) else outcome
         message = error.message if isinstance(error, MlopsError) else type(error).__name__
         try:
-            left = context.plan.slot if moved else None
-            context.lock.write(End(outcome=outcome, traffic=context.traffic, error=message, vacated=left))
+            vacated = context.plan.slot if moved else None
+            context.lock.write(End(outcome=outcome, traffic=context.traffic, error=message, vacated=vacated))
         except MlopsError as problem:
             context.session.console.warn(f"the end of this rollout could not be recorded: {problem.message}")
     if isinstance(error, GateFailed) and context.soaks:

@@ -46,10 +46,10 @@ class Release:
 
 @dataclass(frozen=True, kw_only=True)
 class Releases:
-    """The rollouts of an endpoint, newest first; ``held`` where one is under way."""
+    """The rollouts of an endpoint, newest first; ``locked`` where one is under way."""
 
     endpoint: str
-    held: bool
+    locked: bool
     releases: tuple[Release, ...]
 
     def of(self, rollout: str) -> Release | None:
@@ -60,7 +60,7 @@ class Releases:
 def look(session: Session) -> Releases:
     """Read the ledger, and the reports below ``.mlops/reports``."""
     name = session.settings.endpoint.name
-    records, held = ledger.Ledger(session, name).inspect()
+    records, locked = ledger.Ledger(session, name).inspect()
     reports = [found for found in reports_in(session.settings.home / "reports") if found.report.endpoint == name]
     releases = tuple(
         Release(
@@ -68,9 +68,9 @@ def look(session: Session) -> Releases:
             records=tuple(record for record in records if record.rollout == entry.rollout),
             found=report_of(entry, reports),
         )
-        for entry in ledger.history(records, locked=held)
+        for entry in ledger.history(records, locked=locked)
     )
-    return Releases(endpoint=name, held=held, releases=releases)
+    return Releases(endpoint=name, locked=locked, releases=releases)
 
 
 def report_of(entry: ledger.Entry, reports: Sequence[Found]) -> Found | None:

@@ -15,6 +15,7 @@ from mlops.azure import computes, endpoints, models
 from mlops.cleanup import apply, inventory
 from mlops.cli import run as mlops
 from mlops.core.resources import Cluster, Endpoint
+from mlops.core.retry import Backoff
 from mlops.ledger import Begin, End, Ledger, Outcome
 from mlops.local.daemon import client as daemon
 from tests.integration.conftest import QUESTIONS, Bench
@@ -119,7 +120,7 @@ def test_what_is_stale_goes_and_all_else_stays(empty: Bench) -> None:
 
 
 def test_one_that_fails_does_not_stop_the_others(empty: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "PAUSES_S", (0.1, 0.1))
+    monkeypatch.setattr(apply, "BACKOFF", Backoff(first_s=0.1, longest_s=0.1))
     for number in range(4):
         make(empty, f"old-{number}")
     break_deletion("old-2", times=None)
@@ -139,7 +140,7 @@ def test_one_that_fails_does_not_stop_the_others(empty: Bench, monkeypatch: pyte
 
 
 def test_an_operation_that_fails_once_is_asked_for_again(empty: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply, "PAUSES_S", (0.1, 0.1))
+    monkeypatch.setattr(apply, "BACKOFF", Backoff(first_s=0.1, longest_s=0.1))
     make(empty, "old-preview")
     break_deletion("old-preview", times=1)
 
@@ -174,17 +175,17 @@ def test_a_rollout_under_way_protects_its_slots(empty: Bench) -> None:
     found = cleanup.plan(empty.session, older_than=WEEK)
     assert [item.title for item in found.stale] == [f"{lasting}/green"]
 
-    with Ledger(empty.session, lasting).acquire(action="deploy") as hold:
-        hold.write(Begin(model="chat", version="2", before={"blue": 100}))
+    with Ledger(empty.session, lasting).acquire(action="deploy") as lock:
+        lock.write(Begin(model="chat", version="2", before={"blue": 100}))
         assert clean(empty) == ([], [])
         results = cleanup.carry_out(empty.session, found.decisions, cleanup.rules(empty.settings, older_than=WEEK))
         assert [result.outcome for result in results] == ["spared"]
         assert "is being changed by" in results[0].why
     assert clean(empty) == ([], [])  # it has no end
 
-    with Ledger(empty.session, lasting).acquire(action="deploy") as hold:
-        hold.write(Begin(before={"blue": 100}))
-        hold.write(End(outcome=Outcome.RECOVERED, traffic={"blue": 100}))
+    with Ledger(empty.session, lasting).acquire(action="deploy") as lock:
+        lock.write(Begin(before={"blue": 100}))
+        lock.write(End(outcome=Outcome.RECOVERED, traffic={"blue": 100}))
     assert clean(empty)[0] == [f"{lasting}/green"]
 
 
@@ -271,7 +272,7 @@ def test_the_command_shows_first_and_deletes_with_yes(
 def test_the_command_ends_with_8_where_one_fails(
     empty: Bench, settings_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apply, "PAUSES_S", ())
+    monkeypatch.setattr(apply, "ATTEMPTS", 1)
     make(empty, "old-1")
     make(empty, "old-2")
     break_deletion("old-2", times=None)

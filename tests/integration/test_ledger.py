@@ -52,9 +52,9 @@ HOLDER = """
 
     session = connect(load("local", Path("mlops.yaml")), Console(quiet=True))
     facts = {"machine": {"boot": "another machine", "pid": 1}} if sys.argv[2] == "far" else {}
-    with Ledger(session, sys.argv[1], lease_s=int(sys.argv[3])).acquire(action="deploy") as hold:
-        hold.write(Begin(model="m", version="7", **facts))
-        print(hold.rollout, flush=True)
+    with Ledger(session, sys.argv[1], lease_s=int(sys.argv[3])).acquire(action="deploy") as lock:
+        lock.write(Begin(model="m", version="7", **facts))
+        print(lock.rollout, flush=True)
         sys.stdin.read()  # until the test ends
 """
 
@@ -98,14 +98,14 @@ def holder(
 def test_what_is_written_stands_there(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     found = ledger(session)
     assert found.read() == []
-    with found.acquire(action="deploy") as hold:
+    with found.acquire(action="deploy") as lock:
         written = [
-            hold.write(Begin(model="m", version="1", before={})),
-            hold.write(Verdict(what="gate", verdict="pass", reason="Grüße\nvon hier")),
-            hold.write(End(outcome=Outcome.RELEASED, traffic={"blue": 100})),
+            lock.write(Begin(model="m", version="1", before={})),
+            lock.write(Verdict(what="gate", verdict="pass", reason="Grüße\nvon hier")),
+            lock.write(End(outcome=Outcome.RELEASED, traffic={"blue": 100})),
         ]
-        assert hold.superseded is None
-        assert hold.records() == written
+        assert lock.superseded is None
+        assert lock.records() == written
         assert found.inspect() == (written, True)
     assert again(session, found).inspect() == (written, False)
     begin = written[0].facts
@@ -113,9 +113,9 @@ def test_what_is_written_stands_there(session: Session, capsys: pytest.CaptureFi
     assert begin.action == "deploy"
     assert begin.machine["pid"] == os.getpid()
     assert len(begin.commit or "") >= 40
-    with found.acquire(action="rollback") as hold:
-        assert hold.records() == written
-        hold.write(Begin(model="m", version="0"))
+    with found.acquire(action="rollback") as lock:
+        assert lock.records() == written
+        lock.write(Begin(model="m", version="0"))
     assert len(again(session, found).read()) == 4
     capsys.readouterr()
     assert cli.run(["endpoint", "history", "--endpoint", found.endpoint, "--json"]) == 0
@@ -127,8 +127,8 @@ def test_what_is_written_stands_there(session: Session, capsys: pytest.CaptureFi
 
 def test_one_wins_and_the_other_says_who_and_since_when(session: Session) -> None:
     found = ledger(session)
-    with found.acquire(action="deploy") as hold:
-        begin = hold.write(Begin(model="m", version="7"))
+    with found.acquire(action="deploy") as lock:
+        begin = lock.write(Begin(model="m", version="7"))
         started = time.monotonic()
         other = again(session, found)
         with pytest.raises(Locked, match="deploy of m:7") as refused, other.acquire(action="deploy", wait_s=60):
@@ -152,11 +152,11 @@ def test_many_at_once_have_one_winner(session: Session) -> None:
         own = again(session, found)
         gate.wait()
         try:
-            with own.acquire(action="deploy", wait_s=0) as hold:
-                winners.append(hold.rollout)
-                hold.write(Begin(version=str(number)))
+            with own.acquire(action="deploy", wait_s=0) as lock:
+                winners.append(lock.rollout)
+                lock.write(Begin(version=str(number)))
                 until(lambda: len(winners) + len(refused) == 6, what="an answer to all six")
-                hold.write(End(outcome=Outcome.RELEASED))
+                lock.write(End(outcome=Outcome.RELEASED))
         except Locked:
             refused.append(number)
 
@@ -170,14 +170,14 @@ def test_a_lease_is_given_back_after_an_error(session: Session) -> None:
     found = ledger(session)
 
     def fail() -> None:
-        with found.acquire(action="deploy") as hold:
-            hold.write(Begin())
+        with found.acquire(action="deploy") as lock:
+            lock.write(Begin())
             raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
         fail()
-    with again(session, found).acquire(action="deploy", wait_s=0) as hold:
-        assert [record.kind for record in unfinished(hold.records())] == ["begin"]
+    with again(session, found).acquire(action="deploy", wait_s=0) as lock:
+        assert [record.kind for record in unfinished(lock.records())] == ["begin"]
 
 
 def test_a_rollback_breaks_the_lease_and_the_deploy_stops_at_its_next_write(session: Session) -> None:
@@ -201,8 +201,8 @@ def test_a_rollback_breaks_the_lease_and_the_deploy_stops_at_its_next_write(sess
         (rollback.rollout, "end"),
     ]
     assert [entry.outcome for entry in history(records)] == ["rolled_back", "overruled"]
-    with found.acquire(action="rollback", break_lease=True) as hold:
-        assert hold.superseded is None
+    with found.acquire(action="rollback", break_lease=True) as lock:
+        assert lock.superseded is None
 
 
 def test_a_killed_process_of_this_machine_is_replaced_at_once(session: Session) -> None:
@@ -212,37 +212,37 @@ def test_a_killed_process_of_this_machine_is_replaced_at_once(session: Session) 
             pass
         process.kill()
         process.wait(HANG_S)
-        with found.acquire(action="deploy", wait_s=0) as hold:  # its lease is not waited for
-            assert {record.rollout for record in unfinished(hold.records())} == {rollout}
-            assert hold.superseded is None  # nobody was overruled
-            hold.write(Begin())
+        with found.acquire(action="deploy", wait_s=0) as lock:  # its lease is not waited for
+            assert {record.rollout for record in unfinished(lock.records())} == {rollout}
+            assert lock.superseded is None  # nobody was overruled
+            lock.write(Begin())
     assert [entry.outcome for entry in history(found.read())] == ["unfinished", "interrupted"]
 
 
 def test_lines_by_hand_are_skipped(session: Session) -> None:
     found = ledger(session)
-    with found.acquire(action="deploy") as hold:
-        hold.write(Begin())
-        found.log.append(str(uuid.UUID(hold.rollout)), b"something else\n")
-        hold.write(End())
+    with found.acquire(action="deploy") as lock:
+        lock.write(Begin())
+        found.log.append(str(uuid.UUID(lock.rollout)), b"something else\n")
+        lock.write(End())
     assert [record.kind for record in found.read()] == ["begin", "end"]
 
 
 def test_a_long_ledger_is_written_anew_and_nothing_is_lost(session: Session) -> None:
     found = ledger(session)
     found.most_appends = 3
-    with found.acquire(action="deploy") as hold:
-        records = [hold.write(Begin()), hold.write(Planned()), hold.write(End())]
-    with found.acquire(action="deploy") as hold:
-        assert hold.records() == records
+    with found.acquire(action="deploy") as lock:
+        records = [lock.write(Begin()), lock.write(Planned()), lock.write(End())]
+    with found.acquire(action="deploy") as lock:
+        assert lock.records() == records
         content = found.log.read()
         assert content is not None
         assert (content.appends, content.is_copy) == (1, False)
-        records.append(hold.write(Begin()))
-        found.log._blob.create_append_blob(lease=str(uuid.UUID(hold.rollout)))  # as one does who dies half way
+        records.append(lock.write(Begin()))
+        found.log._blob.create_append_blob(lease=str(uuid.UUID(lock.rollout)))  # as one does who dies half way
     assert found.read() == records[:3]
-    with again(session, found).acquire(action="deploy") as hold:
-        hold.write(End())
+    with again(session, found).acquire(action="deploy") as lock:
+        lock.write(End())
     content = found.log.read()
     assert content is not None
     assert (content.appends, content.is_copy) == (2, False)
@@ -253,11 +253,11 @@ def test_the_end_of_a_dead_rollout_is_written_by_the_next(session: Session) -> N
     found = ledger(session)
     with found.acquire(action="deploy") as dead:
         dead.write(Begin(version="1"))
-    with found.acquire(action="deploy") as hold:
-        hold.write(Begin(version="2"))
-        hold.write(End(outcome=Outcome.RESTORED), rollout=dead.rollout)
-        assert {record.rollout for record in unfinished(hold.records())} == {hold.rollout}
-        hold.write(End(outcome=Outcome.RELEASED))
+    with found.acquire(action="deploy") as lock:
+        lock.write(Begin(version="2"))
+        lock.write(End(outcome=Outcome.RESTORED), rollout=dead.rollout)
+        assert {record.rollout for record in unfinished(lock.records())} == {lock.rollout}
+        lock.write(End(outcome=Outcome.RELEASED))
     assert [entry.outcome for entry in history(found.read())] == ["released", "restored"]
 
 
@@ -268,13 +268,13 @@ def _kept(session: Session) -> tuple[list[bool], list[str]]:
     """Longer than a lease lasts, with one renewal that fails: whether another got it meanwhile."""
     found, control = ledger(session), ledger(session)
     lease = str(uuid.uuid4())
-    with found.acquire(action="deploy") as hold:
-        hold.write(Begin())
+    with found.acquire(action="deploy") as lock:
+        lock.write(Begin())
         assert control.log.acquire(str(uuid.uuid4()))  # later, and nobody renews it
         fault(found, kind="drop", times=2)
         until(lambda: control.log.acquire(lease), what="the end of a lease", every_s=0.2)
-        taken = [again(session, found).log.acquire(lease), hold.lost]
-        hold.write(End())
+        taken = [again(session, found).log.acquire(lease), lock.lost]
+        lock.write(End())
     return taken, [record.kind for record in found.read()]
 
 
@@ -287,17 +287,17 @@ def _left(session: Session) -> bool:
         process.kill()
         process.wait(HANG_S)
     patient = Ledger(session, found.endpoint, lease_s=60)  # waits for 65 s by default; the dead one's lasts for 15
-    with patient.acquire(action="deploy") as hold:
-        return unfinished(hold.records())[0].rollout == rollout
+    with patient.acquire(action="deploy") as lock:
+        return unfinished(lock.records())[0].rollout == rollout
 
 
 def _slept(session: Session) -> tuple[list[str], list[str], str]:
     """A holder that slept over the end of its lease goes on, unless somebody came and went meanwhile."""
     lone, visited = ledger(session), ledger(session)
     with lone.acquire(action="deploy") as first, visited.acquire(action="deploy") as second:
-        for hold in (first, second):
-            hold.write(Begin(version="1"))
-            hold._done.set()  # no renewal, as on a laptop whose lid is closed
+        for lock in (first, second):
+            lock.write(Begin(version="1"))
+            lock._done.set()  # no renewal, as on a laptop whose lid is closed
 
         def visit() -> bool:
             try:
@@ -370,9 +370,9 @@ def matched(found: Ledger) -> int:
 def _deployed(session: Session, rule: dict[str, Any], call: int) -> None:
     found = ledger(session)
     fault(found, **rule, skip=call)
-    with found.acquire(action="deploy", wait_s=0) as hold:
-        hold.write(Begin())
-        hold.write(End())
+    with found.acquire(action="deploy", wait_s=0) as lock:
+        lock.write(Begin())
+        lock.write(End())
     assert matched(found) > call, "the call was never made"
     assert [record.kind for record in found.read()] == ["begin", "end"]
     assert unfinished(found.read()) == []
@@ -398,12 +398,12 @@ def _rolled_back(session: Session, rule: dict[str, Any], call: int) -> None:
 
 def _rewritten(session: Session, rule: dict[str, Any], call: int) -> None:
     found = ledger(session)
-    with found.acquire(action="deploy") as hold:
-        first = [hold.write(Begin()), hold.write(End())]
+    with found.acquire(action="deploy") as lock:
+        first = [lock.write(Begin()), lock.write(End())]
     found.most_appends = 2
     fault(found, **rule, skip=call)
-    with found.acquire(action="deploy", wait_s=0) as hold:
-        second = [hold.write(Begin()), hold.write(End())]
+    with found.acquire(action="deploy", wait_s=0) as lock:
+        second = [lock.write(Begin()), lock.write(End())]
     assert matched(found) > call, "the call was never made"
     assert found.read() == first + second
     content = found.log.read()
@@ -432,8 +432,8 @@ def test_each_call_fails_once(session: Session, story: Any) -> None:
 
 def test_a_renewal_that_fails_is_tried_again(session: Session) -> None:
     found = ledger(session)
-    with found.acquire(action="deploy") as hold:
-        lease = str(uuid.UUID(hold.rollout))
+    with found.acquire(action="deploy") as lock:
+        lease = str(uuid.UUID(lock.rollout))
         for rule in FAULTS.values():
             fault(found, **rule)
             assert found.log.renew(lease)
@@ -443,12 +443,12 @@ def test_what_stays_broken_is_said(session: Session, capsys: pytest.CaptureFixtu
     import mlops.local.daemon.client as daemon
 
     found = Ledger(dataclasses.replace(session, console=Console()), f"chat-{uuid.uuid4().hex[:8]}", lease_s=LEASE_S)
-    with found.acquire(action="deploy") as hold:
+    with found.acquire(action="deploy") as lock:
         fault(found, kind="status", status=503, times=None)
         with pytest.raises(AzureError, match=r"write to 'mlops/endpoints/chat-.*jsonl'"):
-            hold.write(Begin())
+            lock.write(Begin())
         daemon.request("faults", method="DELETE")
-        hold.write(Begin())
+        lock.write(Begin())
         fault(found, kind="status", status=503, times=None)
     daemon.request("faults", method="DELETE")
     assert "the lease ends by itself in 15 s" in capsys.readouterr().err

@@ -109,12 +109,12 @@ def test_a_session_outlives_its_tokens_where_one_statement_does_not(capfd: pytes
     control.workspaces.get(control.workspace_name)
 
     refused = ""
-    with Ledger(session, f"chat-{uuid.uuid4().hex[:8]}").acquire(action="deploy") as hold:
+    with Ledger(session, f"chat-{uuid.uuid4().hex[:8]}").acquire(action="deploy") as lock:
 
         def worked_on() -> bool:
             nonlocal refused
             assert session.ml.workspaces.get(session.ml.workspace_name).name
-            hold.write(TrafficIntent(desired={"blue": 100}))
+            lock.write(TrafficIntent(desired={"blue": 100}))
             if not refused:
                 try:
                     control.workspaces.get(control.workspace_name)

@@ -156,12 +156,12 @@ def test_a_rollout_that_was_left_half_way_is_undone_and_one_that_is_under_way_is
     (before,) = traffic(bench)
     other = "green" if before == "blue" else "blue"
     spec_of = Ledger(bench.session, name)
-    with spec_of.acquire(action="deploy") as hold:
-        hold.write(Begin(model=second.name, version="2", machine={"boot": "another", "pid": 1}))
-        hold.write(
+    with spec_of.acquire(action="deploy") as lock:
+        lock.write(Begin(model=second.name, version="2", machine={"boot": "another", "pid": 1}))
+        lock.write(
             Planned(action="deploy", slot=other, live=before, before={before: 100}, model=second.name, version="2")
         )
-        hold.write(TrafficIntent(desired={other: 50, before: 50}, what="step"))
+        lock.write(TrafficIntent(desired={other: 50, before: 50}, what="step"))
         assert recover_abandoned(bench.session, name) is None  # somebody is at work
         assert again(bench).did_nothing
     endpoints.set_traffic(bench.session, name, {}, fence=lambda: None)  # what it left is not what it wanted

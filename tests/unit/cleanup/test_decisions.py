@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlops.cleanup import Rollouts, Rules, Saving, decide, decide_cluster, decide_versions, saving
 from mlops.cleanup.inventory import EndpointState, created
-from mlops.cleanup.survey import told
+from mlops.cleanup.survey import summarise_records
 from mlops.core.resources import Cluster, Deployment, Endpoint, ModelVersion
 from mlops.ledger import Kind, Record
 from tests.support import records as made
@@ -79,7 +79,7 @@ def test_an_old_preview_is_stale_and_a_young_one_is_not() -> None:
         (preview(timedelta(days=8), slot(state="Creating")), Rollouts()),
         (preview(timedelta(days=8), state="Updating"), Rollouts()),
         (preview(timedelta(days=8), tags={"managed-by": "somebody"}), Rollouts()),
-        (preview(timedelta(days=8)), Rollouts(held=True)),
+        (preview(timedelta(days=8)), Rollouts(locked=True)),
         (preview(timedelta(days=8)), Rollouts(problem="no answer")),
         (dataclasses.replace(preview(timedelta(days=8)), slots=(), problem="no answer"), Rollouts()),
     ],
@@ -110,7 +110,7 @@ def test_a_slot_that_was_deployed_to_after_it_lost_its_traffic_has_its_own_grace
     assert stale(found, Rollouts(idle_since={"green": NOW - timedelta(days=9)})) == []
 
 
-@pytest.mark.parametrize("rollouts", [Rollouts(held=True), Rollouts(unfinished=True), Rollouts(problem="no answer")])
+@pytest.mark.parametrize("rollouts", [Rollouts(locked=True), Rollouts(unfinished=True), Rollouts(problem="no answer")])
 def test_nothing_of_an_endpoint_goes_while_a_rollout_is_under_way(rollouts: Rollouts) -> None:
     assert stale(lasting(slot("blue"), slot("green"), slot("red", state="Failed")), rollouts) == []
 
@@ -146,7 +146,7 @@ SLOTS = st.lists(
 )
 ROLLOUTS = st.builds(
     Rollouts,
-    held=st.booleans(),
+    locked=st.booleans(),
     unfinished=st.booleans(),
     idle_since=st.dictionaries(st.sampled_from(["blue", "green"]), MOMENTS.filter(bool)),
     problem=st.none() | st.just("no answer"),
@@ -175,7 +175,7 @@ def test_what_is_protected_is_never_selected(
         assert tags["managed-by"] == "mlops"
         assert not {"keep", "KEEP"} & set(tags)
         assert state in ("Succeeded", "Failed")
-        assert not rollouts.held
+        assert not rollouts.locked
         assert not rollouts.problem
         if item.kind == "endpoint":
             assert name.lower() != LASTING
@@ -289,13 +289,13 @@ def test_what_the_records_tell() -> None:
         record("2", "begin", 30, action="deploy", model="chat", version="2", slot="green", before={"blue": 100}),
         record("2", "end", 29, outcome="released", traffic={"green": 100}, left="blue"),
     ]
-    found = told(records, ["blue", "green"])
+    found = summarise_records(records, ["blue", "green"])
 
     assert not found.unfinished
     assert found.idle_since == {"blue": NOW - timedelta(hours=29)}
     assert found.released == (("chat", "2"), ("chat", "1"))
 
-    begun = told([*records, record("3", "begin", 1, action="deploy", model="chat", version="3")], ["blue"])
+    begun = summarise_records([*records, record("3", "begin", 1, action="deploy", model="chat", version="3")], ["blue"])
 
     assert begun.unfinished
     assert begun.begun == (("chat", "3"),)

@@ -88,15 +88,15 @@ def test_jobs_of_this_repository(tags: dict[str, str], experiment: str, mine: bo
 
 
 def test_the_newest_version_is_offered_where_nothing_is_live() -> None:
-    assert next_version([version("9"), version("10")], [], live=(), held=False).version == "10"
-    assert next_version([], [], live=(), held=False).version == ""
+    assert next_version([version("9"), version("10")], [], live=(), locked=False).version == "10"
+    assert next_version([], [], live=(), locked=False).version == ""
 
 
 def test_only_versions_of_trainings_are_offered() -> None:
     by_hand = ModelVersion(name="chat", version="12", id="", tags={})
     named = version("latest-and-greatest")
 
-    assert next_version([by_hand, named, version("3")], [], live=(), held=False).version == "3"
+    assert next_version([by_hand, named, version("3")], [], live=(), locked=False).version == "3"
 
 
 @pytest.mark.parametrize(
@@ -117,19 +117,19 @@ def test_only_versions_of_trainings_are_offered() -> None:
 def test_what_is_live_or_was_tried_is_not_offered(records: list[Record], live: set[str]) -> None:
     held = bool(records) and records[-1].kind == "begin"
 
-    assert next_version([version("4"), version("5")], records, live=live, held=held).version == ""
+    assert next_version([version("4"), version("5")], records, live=live, locked=held).version == ""
 
 
 @pytest.mark.parametrize("outcome", ["failed", "restored", "abandoned", None])
 def test_a_rollout_that_merely_broke_is_tried_again_but_not_for_ever(outcome: str | None) -> None:
     for tries in range(TRIES + 2):
         records = [record for at in range(tries) for record in rollout("5", outcome, name=str(at))]
-        found = next_version([version("5")], records, live={"4"}, held=False)
+        found = next_version([version("5")], records, live={"4"}, locked=False)
         assert found.version == ("5" if tries < TRIES else ""), tries
 
 
 def test_while_a_rollout_is_under_way_nothing_is_offered() -> None:
-    assert next_version([version("5")], rollout("4", None), live=(), held=True).version == ""
+    assert next_version([version("5")], rollout("4", None), live=(), locked=True).version == ""
 
 
 outcomes = st.sampled_from(
@@ -150,7 +150,7 @@ def test_what_is_offered_is_new_and_was_refused_by_nobody(
     ]
 
     found = next_version(
-        [version(str(number)) for number in numbers], records, live={str(number) for number in live}, held=held
+        [version(str(number)) for number in numbers], records, live={str(number) for number in live}, locked=held
     )
 
     assert found.why

@@ -184,9 +184,9 @@ def report(tmp_path: Path) -> releases.Found:
 def test_releases_and_their_reports(tmp_path: Path) -> None:
     one = releases.Release(entry=ENTRY, records=(RECORD,), found=report(tmp_path))
     bare = releases.Release(entry=ENTRY, records=(), found=None)
-    check(shown("releases", releases.Releases(endpoint=EVIL, held=True, releases=(one, bare))))
+    check(shown("releases", releases.Releases(endpoint=EVIL, locked=True, releases=(one, bare))))
     for each in (one, bare):
-        html = shown("release", releases.Releases(endpoint=EVIL, held=False, releases=(each,)), EVIL)
+        html = shown("release", releases.Releases(endpoint=EVIL, locked=False, releases=(each,)), EVIL)
         check(html)
         assert "&lt;script&gt;alert(1)" in html
 
