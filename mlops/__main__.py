@@ -10,13 +10,13 @@ from typing import Any
 
 def main() -> None:
     """Run the `mlops` command and exit with a code of :mod:`mlops.core.errors`."""
-    from mlops.cli import run
+    from mlops import cli
 
     signal.signal(signal.SIGTERM, _interrupt)  # what a cancelled GitHub job gets: clean up as after Ctrl-C
     # Windows aside, a closed pipe (`mlops … | head`) is the reader's choice, not an error.
     try:
         try:
-            code = run(sys.argv[1:])
+            code = cli.main(sys.argv[1:])
         except KeyboardInterrupt:
             code = 130
         _hear_no_more()

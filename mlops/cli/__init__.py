@@ -75,7 +75,7 @@ def group() -> None:
     """
 
 
-def run(arguments: Sequence[str], **extra: Any) -> int:
+def main(arguments: Sequence[str], **extra: Any) -> int:
     """Run one command and return its exit code; every error ends here."""
     from mlops.core.console import Console
 

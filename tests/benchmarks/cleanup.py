@@ -150,12 +150,12 @@ def fill(folder: Path, endpoints: int, stale: int) -> float:
 
 def command(*arguments: str) -> tuple[float, dict[str, Any]]:
     """Run a command in this process: seconds, and its JSON."""
-    from mlops.cli import run
+    from mlops.cli import main
 
     out, err = io.StringIO(), io.StringIO()
     begin = time.monotonic()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run([*arguments, "--json"])
+        code = main([*arguments, "--json"])
     seconds = time.monotonic() - begin
     if code:
         raise SystemExit(f"mlops {' '.join(arguments)} ended with {code}:\n{err.getvalue()}")

@@ -71,7 +71,7 @@ def run(argv: list[str], env: dict[str, str], log: str) -> int:
     vars(session)["enter_local_workspace"] = lambda: None
     vars(pictures)["draw"] = lambda *_: []
     try:
-        return cli.run(argv)
+        return cli.main(argv)
     except BaseException:
         traceback.print_exc()
         return 1

@@ -13,7 +13,7 @@ import yaml
 from mlops import cleanup
 from mlops.azure import computes, endpoints, models
 from mlops.cleanup import apply, inventory
-from mlops.cli import run as mlops
+from mlops.cli import main as mlops
 from mlops.core.resources import Cluster, Endpoint
 from mlops.core.retry import Backoff
 from mlops.ledger import Begin, End, Ledger, Outcome

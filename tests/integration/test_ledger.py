@@ -118,10 +118,10 @@ def test_what_is_written_stands_there(session: Session, capsys: pytest.CaptureFi
         lock.write(Begin(model="m", version="0"))
     assert len(again(session, found).read()) == 4
     capsys.readouterr()
-    assert cli.run(["endpoint", "history", "--endpoint", found.endpoint, "--json"]) == 0
+    assert cli.main(["endpoint", "history", "--endpoint", found.endpoint, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert [entry["outcome"] for entry in shown["rollouts"]] == ["unfinished", "released"]
-    assert cli.run(["endpoint", "history", "--endpoint", "never-there"]) == 0
+    assert cli.main(["endpoint", "history", "--endpoint", "never-there"]) == 0
     assert "no rollout of 'never-there'" in capsys.readouterr().out
 
 

@@ -250,10 +250,10 @@ def test_the_command_is_red_once_and_does_all_the_rest_as_well(
     good = train(bench)
     running = train_on(bench)
     try:
-        assert cli.run(["reconcile", "--dry-run"]) == 0
+        assert cli.main(["reconcile", "--dry-run"]) == 0
         assert outputs(checkout)["version"] == ""
 
-        assert cli.run(["reconcile"]) == 5
+        assert cli.main(["reconcile"]) == 5
         said = capsys.readouterr()
         told = outputs(checkout)
         assert told["version"] == versions(bench)[0]
@@ -264,7 +264,7 @@ def test_the_command_is_red_once_and_does_all_the_rest_as_well(
         assert "the data is gone" in summary
         assert good in summary
 
-        assert cli.run(["reconcile", "--json"]) == 0
+        assert cli.main(["reconcile", "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
         assert (found["registered"], found["failed"], found["repair"]) == ([], [], None)
         assert failed not in json.dumps(found)
@@ -282,7 +282,7 @@ def test_an_endpoint_that_cannot_be_looked_after_is_an_error_and_the_rest_is_don
     train(bench)
     monkeypatch.setattr("mlops.reconcile.apply.recover_abandoned", refused)
 
-    assert cli.run(["reconcile"]) == 5
+    assert cli.main(["reconcile"]) == 5
     assert len(versions(bench)) == 1
     assert outputs(checkout)["version"] == ""
     found = jobs.get(bench.session, failed)
@@ -290,7 +290,7 @@ def test_an_endpoint_that_cannot_be_looked_after_is_an_error_and_the_rest_is_don
     assert REPORTED_TAG in found.tags
     capsys.readouterr()
     for _ in range(2):
-        assert cli.run(["reconcile"]) == 8
+        assert cli.main(["reconcile"]) == 8
         assert "not allowed" in capsys.readouterr().err
 
 
@@ -299,18 +299,18 @@ def test_what_wait_has_reported_is_not_reported_again(
 ) -> None:
     failed = train(bench, "echo the data is gone >&2; exit 3")
 
-    assert cli.run(["wait", failed]) == 5
+    assert cli.main(["wait", failed]) == 5
     assert "the data is gone" in (checkout / "summary").read_text(encoding="utf-8")
     capsys.readouterr()
-    assert cli.run(["reconcile"]) == 0
+    assert cli.main(["reconcile"]) == 0
 
 
 def test_wait_comes_back(bench: Bench, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     running = train_on(bench)
     try:
-        assert cli.run(["wait", running, "--timeout", "2s"]) == 9
+        assert cli.main(["wait", running, "--timeout", "2s"]) == 9
         (checkout / "outputs").unlink(missing_ok=True)
-        assert cli.run(["wait", running, "--timeout", "2s", "--come-back"]) == 0
+        assert cli.main(["wait", running, "--timeout", "2s", "--come-back"]) == 0
         assert outputs(checkout) == {"job": running, "completed": "false", "finished": "false"}
         assert "reconcile" in (checkout / "summary").read_text(encoding="utf-8")
         assert "still Running" in capsys.readouterr().out

@@ -80,7 +80,7 @@ def test_what_falls_short_is_refused_with_the_table_until_a_person_accepts_it(
 ) -> None:
     job = train(bench, tuned_loss=1.6, tuned_exact_match=0.5)
 
-    assert cli.run(["register", job]) == 5
+    assert cli.main(["register", job]) == 5
     said = capsys.readouterr()
     assert "exact match" in said.err
     assert "change ≤ +0.0000" in said.err
@@ -88,10 +88,10 @@ def test_what_falls_short_is_refused_with_the_table_until_a_person_accepts_it(
     assert "failed" in (checkout / "summary").read_text(encoding="utf-8")
     assert versions(bench) == []
     assert again(bench).did_nothing  # whoever called register knows
-    assert cli.run(["register", job, "--accept", " "]) == 2
+    assert cli.main(["register", job, "--accept", " "]) == 2
     capsys.readouterr()
 
-    assert cli.run(["register", job, "--accept", "the test split\n is wrong", "--json"]) == 0
+    assert cli.main(["register", job, "--accept", "the test split\n is wrong", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
 
     assert (found["made"], found["evaluation"]["verdict"]) == (True, "failed")
@@ -101,7 +101,7 @@ def test_what_falls_short_is_refused_with_the_table_until_a_person_accepts_it(
     assert version.tags["accepted-by"]
     assert version.tags["tuned_exact_match"] == "0.5"
     assert again(bench).deploy.version == version.version
-    assert cli.run(["register", job]) == 0  # what has a version keeps it
+    assert cli.main(["register", job]) == 0  # what has a version keeps it
     assert outputs(checkout)["version"] == version.version
 
 
@@ -110,11 +110,11 @@ def test_reconcile_tells_once_and_registers_when_the_limits_allow_it(
 ) -> None:
     job, good = train(bench, tuned_exact_match=0.5), train(bench)
 
-    assert cli.run(["reconcile"]) == 5
+    assert cli.main(["reconcile"]) == 5
     said = capsys.readouterr()
     assert "0.5000" in said.err
     assert "it failed its evaluation" in " ".join(said.out.split())
-    assert cli.run(["reconcile", "--json"]) == 0
+    assert cli.main(["reconcile", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [item["job"] for item in document["refused"]] == [job]
     assert (document["failed"], document["problems"]) == ([], [])
@@ -159,12 +159,12 @@ def test_metrics_shows_the_judgement_and_where_the_report_is(
 ) -> None:
     del checkout
     job = train(bench, tuned_loss=1.6)
-    assert cli.run(["metrics", job]) == 0
+    assert cli.main(["metrics", job]) == 0
     shown = capsys.readouterr().out
     assert "report:" in shown
     assert "evaluation: failed" in shown
 
-    assert cli.run(["metrics", job, "--json"]) == 0
+    assert cli.main(["metrics", job, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert Path(found["report"]).read_text(encoding="utf-8") == "<p>compared</p>\n"
     assert Path(found["report"]).is_relative_to(home)

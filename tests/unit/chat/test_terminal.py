@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops.cli import run
+from mlops.cli import main
 from tests.support.waiting import until
 from tests.unit.chat.conftest import NAME, Chatting
 from tests.unit.chat.pseudo_terminal import ALT_ENTER, CTRL_C, CTRL_D, PseudoTerminal
@@ -197,7 +197,7 @@ def test_what_cannot_be_done_is_said_and_has_its_exit_code(
     says: str,
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(question))
-    assert run(["chat", "--endpoint", NAME, *arguments]) == code
+    assert main(["chat", "--endpoint", NAME, *arguments]) == code
     shown = capsys.readouterr()
     assert shown.out == ""
     assert says in shown.err

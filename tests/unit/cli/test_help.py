@@ -7,7 +7,7 @@ import sys
 import click
 import pytest
 
-from mlops.cli import COMMANDS, group, run
+from mlops.cli import COMMANDS, group, main
 
 HEAVY = (
     "azure",
@@ -79,7 +79,7 @@ def test_an_option_that_was_renamed_still_has_its_old_name(
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = (
-        "import sys; from mlops.cli import run; code = run(sys.argv[1:] + ['--help']); "
+        "import sys; from mlops.cli import main; code = main(sys.argv[1:] + ['--help']); "
         f"heavy = sorted(set(sys.modules) & set({HEAVY!r})); "
         "print(heavy, file=sys.stderr); sys.exit(code or bool(heavy))"
     )
@@ -90,12 +90,12 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["train", "--nonsense"], ["train", "--timeout", "x"]])
 def test_wrong_use_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(arguments) == 2
+    assert main(arguments) == 2
     assert "Error" in capsys.readouterr().err
 
 
 def test_an_unknown_target_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["deploy", "--target", "nowhere"]) == 2
+    assert main(["deploy", "--target", "nowhere"]) == 2
     assert "no target 'nowhere'" in capsys.readouterr().err
 
 
@@ -103,7 +103,7 @@ def test_an_unknown_target_is_exit_code_2(capsys: pytest.CaptureFixture[str]) ->
     "arguments", [[], *[[name] for name in COMMANDS]], ids=lambda value: " ".join(value) or "mlops"
 )
 def test_examples_stand_line_by_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*arguments, "--help"]) == 0
+    assert main([*arguments, "--help"]) == 0
 
     lines = capsys.readouterr().out.splitlines()
     assert "  Example:" in lines
@@ -111,7 +111,7 @@ def test_examples_stand_line_by_line(arguments: list[str], capsys: pytest.Captur
 
 
 def test_wrong_use_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["train", "--nonsense", "--json"]) == 2
+    assert main(["train", "--nonsense", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 2
 
 
@@ -124,5 +124,5 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 
 def test_an_empty_question_is_not_sent(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["endpoint", "score", ""]) == 4
+    assert main(["endpoint", "score", ""]) == 4
     assert "the question is empty" in capsys.readouterr().err

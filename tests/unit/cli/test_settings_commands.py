@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlops.cli import run
+from mlops.cli import main
 from tests.support.checkout import ROOT
 
 
@@ -35,7 +35,7 @@ def change(file: Path, *pairs: tuple[str, str]) -> None:
 
 
 def test_the_shipped_settings_are_right(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["settings", "check"]) == 0
+    assert main(["settings", "check"]) == 0
     assert "local, production, staging" in capsys.readouterr().out
     assert "valid" in (file.parent / "summary").read_text(encoding="utf-8")
 
@@ -48,7 +48,7 @@ def test_every_target_is_checked_and_every_problem_named(file: Path, capsys: pyt
         ("  production: {}", "  production: {gaet: {}}"),
     )
 
-    assert run(["settings", "check", "--json"]) == 2
+    assert main(["settings", "check", "--json"]) == 2
     said = capsys.readouterr()
     found = json.loads(said.out)["problems"]
     messages = [item["message"] for item in found]
@@ -82,7 +82,7 @@ def test_what_has_the_right_form_is_looked_through_too(
 ) -> None:
     change(file, (old, new))
 
-    assert run(["settings", "check", "--json"]) == 2
+    assert main(["settings", "check", "--json"]) == 2
     found = json.loads(capsys.readouterr().out)["problems"]
     hits = [item for item in found if says in item["message"]]
     assert hits, found
@@ -93,14 +93,14 @@ def test_what_has_the_right_form_is_looked_through_too(
 def test_a_file_without_targets_is_wrong(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
-    assert run(["settings", "check"]) == 2
+    assert main(["settings", "check"]) == 2
 
 
 def test_a_targets_settings_are_shown_whole(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del file
-    assert run(["settings", "show", "--target", "staging"]) == 0
+    assert main(["settings", "show", "--target", "staging"]) == 0
     shown = yaml.safe_load(capsys.readouterr().out)
     assert shown["rollout"]["steps"] == [100]
     assert shown["gate"]["max_p95_ms"] == 30000
-    assert run(["settings", "show", "--target", "staging", "--json"]) == 0
+    assert main(["settings", "show", "--target", "staging", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["target"] == "staging"

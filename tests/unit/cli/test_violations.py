@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlops.cli import run
+from mlops.cli import main
 from mlops.cli.violations import ANNOTATIONS
 from tests.support.checkout import ROOT
 
@@ -47,7 +47,7 @@ def test_a_bad_payload_is_annotated_at_its_line(repository: Path, capsys: pytest
     text = json.dumps(good, indent=2)
     (repository / "data/payloads/bad.json").write_text(text, encoding="utf-8")
 
-    assert run(["payload", "validate", "payloads/bad.json", str(repository / "data/payloads/good.json")]) == 4
+    assert main(["payload", "validate", "payloads/bad.json", str(repository / "data/payloads/good.json")]) == 4
 
     ((file, line, message),) = annotated(capsys.readouterr().err)
     assert file == "data/payloads/bad.json"
@@ -65,7 +65,7 @@ def test_files_that_cannot_be_read_come_first_and_every_file_is_seen(
     for name, text in (("a", json.dumps(many, indent=1)), ("b", json.dumps({"input_data": {}})), ("c", "{oops")):
         (repository / f"data/payloads/{name}.json").write_text(text, encoding="utf-8")
 
-    assert run(["payload", "validate", *(f"payloads/{name}.json" for name in "abc")]) == 4
+    assert main(["payload", "validate", *(f"payloads/{name}.json" for name in "abc")]) == 4
 
     found = annotated(capsys.readouterr().err)
     assert len(found) == ANNOTATIONS
@@ -83,7 +83,7 @@ def test_bad_chats_are_annotated_ten_at_most_and_listed_all(
     (repository / "data/train_sft.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (repository / "data/test_sft.jsonl").write_bytes(b"")
 
-    assert run(["data", "validate", "."]) == 4
+    assert main(["data", "validate", "."]) == 4
 
     found = annotated(capsys.readouterr().err)
     whole = (repository / "summary").read_text(encoding="utf-8").splitlines()
@@ -97,8 +97,8 @@ def test_bad_chats_are_annotated_ten_at_most_and_listed_all(
 
 
 def test_what_is_valid_is_said_and_annotates_nothing(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["data", "validate", str(ROOT / "data/bundled")]) == 0
-    assert run(["payload", "validate", *map(str, sorted((ROOT / "data/payloads").glob("*.json")))]) == 0
+    assert main(["data", "validate", str(ROOT / "data/bundled")]) == 0
+    assert main(["payload", "validate", *map(str, sorted((ROOT / "data/payloads").glob("*.json")))]) == 0
     assert "::error" not in capsys.readouterr().err
     assert (repository / "summary").read_text(encoding="utf-8").count(": valid") == 2
 
@@ -107,5 +107,5 @@ def test_a_summary_holds_no_markup_of_the_files_author(repository: Path) -> None
     bad = {"input_data": {"input_string": [{"role": "<img src=x>|`", "content": "a"}]}}
     (repository / "data/payloads/a.json").write_text(json.dumps(bad), encoding="utf-8")
 
-    assert run(["payload", "validate", "payloads/a.json"]) == 4
+    assert main(["payload", "validate", "payloads/a.json"]) == 4
     assert "<img" not in (repository / "summary").read_text(encoding="utf-8")

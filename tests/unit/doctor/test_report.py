@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops.cli import run as mlops
+from mlops.cli import main as mlops
 from mlops.cli.doctor import annotate, as_data, as_markdown, as_table, conclusion
 from mlops.core.console import WIDTH, Console
 from mlops.core.errors import Place

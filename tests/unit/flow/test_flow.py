@@ -22,7 +22,7 @@ import pytest
 from mlops.azure import endpoints, management
 from mlops.azure.connections import project_id
 from mlops.azure.session import Session, connect
-from mlops.cli import run
+from mlops.cli import main
 from mlops.config.settings import load
 from mlops.core.console import Console
 from mlops.core.errors import PreconditionError
@@ -212,17 +212,17 @@ def served(port: int, process: subprocess.Popen[bytes], log: Path) -> object:
 def test_the_commands_connect_and_test(
     installed: None, standing: Path, capsys: pytest.CaptureFixture[str], session: Session
 ) -> None:
-    assert run(["flow", "connect", "--endpoint", NAME]) == 0
+    assert main(["flow", "connect", "--endpoint", NAME]) == 0
     assert "chat-endpoint → https://" in capsys.readouterr().out
-    assert run(["flow", "test", "hello", "--endpoint", NAME, "--json"]) == 0
+    assert main(["flow", "test", "hello", "--endpoint", NAME, "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["answer"] == "you said 'hello'"
     assert endpoints.key(session, NAME) not in shown.out + shown.err
-    assert run(["flow", "test", "fail", "--endpoint", NAME]) == 8
+    assert main(["flow", "test", "fail", "--endpoint", NAME]) == 8
     assert "answered HTTP 424" in capsys.readouterr().err
-    assert run(["flow", "connect", "--endpoint", "nowhere"]) == 3
-    assert run(["flow", "connect", "--project", "p"]) == 2
-    assert run(["flow", "env", "--json"]) == 0
+    assert main(["flow", "connect", "--endpoint", "nowhere"]) == 3
+    assert main(["flow", "connect", "--project", "p"]) == 2
+    assert main(["flow", "env", "--json"]) == 0
 
 
 def test_the_connection_in_a_project_on_azure(environment: Environment, session: Session) -> None:
