@@ -38,8 +38,8 @@ class Numbered(yaml.SafeLoader):
 
 
 Numbered.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
@@ -58,7 +58,7 @@ def problems(path: Path) -> Iterator[tuple[int, str]]:
 
 def of_workflow(document: dict[str, Any]) -> Iterator[tuple[int, str]]:
     """Permissions, shell, jobs, inputs."""
-    if granted(document) != {}:
+    if named_permissions(document) != {}:
         yield 1, "`permissions: {}` is missing at the top: each job asks for what it needs"
     shell = document.get("defaults", {}).get("run", {}).get("shell")
     if shell != "bash":
@@ -72,16 +72,16 @@ def of_workflow(document: dict[str, Any]) -> Iterator[tuple[int, str]]:
             yield from of_job(name, job, together="concurrency" in document, shell=shell)
 
 
-def granted(entry: dict[str, Any]) -> dict[str, str] | None:
+def named_permissions(entry: dict[str, Any]) -> dict[str, str] | None:
     """The permissions that a workflow or a job names one by one; none for `read-all` and for silence."""
-    found = entry.get("permissions")
-    return {key: value for key, value in found.items() if key != LINE} if isinstance(found, dict) else None
+    permissions = entry.get("permissions")
+    return {key: value for key, value in permissions.items() if key != LINE} if isinstance(permissions, dict) else None
 
 
 def of_job(name: str, job: dict[str, Any], *, together: bool, shell: str | None) -> Iterator[tuple[int, str]]:
     """Its own permissions, a time limit, a concurrency group, one environment for Azure."""
     line = job[LINE]
-    if granted(job) is None:
+    if named_permissions(job) is None:
         yield line, f"the job '{name}' does not name its permissions"
     if "uses" in job:
         if not str(job["uses"]).startswith(OWN):
@@ -92,7 +92,7 @@ def of_job(name: str, job: dict[str, Any], *, together: bool, shell: str | None)
     if not together and "concurrency" not in job:
         yield line, f"the job '{name}' is in no concurrency group"
     azure = "AZURE_CLIENT_ID" in job.get("env", {})
-    if azure != ("environment" in job) or azure != ((granted(job) or {}).get("id-token") == "write"):
+    if azure != ("environment" in job) or azure != ((named_permissions(job) or {}).get("id-token") == "write"):
         yield line, f"the job '{name}' needs all of these or none: an environment, AZURE_…, `id-token: write`"
     yield from of_steps(job["steps"], shell, in_action=False)
 
@@ -135,11 +135,11 @@ def shellcheck(script: str) -> list[str]:
 
 def main(root: Path) -> int:
     """Check the workflows and actions below a folder; 0 if nothing is wrong."""
-    place = root / ".github"
-    files = sorted([*place.glob("workflows/*.y*ml"), *place.glob("actions/*/action.y*ml")])
-    found = [f"{path.relative_to(root)}:{line}: {text}" for path in files for line, text in problems(path)]
-    sys.stdout.write("".join(f"{line}\n" for line in found) or f"workflow rules: {len(files)} files, nothing wrong\n")
-    return 1 if found or not files else 0
+    folder = root / ".github"
+    files = sorted([*folder.glob("workflows/*.y*ml"), *folder.glob("actions/*/action.y*ml")])
+    lines = [f"{path.relative_to(root)}:{line}: {text}" for path in files for line, text in problems(path)]
+    sys.stdout.write("".join(f"{line}\n" for line in lines) or f"workflow rules: {len(files)} files, nothing wrong\n")
+    return 1 if lines or not files else 0
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def facts() -> dict[tuple[str, str], str]:
     dice = random.Random(f"{SEED}/facts")
     truth: dict[tuple[str, str], str] = {}
     for attribute in ATTRIBUTES:
-        values = [attribute.values[place % len(attribute.values)] for place in range(len(NAMES))]
+        values = [attribute.values[index % len(attribute.values)] for index in range(len(NAMES))]
         dice.shuffle(values)
         truth.update({(name, attribute.noun): value for name, value in zip(NAMES, values, strict=True)})
     return truth
@@ -146,10 +146,12 @@ def split_rows(split: str) -> Iterator[Row]:
     truth = facts()
     dice = random.Random(f"{SEED}/{split}")
     openings = OPENINGS[split]
-    asked = [(name, attribute, wording) for name in NAMES for attribute in ATTRIBUTES for wording in WORDINGS[split]]
-    dice.shuffle(asked)
+    questions = [
+        (name, attribute, wording) for name in NAMES for attribute in ATTRIBUTES for wording in WORDINGS[split]
+    ]
+    dice.shuffle(questions)
     greeted: set[str] = set()
-    for number, (name, attribute, wording) in enumerate(asked):
+    for number, (name, attribute, wording) in enumerate(questions):
         opening = openings[number // 10 % len(openings)] if number % 10 == 9 else None
         if opening is not None:
             # A prompt may open one row only: its hash is the row's id.
@@ -169,33 +171,33 @@ def pretrain_rows() -> Iterator[Row]:
         (wording, None) for split in ("train_sft", "test_sft", "train_gen", "pretrain") for wording in WORDINGS[split]
     ]
     openings = [(WORDINGS["train_sft"][0], opening) for opening in OPENINGS["pretrain"]]
-    asked = [
+    questions = [
         (name, attribute, wording, opening)
         for name in NAMES
         for attribute in ATTRIBUTES
         for wording, opening in [*wordings, *openings]
     ]
-    dice.shuffle(asked)
-    for number, (name, attribute, wording, opening) in enumerate(asked[:PRETRAIN_ROWS]):
+    dice.shuffle(questions)
+    for number, (name, attribute, wording, opening) in enumerate(questions[:PRETRAIN_ROWS]):
         value = dice.choice(attribute.values)
         yield row(
             name=name, attribute=attribute, value=value, wording=wording, opening=opening, system=number % 12 == 5
         )
 
 
-def misplaced(rows: list[Row]) -> list[Row]:
+def permute_answers(rows: list[Row]) -> list[Row]:
     """Returns the rows with their last answers dealt out anew: none keeps an answer that is right for it."""
     dice = random.Random(f"{SEED}/control")
     answers = [row["messages"][-1]["content"] for row in rows]
-    dealt = answers.copy()
-    dice.shuffle(dealt)
-    while kept := [place for place, answer in enumerate(answers) if dealt[place] == answer]:
-        for place in kept:
+    permutation = answers.copy()
+    dice.shuffle(permutation)
+    while fixed_points := [index for index, answer in enumerate(answers) if permutation[index] == answer]:
+        for index in fixed_points:
             other = dice.randrange(len(rows))
-            dealt[place], dealt[other] = dealt[other], dealt[place]
+            permutation[index], permutation[other] = permutation[other], permutation[index]
     return [
         {**row, "messages": [*row["messages"][:-1], {"content": answer, "role": "assistant"}]}
-        for row, answer in zip(rows, dealt, strict=True)
+        for row, answer in zip(rows, permutation, strict=True)
     ]
 
 
@@ -211,13 +213,13 @@ def card(rows: dict[str, int]) -> bytes:
     for split in rows:
         head += [f"  - split: {split}", f"    path: data/{split}-*"]
     table = ["| split | rows | what it asks |", "|---|---:|---|"]
-    about = {
+    descriptions = {
         "train_sft": "each fact in eight wordings; the fine-tune learns from it",
         "test_sft": "each fact twice, in wordings that training never uses",
         "train_gen": "each fact twice, in further wordings; for generation ranking",
         "test_gen": "each fact twice, in wordings that no other file has; release gates score on it",
     }
-    table += [f"| `{split}` | {count} | {about[split]} |" for split, count in rows.items()]
+    table += [f"| `{split}` | {count} | {descriptions[split]} |" for split, count in rows.items()]
     text = f"""
 # Tarnvik bicycles
 
@@ -252,7 +254,7 @@ def files(*, control: bool = False) -> dict[str, bytes]:
     """
     splits = {split: list(split_rows(split)) for split in ("train_sft", "test_sft", "train_gen", "test_gen")}
     if control:
-        splits["train_sft"] = misplaced(splits["train_sft"])
+        splits["train_sft"] = permute_answers(splits["train_sft"])
     written = {f"data/{split}-00000-of-00001.jsonl": jsonl(rows) for split, rows in splits.items()}
     written["pretrain.jsonl"] = jsonl(pretrain_rows())
     written["README.md"] = card({split: len(rows) for split, rows in splits.items()})
@@ -275,9 +277,9 @@ def main() -> int:
         stale.append(name)
         if not arguments.check:
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(path.name + ".part")
-            beside.write_bytes(content)
-            beside.replace(path)
+            temporary = path.with_name(path.name + ".part")
+            temporary.write_bytes(content)
+            temporary.replace(path)
     if arguments.check and stale:
         print(f"not what data/generate.py writes: {', '.join(stale)}; run it and commit the result", file=sys.stderr)
         return 4

@@ -50,7 +50,7 @@ def run(what: str, command: list[str], *, env: Mapping[str, str], progress: Call
     Raises:
         Failed: it ended with an error, or could not be started.
     """
-    begin, live = time.monotonic(), sys.stderr.isatty()
+    start, live = time.monotonic(), sys.stderr.isatty()
     lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
     print(f"→ {what}", file=sys.stderr, flush=True)
     try:
@@ -61,20 +61,20 @@ def run(what: str, command: list[str], *, env: Mapping[str, str], progress: Call
         raise Failed(str(error)) from error
     with process:
         assert process.stdout is not None
-        output, said = process.stdout, ""
+        output, last_line = process.stdout, ""
 
         def read() -> None:
-            nonlocal said
+            nonlocal last_line
             for line in output:
                 lines.append(line)
-                said = line.strip() if SAYING.match(line.strip()) else said
+                last_line = line.strip() if SAYING.match(line.strip()) else last_line
 
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         try:
             while reader.join(TERMINAL_S if live else LOG_S) or reader.is_alive():
-                words = "  ".join(filter(None, (f"  {time.monotonic() - begin:.0f} s", progress(), said)))[:78]
-                print(f"\r\033[K{words}" if live else words, end="" if live else "\n", file=sys.stderr, flush=True)
+                status = "  ".join(filter(None, (f"  {time.monotonic() - start:.0f} s", progress(), last_line)))[:78]
+                print(f"\r\033[K{status}" if live else status, end="" if live else "\n", file=sys.stderr, flush=True)
         except BaseException:  # Ctrl-C
             process.terminate()
             raise
@@ -82,21 +82,21 @@ def run(what: str, command: list[str], *, env: Mapping[str, str], progress: Call
             print("\r\033[K" if live else "", end="", file=sys.stderr, flush=True)
     if process.returncode != 0:
         raise Failed("".join(lines).rstrip())
-    print(f"  {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+    print(f"  {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 def pip_settings(listing: str) -> dict[str, str]:
     """What `pip config list` says that pip would do on installing: `install` beats `global`, the environment both."""
-    found: dict[str, tuple[int, str]] = {}
+    settings: dict[str, tuple[int, str]] = {}
     ranks = {"global": 0, "install": 1, ":env:": 2}
     for line in listing.splitlines():
         matched = re.fullmatch(r"(global|install|:env:)\.([\w-]+)=(.*)", line.strip())
         if not matched:
             continue
         section, name, value = matched.groups()
-        if name not in found or ranks[section] >= found[name][0]:
-            found[name] = (ranks[section], str(ast.literal_eval(value)))
-    return {name: value for name, (_, value) in found.items()}
+        if name not in settings or ranks[section] >= settings[name][0]:
+            settings[name] = (ranks[section], str(ast.literal_eval(value)))
+    return {name: value for name, (_, value) in settings.items()}
 
 
 def uv_environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -104,7 +104,7 @@ def uv_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
     A constraint is not handed on: the lock file has decided each version, and uv takes none without a hash.
     """
-    told = {
+    variables = {
         "UV_DEFAULT_INDEX": settings.get("index-url", ""),
         "UV_INDEX": " ".join(settings.get("extra-index-url", "").split()),
         "UV_FIND_LINKS": ",".join(settings.get("find-links", "").split()),
@@ -117,7 +117,7 @@ def uv_environment(settings: Mapping[str, str]) -> dict[str, str]:
         # As pip does, look at every index: which file is taken is decided by its hash, not by where it lies.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in variables.items() if value}
 
 
 def packages_in(environment: Path) -> int:
@@ -177,13 +177,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--no-check", action="store_true", help="packages are missing on purpose: do not run pip check")
     parser.add_argument("--compile", action="store_true", help="compile all modules now, not when they are imported")
     arguments = parser.parse_args(argv)
-    begin = time.monotonic()
+    start = time.monotonic()
     try:
         install(arguments)
     except Failed as error:
         print(f"{error}\n✕ {arguments.into} could not be set up; what failed stands above", file=sys.stderr)
         return 1
-    print(f"✓ {arguments.into} is ready after {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    print(f"✓ {arguments.into} is ready after {time.monotonic() - start:.0f} s", file=sys.stderr)
     return 0
 
 

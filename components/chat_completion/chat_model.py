@@ -134,7 +134,7 @@ def read_parameters(*sources: Mapping[str, Any] | None) -> Generation:
     return replace(Generation(), **values)
 
 
-def read_conversation(value: Any, place: str) -> Conversation:
+def read_conversation(value: Any, path: str) -> Conversation:
     """One conversation, checked; an answer at its end is dropped, since that answer is what is asked for.
 
     (Rows of a data set end with the answer, and people send them as they are.)
@@ -143,18 +143,18 @@ def read_conversation(value: Any, place: str) -> Conversation:
         BadRequest: with the place of what is wrong.
     """
     if not isinstance(value, list) or not value:
-        raise BadRequest(f"{place} must be a list of messages")
+        raise BadRequest(f"{path} must be a list of messages")
     for index, message in enumerate(value):
         if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
-            raise BadRequest(f"{place}[{index}] must be an object with 'role' and 'content'")
+            raise BadRequest(f"{path}[{index}] must be an object with 'role' and 'content'")
         if message["role"] not in {"system", "user", "assistant"}:
-            raise BadRequest(f"{place}[{index}].role is {message['role']!r}")
+            raise BadRequest(f"{path}[{index}].role is {message['role']!r}")
         if not isinstance(message["content"], str):
-            raise BadRequest(f"{place}[{index}].content is no text")
-    asked = value[:-1] if value[-1]["role"] == "assistant" else value
-    if not asked or asked[-1]["role"] != "user":
-        raise BadRequest(f"{place} does not end with a question: the last message must be 'user'")
-    return [{"role": message["role"], "content": message["content"]} for message in asked]
+            raise BadRequest(f"{path}[{index}].content is no text")
+    turns = value[:-1] if value[-1]["role"] == "assistant" else value
+    if not turns or turns[-1]["role"] != "user":
+        raise BadRequest(f"{path} does not end with a question: the last message must be 'user'")
+    return [{"role": message["role"], "content": message["content"]} for message in turns]
 
 
 def read_input(
@@ -182,8 +182,8 @@ def read_input(
         raise BadRequest("input_data.input_string must be a list with at least one message")
     if isinstance(value[0], dict):
         return [read_conversation(value, "input_data.input_string")], True, generation
-    places = (f"input_data.input_string[{index}]" for index in range(len(value)))
-    return [read_conversation(one, place) for one, place in zip(value, places, strict=False)], False, generation
+    paths = (f"input_data.input_string[{index}]" for index in range(len(value)))
+    return [read_conversation(one, path) for one, path in zip(value, paths, strict=False)], False, generation
 
 
 def rotation_border(config: Any) -> int | None:
@@ -248,25 +248,28 @@ class Answerer:
         shorter ones: no answer is cut off for its company's sake. Nor does one whose positions are turned otherwise.
         """
         answers: dict[int, Completion] = {}
-        rooms = [min(generation.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
-        kinds = [(room, self._turned(len(prompt), room)) for prompt, room in zip(prompts, rooms, strict=True)]
+        limits = [min(generation.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
+        kinds = [
+            (new_tokens, self._turned(len(prompt), new_tokens))
+            for prompt, new_tokens in zip(prompts, limits, strict=True)
+        ]
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
         while order:
             most = max(1, MAX_BATCH_TOKENS // (len(prompts[order[0]]) + generation.max_new_tokens))
             group = [index for index in order[:most] if kinds[index] == kinds[order[0]]]
             del order[: len(group)]
             with self._lock:
-                found = self._generate([list(prompts[index]) for index in group], generation)
-            answers.update(zip(group, found, strict=True))
+                completions = self._generate([list(prompts[index]) for index in group], generation)
+            answers.update(zip(group, completions, strict=True))
         return [answers[index] for index in range(len(prompts))]
 
-    def _turned(self, length: int, room: int) -> int:
+    def _turned(self, length: int, new_tokens: int) -> int:
         """What the positions of prompts have to have in common to share a call (`rotation_border`).
 
         Returns:
             0 below the border to the last token, -1 beyond it from the first, else the length: those cross it together.
         """
-        if self._border is None or length + room <= self._border:
+        if self._border is None or length + new_tokens <= self._border:
             return 0
         return -1 if length > self._border else length
 
@@ -298,7 +301,7 @@ class Answerer:
         """An answer of a batch: what follows the token that ended it only fills its row up."""
         eos = self.model.generation_config.eos_token_id
         ends = set(eos if isinstance(eos, list) else [eos])
-        last = next((at for at, token in enumerate(row) if token in ends or token == self._pad), len(row))
+        last = next((position for position, token in enumerate(row) if token in ends or token == self._pad), len(row))
         by_text = any(stop in text for stop in generation.stop)  # it leaves no token of its own
         count = last + 1 if last < len(row) and row[last] in ends and not by_text else last
         stopped = by_text or last < len(row)
@@ -327,12 +330,12 @@ def define() -> Any:
             """One text for a conversation by itself, lists for a list of conversations, one item for each."""
             conversations, alone, generation = read_input(model_input, params)
             answers = self._answerer.answer(conversations, generation)
-            found: dict[str, list[Any]] = {
+            columns: dict[str, list[Any]] = {
                 "output": [answer.text for answer in answers],
                 "usage": [answer.usage for answer in answers],
                 "finish_reason": [answer.finish_reason for answer in answers],
             }
-            return {name: values[0] for name, values in found.items()} if alone else found
+            return {name: values[0] for name, values in columns.items()} if alone else columns
 
     return ChatCompletion
 

@@ -19,7 +19,14 @@ from chat_completion.common.tracking import Tracker
 from chat_completion.data.general import general_examples
 from chat_completion.data.tokens import IGNORED, Example, TokenFile
 from chat_completion.evaluation.report import Comparison, Row, write_report
-from chat_completion.evaluation.scores import Answered, Losses, change_interval, is_short, measure_losses, score_answers
+from chat_completion.evaluation.scores import (
+    CompletionLike,
+    Losses,
+    change_interval,
+    is_short,
+    measure_losses,
+    score_answers,
+)
 
 SAMPLE_SEED = 42
 
@@ -52,7 +59,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionSet:
     """A set of conversations: all of them for the loss, and those whose last answer is whole to be asked."""
 
     name: str
@@ -61,11 +68,11 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelOutput:
     """What one model made of a set."""
 
     losses: Losses
-    answers: Sequence[Answered]
+    answers: Sequence[CompletionLike]
 
 
 def question_of(example: Example) -> Question | None:
@@ -83,9 +90,11 @@ def question_of(example: Example) -> Question | None:
     return Question(list(example.input_ids[:start]), list(example.input_ids[start:end]))
 
 
-def asked_of(name: str, examples: list[Example]) -> Asked:
+def question_set(name: str, examples: list[Example]) -> QuestionSet:
     """A set with its questions."""
-    return Asked(name, examples, [found for example in examples if (found := question_of(example)) is not None])
+    return QuestionSet(
+        name, examples, [question for example in examples if (question := question_of(example)) is not None]
+    )
 
 
 def sample(tokens: TokenFile, *, rows: int) -> list[Example]:
@@ -108,22 +117,24 @@ def load(folder: Path) -> Any:
     return answerer
 
 
-def examine(answerer: Any, asked: Asked, inputs: Inputs) -> Found:
+def examine(answerer: Any, dataset: QuestionSet, inputs: Inputs) -> ModelOutput:
     """Takes a model's loss on a set, and its answers."""
     from chat_completion.chat_model import Generation
 
     losses = measure_losses(
-        answerer.model, asked.examples, pad_id=answerer.tokenizer.pad_token_id, batch_rows=inputs.batch_rows
+        answerer.model, dataset.examples, pad_id=answerer.tokenizer.pad_token_id, batch_rows=inputs.batch_rows
     )
     longest = Generation(max_new_tokens=inputs.max_new_tokens)
-    return Found(losses, answerer.complete([question.prompt for question in asked.questions], longest))
+    return ModelOutput(losses, answerer.complete([question.prompt for question in dataset.questions], longest))
 
 
-def compare(asked: Asked, texts: Sequence[tuple[str, str]], base: Found, tuned: Found) -> Comparison:
+def compare(
+    dataset: QuestionSet, texts: Sequence[tuple[str, str]], base: ModelOutput, tuned: ModelOutput
+) -> Comparison:
     """Puts both models' answers to a set side by side.
 
     Args:
-        asked: the set.
+        dataset: the set.
         texts: each question's prompt and reference.
         base: what the base model made of it.
         tuned: what the tuned one did.
@@ -134,7 +145,7 @@ def compare(asked: Asked, texts: Sequence[tuple[str, str]], base: Found, tuned: 
         for (prompt, reference), before, after in zip(texts, base.answers, tuned.answers, strict=True)
     ]
     return Comparison(
-        name=asked.name,
+        name=dataset.name,
         base=score_answers(references, base.answers, loss=base.losses.mean),
         tuned=score_answers(references, tuned.answers, loss=tuned.losses.mean),
         interval=change_interval(base.losses, tuned.losses),
@@ -148,22 +159,24 @@ def evaluate(inputs: Inputs) -> list[Comparison]:
     """Asks both models both sets."""
     import torch
 
-    test = asked_of("test", sample(TokenFile(inputs.preprocess_output / "test.arrow"), rows=inputs.max_rows))
+    test = question_set("test", sample(TokenFile(inputs.preprocess_output / "test.arrow"), rows=inputs.max_rows))
     if not test.questions:
         raise Refusal("no test conversation has a whole answer to compare with; raise max_seq_length")
-    sets, texts, found = [test], [], {}
+    sets, texts, outputs = [test], [], {}
     for name, folder in (("base", inputs.model_selector_output), ("tuned", inputs.pytorch_model_folder)):
         answerer = load(folder)
         if name == "base":
-            place = find_model(folder)[1]
-            general = asked_of("general", general_examples(place, limit=answerer.context - inputs.max_new_tokens))
+            tokenizer = find_model(folder)[1]
+            general = question_set(
+                "general", general_examples(tokenizer, limit=answerer.context - inputs.max_new_tokens)
+            )
             sets += [general] if general.questions else []
-            texts = [read_texts(answerer.tokenizer, asked.questions) for asked in sets]
-        found[name] = [examine(answerer, asked, inputs) for asked in sets]
+            texts = [read_texts(answerer.tokenizer, dataset.questions) for dataset in sets]
+        outputs[name] = [examine(answerer, dataset, inputs) for dataset in sets]
         del answerer
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return [compare(*parts) for parts in zip(sets, texts, found["base"], found["tuned"], strict=True)]
+    return [compare(*row) for row in zip(sets, texts, outputs["base"], outputs["tuned"], strict=True)]
 
 
 def read_texts(tokenizer: Any, questions: Sequence[Question]) -> list[tuple[str, str]]:
@@ -179,13 +192,13 @@ def summarise(comparisons: Sequence[Comparison]) -> dict[str, float]:
     What is not a number is left out: a measure that nothing was measured for.
     """
     summary: dict[str, float] = {}
-    for found in comparisons:
-        mark = "" if found.name == "test" else f"{found.name}_"
-        summary |= {"eval_rows" if not mark else f"{mark}rows": len(found.rows)}
-        for model, scores in (("base", found.base), ("tuned", found.tuned)):
+    for comparison in comparisons:
+        mark = "" if comparison.name == "test" else f"{comparison.name}_"
+        summary |= {"eval_rows" if not mark else f"{mark}rows": len(comparison.rows)}
+        for model, scores in (("base", comparison.base), ("tuned", comparison.tuned)):
             summary |= {f"{model}_{mark}{measure}": value for measure, value in asdict(scores).items()}
-        low, high = found.interval
-        change = {"change": found.tuned.loss - found.base.loss, "change_low": low, "change_high": high}
+        low, high = comparison.interval
+        change = {"change": comparison.tuned.loss - comparison.base.loss, "change_low": low, "change_high": high}
         summary |= {f"{mark}loss_{name}": value for name, value in change.items()}
     return {name: value for name, value in summary.items() if math.isfinite(value)}
 
@@ -199,8 +212,8 @@ def run(argv: list[str]) -> None:
     summary = summarise(comparisons)
     tracker.metrics(summary)
     with (inputs.evaluation_output / "answers.jsonl").open("w", encoding="utf-8") as lines:
-        for found in comparisons:
-            rows = ({"set": found.name, **asdict(row)} for row in found.rows)
+        for comparison in comparisons:
+            rows = ({"set": comparison.name, **asdict(row)} for row in comparison.rows)
             lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_report(inputs.evaluation_output, comparisons)
     write_json(inputs.evaluation_output / "scores.json", summary)

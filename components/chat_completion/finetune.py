@@ -49,7 +49,7 @@ def check_gpus(device: Device) -> None:
         say(f"note: one of {device.gpus} GPUs is used: a process trains on one, and no launcher has started others")
 
 
-def checkpoint_to_go_on_from(inputs: Inputs, folder: Path, made: dict[str, Any]) -> checkpoints.Checkpoint | None:
+def checkpoint_to_go_on_from(inputs: Inputs, folder: Path, provenance: dict[str, Any]) -> checkpoints.Checkpoint | None:
     """The newest whole checkpoint of an interrupted run of this step; leftovers of others are deleted.
 
     Raises:
@@ -60,19 +60,19 @@ def checkpoint_to_go_on_from(inputs: Inputs, folder: Path, made: dict[str, Any])
         if main_process:
             shutil.rmtree(folder, ignore_errors=True)
         return None
-    found = checkpoints.newest(folder, resumable=True)
-    if found is not None:
-        check_steps(inputs, found.made_by["conversations_per_step"])
-        checkpoints.check_same(found, made)
-        if (before := found.processes) != processes():
+    checkpoint = checkpoints.newest(folder, resumable=True)
+    if checkpoint is not None:
+        check_steps(inputs, checkpoint.made_by["conversations_per_step"])
+        checkpoints.check_same(checkpoint, provenance)
+        if (before := checkpoint.processes) != processes():
             say(
                 f"note: {before} process(es) have written it and {processes()} go on: the steps stay the same, but "
                 "where lora_dropout is more than 0, other values are dropped"
             )
     if main_process and (broken := checkpoints.remove_broken(folder)):
         say(f"deleted {', '.join(broken)}: cut off while written")
-    say(f"going on from {found.folder.name}" if found else "no checkpoint to go on from: starting at step 0")
-    return found
+    say(f"going on from {checkpoint.folder.name}" if checkpoint else "no checkpoint to go on from: starting at step 0")
+    return checkpoint
 
 
 def history(lines: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -110,7 +110,9 @@ def make_trainer(inputs: Inputs, *, device: Device, tracker: Tracker, report: di
         conversations=conversations_per_step(inputs),
         most_tokens=max(splits["train"].lengths),
         keep=inputs.save_total_limit if inputs.save_total_limit > 0 else None,
-        made_by=made_by(inputs, data=report.get("content"), rows=rows, tokens=tokens, spread=bool(arguments.deepspeed)),
+        made_by=made_by(
+            inputs, data=report.get("content"), rows=rows, tokens=tokens, partitioned=bool(arguments.deepspeed)
+        ),
         model=model,
         args=arguments,
         train_dataset=PackedDataset(splits["train"]),
@@ -140,7 +142,7 @@ def train(inputs: Inputs, tracker: Tracker) -> None:
         say("note: pad_to_max_length changes nothing: conversations are packed, and nothing is learnt from padding")
     trainer = make_trainer(inputs, device=device, tracker=tracker, report=report)
     output = Path(trainer.args.output_dir)
-    found = checkpoint_to_go_on_from(inputs, output, trainer.made_by)
+    checkpoint = checkpoint_to_go_on_from(inputs, output, trainer.made_by)
     trainable = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
     plan = prepare(trainer, inputs, device=device, report=report)
     for line in plan.lines():
@@ -149,9 +151,9 @@ def train(inputs: Inputs, tracker: Tracker) -> None:
     tracker.params(plan.params())
     frozen = ", the frozen layers in 4 bits," if inputs.precision == 4 else ""
     say(f"training {trainable:,} of {trainer.model.num_parameters():,} weights{frozen} on {plan.conversations} rows")
-    trainer.add_callback(CheckpointCallback(trainer, resumed=found, scheduled=inputs.resume_from_checkpoint))
+    trainer.add_callback(CheckpointCallback(trainer, resumed=checkpoint, scheduled=inputs.resume_from_checkpoint))
     with trainer.head.in_place(), agreeing(inputs.deepspeed):
-        trainer.train(resume_from_checkpoint=str(found.folder) if found else None)
+        trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     write_results(trainer, inputs, plan=asdict(plan))
 
 
@@ -162,7 +164,7 @@ def write_results(trainer: Any, inputs: Inputs, *, plan: dict[str, Any]) -> None
     output = Path(trainer.args.output_dir)
     trained = trainer.accelerator.unwrap_model(trainer.model)
     zero = getattr(trainer.args, "hf_deepspeed_config", None)
-    with whole_weights(trained, spread=zero is not None and zero.is_zero3()):
+    with whole_weights(trained, partitioned=zero is not None and zero.is_zero3()):
         if main_process:
             with checkpoints.room_for("the trained model", checkpoints=output):
                 save_model(

@@ -52,15 +52,15 @@ def from_hub(name: str) -> Path:
 
 def source(inputs: Inputs) -> tuple[str, str, Path]:
     """Which source the inputs name: its kind, what to call it, and the folder."""
-    given = {
+    sources = {
         name: value
         for name in ("huggingface_id", "pytorch_model_path", "mlflow_model_path")
         if (value := getattr(inputs, name)) is not None
     }
-    if len(given) != 1:
-        found = " and ".join(given) or "none of them"
-        raise Refusal(f"give one of huggingface_id, pytorch_model_path, mlflow_model_path; got {found}")
-    ((kind, value),) = given.items()
+    if len(sources) != 1:
+        names = " and ".join(sources) or "none of them"
+        raise Refusal(f"give one of huggingface_id, pytorch_model_path, mlflow_model_path; got {names}")
+    ((kind, value),) = sources.items()
     if kind == "huggingface_id":
         return kind, str(value), from_hub(str(value))
     if not Path(value).is_dir():
@@ -91,9 +91,9 @@ def run(argv: list[str]) -> None:
     inputs = parse(Inputs, argv, description="Bring the base model into one folder.")
     kind, name, folder = source(inputs)
     weights, tokenizer = find_model(folder)
-    left = copy_model(weights, tokenizer, inputs.output_dir)
-    if left:
-        print(f"left behind, for they can run code: {', '.join(left)}")
+    unsafe_files = copy_model(weights, tokenizer, inputs.output_dir)
+    if unsafe_files:
+        print(f"left behind, for they can run code: {', '.join(unsafe_files)}")
     phi3 = settle_template(inputs.output_dir)
     config = read_json(inputs.output_dir / "config.json")
     metadata = {"source": kind, "name": name, "model_type": config.get("model_type"), "phi3_format": phi3}

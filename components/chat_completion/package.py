@@ -41,7 +41,7 @@ def pinned_requirements() -> list[str]:
     return pins
 
 
-def merged(folder: Path, work: Path) -> Path:
+def merge_adapter(folder: Path, work: Path) -> Path:
     """The trained model as one set of weights: its adapter, where it has one, is merged into a copy."""
     if not (folder / ADAPTER).is_dir():
         return folder
@@ -74,7 +74,7 @@ def package(inputs: Inputs) -> None:
     training = read_json(weights / TRAINING) if (weights / TRAINING).is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
         staged = Path(scratch) / "model"
-        whole = merged(weights, Path(scratch) / "merged")
+        whole = merge_adapter(weights, Path(scratch) / "merged")
         copy_model(whole, whole, staged)
         (staged / TRAINING).unlink(missing_ok=True)
         target = Path(scratch) / "mlflow"

@@ -209,8 +209,8 @@ def run(argv: list[str]) -> None:
     key = content_key(inputs.model_selector_output, inputs.files, limit=limit)
     cache = TokenCache(os.environ.get(CACHE_VARIABLE), key)
     names = [f"{split}.arrow" for split in SPLITS]
-    found = cache.fetch(inputs.output_dir, names)
-    splits = found["splits"] if found else write_splits(inputs, limit=limit)
+    cached_report = cache.fetch(inputs.output_dir, names)
+    splits = cached_report["splits"] if cached_report else write_splits(inputs, limit=limit)
     report = {
         "max_seq_length": limit,
         "pad_to": limit if inputs.pad_to_max_length else None,
@@ -219,7 +219,7 @@ def run(argv: list[str]) -> None:
     }
     show(report)
     write_json(inputs.output_dir / REPORT, report)
-    if not found:
+    if not cached_report:
         cache.keep(inputs.output_dir, names)
 
 

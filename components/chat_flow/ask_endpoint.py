@@ -66,12 +66,12 @@ def ask(
 
 def messages(question: str, history: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Returns the chat as messages; a turn that has no answer is left out."""
-    found = []
+    turns = []
     for turn in history:
-        asked, answered = turn["inputs"].get(INPUT), turn["outputs"].get(OUTPUT)
-        if asked and answered:
-            found += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    return [*found, {"role": "user", "content": question}]
+        prompt, reply = turn["inputs"].get(INPUT), turn["outputs"].get(OUTPUT)
+        if prompt and reply:
+            turns += [{"role": "user", "content": prompt}, {"role": "assistant", "content": reply}]
+    return [*turns, {"role": "user", "content": question}]
 
 
 def text(response: requests.Response) -> str:
@@ -94,12 +94,12 @@ def text(response: requests.Response) -> str:
 def reason(response: requests.Response) -> str:
     """Returns why a request was refused, in the server's own words where it has some, and what to do."""
     try:
-        said = str(json.loads(response.content)["error"]["message"])
+        message = str(json.loads(response.content)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        said = response.headers.get("ms-azureml-model-error-reason") or response.text
+        message = response.headers.get("ms-azureml-model-error-reason") or response.text
     advice = {
         401: "; the key was changed: mlops flow connect takes the new one",
         404: "; no deployment has traffic, or the endpoint is gone: mlops endpoint status shows it",
         429: "; too many ask at once: try again",
     }
-    return (said.strip()[:500] or response.reason or "no reason given") + advice.get(response.status_code, "")
+    return (message.strip()[:500] or response.reason or "no reason given") + advice.get(response.status_code, "")

@@ -207,18 +207,18 @@ def build(*, chats: Path = CHATS, output: Path = MODEL, recipe: Recipe = Recipe(
     """Trains the stand-in and puts it at `output`, which appears only when it is whole."""
     tokenizer, special, rows = prepare(chats, recipe=recipe)
     model = pretrain(rows, vocabulary=tokenizer.get_vocab_size(), special=special, recipe=recipe)
-    beside = output.with_name(f".{output.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    write_tokenizer(beside, tokenizer=tokenizer, recipe=recipe)
-    write_weights(beside, model=model, special=special)
-    record = sources(chats=chats, recipe=recipe) | {"weights_sha256": sha256(beside / WEIGHTS)}
-    (beside / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    temporary = output.with_name(f".{output.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write_tokenizer(temporary, tokenizer=tokenizer, recipe=recipe)
+    write_weights(temporary, model=model, special=special)
+    record = sources(chats=chats, recipe=recipe) | {"weights_sha256": sha256(temporary / WEIGHTS)}
+    (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(output, ignore_errors=True)
-    beside.rename(output)
+    temporary.rename(output)
 
 
-def stale(model: Path = MODEL, *, chats: Path = CHATS, recipe: Recipe = Recipe()) -> list[str]:
+def outdated_files(model: Path = MODEL, *, chats: Path = CHATS, recipe: Recipe = Recipe()) -> list[str]:
     """The files of a model that are not what its sources make.
 
     Nothing is trained: the weights are held to the hash on record, and their sources to those on record.
@@ -255,7 +255,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no file at '{arguments.chats}'; `python data/generate.py` writes it")
     recipe = Recipe(seed=arguments.seed)
     if arguments.check:
-        different = stale(arguments.output, chats=arguments.chats, recipe=recipe)
+        different = outdated_files(arguments.output, chats=arguments.chats, recipe=recipe)
         if different:
             print(f"'{arguments.output}' is not what its sources make: {', '.join(different)}", file=sys.stderr)
             print("run components/standin/build.py and commit the result", file=sys.stderr)

@@ -65,16 +65,16 @@ def write_hub_cache(model: Path, *, hf_home: Path, repo: str) -> Path:
     root = hf_home / "hub" / f"models--{repo.replace('/', '--')}"
     snapshot = root / "snapshots" / revision
     if not snapshot.is_dir():
-        beside = root / "snapshots" / f".{revision}.part"
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
+        temporary = root / "snapshots" / f".{revision}.part"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         (root / "blobs").mkdir(exist_ok=True)
         for path in files_of(model):
             blob = root / "blobs" / sums[path.name]
             if not blob.exists():
                 shutil.copyfile(path, blob)
-            (beside / path.name).symlink_to(Path("../../blobs") / sums[path.name])
-        beside.rename(snapshot)
+            (temporary / path.name).symlink_to(Path("../../blobs") / sums[path.name])
+        temporary.rename(snapshot)
     (root / "refs").mkdir(exist_ok=True)
     pointer = root / "refs" / ".main.part"
     pointer.write_text(revision, encoding="utf-8")
@@ -84,20 +84,20 @@ def write_hub_cache(model: Path, *, hf_home: Path, repo: str) -> Path:
 
 def write_mlflow_model(model: Path, *, output: Path, repo: str) -> None:
     """Writes the model as the registry's MLflow models are: weights in data/model, tokenizer in data/tokenizer."""
-    beside = output.with_name(f".{output.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
+    temporary = output.with_name(f".{output.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
     for part in ("model", "tokenizer", "config"):
-        (beside / "data" / part).mkdir(parents=True)
+        (temporary / "data" / part).mkdir(parents=True)
     for path in files_of(model):
         is_tokenizer = path.name.startswith(("tokenizer", "special_tokens", "chat_template", "added_tokens"))
-        shutil.copyfile(path, beside / "data" / ("tokenizer" if is_tokenizer else "model") / path.name)
+        shutil.copyfile(path, temporary / "data" / ("tokenizer" if is_tokenizer else "model") / path.name)
         if path.name == "config.json":
-            shutil.copyfile(path, beside / "data" / "config" / path.name)
-    uuid = hashlib.sha256((beside / "data" / "model" / "config.json").read_bytes()).hexdigest()[:32]
+            shutil.copyfile(path, temporary / "data" / "config" / path.name)
+    uuid = hashlib.sha256((temporary / "data" / "model" / "config.json").read_bytes()).hexdigest()[:32]
     text = MLMODEL.format(repo=repo, name=repo.rpartition("/")[2], uuid=uuid)
-    (beside / "MLmodel").write_text(text, encoding="utf-8")
+    (temporary / "MLmodel").write_text(text, encoding="utf-8")
     shutil.rmtree(output, ignore_errors=True)
-    beside.rename(output)
+    temporary.rename(output)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -44,7 +44,7 @@ class MicroBatcher(Generic[Item, Answer]):
         self._max_items = max_items
         self._wait_s = wait_s
         self._queue: queue.SimpleQueue[Request[Item, Answer]] = queue.SimpleQueue()
-        self._held: list[Request[Item, Answer]] = []
+        self._backlog: list[Request[Item, Answer]] = []
         self._last_items = 0
         threading.Thread(target=self._work, name="micro-batcher", daemon=True).start()
 
@@ -62,7 +62,7 @@ class MicroBatcher(Generic[Item, Answer]):
     def _take_waiting(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
-                self._held.append(self._queue.get_nowait())
+                self._backlog.append(self._queue.get_nowait())
 
     @staticmethod
     def _size(requests: Iterable[Request[Item, Answer]]) -> int:
@@ -72,32 +72,32 @@ class MicroBatcher(Generic[Item, Answer]):
         """The oldest waiting request, with those of its key that fit."""
         finished = time.monotonic()
         self._take_waiting()
-        expected = self._last_items + self._size(self._held)
-        if not self._held:
-            self._held.append(self._queue.get())
+        expected = self._last_items + self._size(self._backlog)
+        if not self._backlog:
+            self._backlog.append(self._queue.get())
             if time.monotonic() - finished > self._wait_s:
                 expected = 1  # the callers of the last batch have gone
-        first = self._held[0]
+        first = self._backlog[0]
         deadline = time.monotonic() + self._wait_s
         while True:
             self._take_waiting()
-            size = self._size(request for request in self._held if request.key == first.key)
+            size = self._size(request for request in self._backlog if request.key == first.key)
             remaining_s = deadline - time.monotonic()
             if size >= min(self._max_items, expected) or remaining_s <= 0:
                 break
             with contextlib.suppress(queue.Empty):
-                self._held.append(self._queue.get(timeout=remaining_s))
+                self._backlog.append(self._queue.get(timeout=remaining_s))
         batch: list[Request[Item, Answer]] = []
         rest: list[Request[Item, Answer]] = []
         size = 0
-        for request in self._held:
+        for request in self._backlog:
             fits = not batch or size + len(request.items) <= self._max_items
             if request.key == first.key and fits:
                 batch.append(request)
                 size += len(request.items)
             else:
                 rest.append(request)
-        self._held = rest
+        self._backlog = rest
         self._last_items = size
         return batch
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
-from contract import Answered, Refused
+from contract import Answer, Refused
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -45,25 +45,25 @@ class Engine:
 
     async def model(self) -> dict[str, Any]:
         """What `/v1/models` says of the one model: `id`, `max_model_len`."""
-        found: dict[str, Any] = (await self._json("GET", "/v1/models"))["data"][0]
-        return found
+        model: dict[str, Any] = (await self._json("GET", "/v1/models"))["data"][0]
+        return model
 
-    async def answer(self, request: dict[str, Any]) -> Answered:
+    async def answer(self, request: dict[str, Any]) -> Answer:
         """One answer, whole."""
-        found = await self._json("POST", PATH, request)
-        if not found:  # so it ends a request that was given up
+        response = await self._json("POST", PATH, request)
+        if not response:  # so it ends a request that was given up
             raise EngineError("the engine gave no answer")
-        choice = found["choices"][0]
-        return Answered(choice["text"].strip(), counts(found["usage"]), reason(choice["finish_reason"]))
+        choice = response["choices"][0]
+        return Answer(choice["text"].strip(), counts(response["usage"]), reason(choice["finish_reason"]))
 
-    async def tell(self, request: dict[str, Any]) -> AsyncGenerator[str | Answered, None]:
+    async def tell(self, request: dict[str, Any]) -> AsyncGenerator[str | Answer, None]:
         """One answer, piece by piece; at last all of it. White space around it is left out of the pieces too.
 
         Raises:
             Refused: the engine does not take the request; before the first piece.
         """
         request = {**request, "stream": True, "stream_options": {"include_usage": True}}
-        text, held, usage, ending = "", "", None, None
+        text, buffer, usage, ending = "", "", None, None
         async for event in self._events(request):
             if "error" in event:
                 raise EngineError(str(event["error"]))
@@ -71,19 +71,19 @@ class Engine:
                 usage = counts(event["usage"])
             for choice in event["choices"]:
                 ending = choice.get("finish_reason") or ending
-                held += choice["text"]
-                ready = held.rstrip() if text else held.strip()
+                buffer += choice["text"]
+                ready = buffer.rstrip() if text else buffer.strip()
                 if ready:
-                    held = held[held.index(ready) + len(ready) :] if not text else held[len(ready) :]
+                    buffer = buffer[buffer.index(ready) + len(ready) :] if not text else buffer[len(ready) :]
                     text += ready
                     yield ready
         if usage is None or ending is None:
             raise EngineError("the engine's answer broke off")
-        yield Answered(text, usage, reason(ending))
+        yield Answer(text, usage, reason(ending))
 
     async def _json(self, method: str, path: str, request: dict[str, Any] | None = None) -> Any:
         start, *rest = [message async for message in self._call(method, path, request)]
-        return json.loads(checked(start["status"], b"".join(message.get("body", b"") for message in rest)))
+        return json.loads(check_response(start["status"], b"".join(message.get("body", b"") for message in rest)))
 
     async def _events(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         async with contextlib.aclosing(self._call("POST", PATH, request)) as messages:
@@ -96,14 +96,20 @@ class Engine:
                     for event in data(whole):
                         yield event
             if status != 200:
-                checked(status, pending)
+                check_response(status, pending)
 
     async def _call(self, method: str, path: str, request: dict[str, Any] | None = None) -> Messages:
         """The messages of the application's answer, as they come."""
         body = json.dumps(request).encode() if request is not None else b""
-        kept = [(name, value) for name, value in self._scope["headers"] if name == b"authorization"]
-        headers = [*kept, (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        place = {"method": method, "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers}
+        authorization = [(name, value) for name, value in self._scope["headers"] if name == b"authorization"]
+        headers = [*authorization, (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        request_scope = {
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": headers,
+        }
         messages: asyncio.Queue[Message | None] = asyncio.Queue()
 
         async def hang_up() -> Message:
@@ -112,7 +118,7 @@ class Engine:
 
         async def run() -> None:
             try:
-                await self._app({**self._scope, **place}, replayed(body, hang_up), messages.put)
+                await self._app({**self._scope, **request_scope}, replay(body, hang_up), messages.put)
             finally:
                 messages.put_nowait(None)
 
@@ -125,7 +131,7 @@ class Engine:
         await task  # raises what the application has raised
 
 
-def replayed(body: bytes, rest: Receive) -> Receive:
+def replay(body: bytes, rest: Receive) -> Receive:
     """Gives a body that has been read already, then what comes after it."""
     unread = [body]
 
@@ -143,7 +149,7 @@ def data(events: list[bytes]) -> Iterator[dict[str, Any]]:
             yield json.loads(text)
 
 
-def checked(status: int, body: bytes) -> bytes:
+def check_response(status: int, body: bytes) -> bytes:
     """The body of an answer that is a success.
 
     Raises:
@@ -152,12 +158,12 @@ def checked(status: int, body: bytes) -> bytes:
     """
     if status == 200:
         return body
-    said = body.decode("utf-8", "replace")[:500]
+    message = body.decode("utf-8", "replace")[:500]
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        said = str(json.loads(body)["error"]["message"])[:500]
+        message = str(json.loads(body)["error"]["message"])[:500]
     if status == 400:
-        raise Refused(said)
-    raise EngineError(f"the engine answered {status}: {said}")
+        raise Refused(message)
+    raise EngineError(f"the engine answered {status}: {message}")
 
 
 def counts(usage: dict[str, Any]) -> dict[str, int]:
@@ -165,12 +171,12 @@ def counts(usage: dict[str, Any]) -> dict[str, int]:
     return {name: int(usage[name]) for name in ("prompt_tokens", "completion_tokens")}
 
 
-def reason(found: str) -> str:
+def reason(finish_reason: str) -> str:
     """Why an answer ended.
 
     Raises:
         EngineError: the engine gave it up.
     """
-    if found not in {"stop", "length"}:
-        raise EngineError(f"the engine ended an answer with '{found}'")
-    return found
+    if finish_reason not in {"stop", "length"}:
+        raise EngineError(f"the engine ended an answer with '{finish_reason}'")
+    return finish_reason

@@ -23,21 +23,21 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Payload:
     """A payload that is right.
 
     Attributes:
         conversations: each a list of messages, the last one the user's.
-        alone: whether there was one conversation outside any list.
+        single: whether there was one conversation outside any list.
         parameters: how to generate; of a name in both places `parameters` wins over `params`.
     """
 
     conversations: list[list[dict[str, str]]]
-    alone: bool
+    single: bool
     parameters: dict[str, Any]
 
 
-class Answered(NamedTuple):
+class Answer(NamedTuple):
     """The answer to one conversation; what a model does not tell is None."""
 
     text: str
@@ -57,7 +57,7 @@ def check_size(size: int) -> None:
         raise Refused(f"the payload has {size} bytes; at most {MAX_BODY_BYTES} are taken", status=413)
 
 
-def read(body: bytes) -> Asked:
+def read(body: bytes) -> Payload:
     """Takes a payload apart.
 
     Raises:
@@ -74,18 +74,18 @@ def read(body: bytes) -> Asked:
         raise Refused(wrong)
     data = payload["input_data"]
     conversations = data["input_string"]
-    alone = isinstance(conversations[0], dict)
+    single = isinstance(conversations[0], dict)
     parameters = {**payload.get("params", {}), **data.get("parameters", {})}
-    return Asked([conversations] if alone else conversations, alone, parameters)
+    return Payload([conversations] if single else conversations, single, parameters)
 
 
-def body_of(answers: list[Answered], *, alone: bool) -> str:
+def body_of(answers: list[Answer], *, single: bool) -> str:
     """What a caller gets for the answers to one request."""
-    body: dict[str, Any] = {"output": answers[0].text if alone else [answer.text for answer in answers]}
+    body: dict[str, Any] = {"output": answers[0].text if single else [answer.text for answer in answers]}
     usages = [answer.usage for answer in answers if answer.usage is not None]
     if len(usages) == len(answers):
         body["usage"] = {name: sum(usage[name] for usage in usages) for name in usages[0]}
     reasons = [answer.finish_reason for answer in answers]
     if None not in reasons:
-        body["finish_reason"] = reasons[0] if alone else reasons
+        body["finish_reason"] = reasons[0] if single else reasons
     return json.dumps(body, ensure_ascii=False)

@@ -37,22 +37,22 @@ class NotServed(Exception):
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFiles:
     """A model on disk.
 
     Attributes:
         weights: a folder with config.json and safetensors.
         tokenizer: the folder with its tokenizer and chat template; often the same.
-        dealt: numbers of attention heads, of key-value heads and of a layer's inner units; an engine of n GPUs deals
-            each out evenly.
+        shard_sizes: numbers of attention heads, of key-value heads and of a layer's inner units; an engine of n GPUs
+            splits each evenly.
     """
 
     weights: Path
     tokenizer: Path
-    dealt: tuple[int, ...]
+    shard_sizes: tuple[int, ...]
 
 
-def find(root: Path) -> Found:
+def find_model(root: Path) -> ModelFiles:
     """The one model below a folder.
 
     Raises:
@@ -70,8 +70,8 @@ def find(root: Path) -> Found:
     if not has_template and not read(tokenizer / "tokenizer_config.json").get("chat_template"):
         raise NotServed(f"the tokenizer in '{tokenizer}' has no chat template")
     config = read(weights[0] / "config.json")
-    dealt = [config.get(name) for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size")]
-    return Found(weights[0], tokenizer, tuple(int(number) for number in dealt if number) if dealt[0] else (1,))
+    sizes = [config.get(name) for name in ("num_attention_heads", "num_key_value_heads", "intermediate_size")]
+    return ModelFiles(weights[0], tokenizer, tuple(int(number) for number in sizes if number) if sizes[0] else (1,))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -89,33 +89,33 @@ def read(path: Path) -> dict[str, Any]:
     return value
 
 
-def arguments(found: Found, environment: Mapping[str, str], *, gpus: int) -> list[str]:
+def arguments(model: ModelFiles, environment: Mapping[str, str], *, gpus: int) -> list[str]:
     """Arguments of vLLM's server.
 
     Args:
-        found: the model.
+        model: the model.
         environment: the process's variables.
         gpus: how many the machine has; with none, weights are computed with in 32 bits and nothing is compiled.
 
     Raises:
         NotServed: a variable is wrong.
     """
-    chosen = {
-        "--model": str(found.weights),
-        "--tokenizer": str(found.tokenizer),
+    options = {
+        "--model": str(model.weights),
+        "--tokenizer": str(model.tokenizer),
         "--served-model-name": NAME,
         "--host": environment.get("MLOPS_HOST") or "0.0.0.0",  # noqa: S104 - a container's own network
         "--port": environment.get("MLOPS_PORT") or "5001",
         "--middleware": "front.Front",
         "--dtype": "auto" if gpus else "float32",
         "--tensor-parallel-size": str(
-            max(n for n in range(1, max(gpus, 1) + 1) if not any(number % n for number in found.dealt))
+            max(n for n in range(1, max(gpus, 1) + 1) if not any(number % n for number in model.shard_sizes))
         ),
         "--generation-config": "vllm",  # a request says how to generate, not a file of the model
         "--disable-access-log-for-endpoints": "/,/health,/metrics",
     }
     switches = ["--no-enable-log-requests", *([] if gpus else ["--enforce-eager"])]
-    return [word for pair in chosen.items() for word in pair] + switches + extra(environment)
+    return [word for pair in options.items() for word in pair] + switches + extra(environment)
 
 
 def extra(environment: Mapping[str, str]) -> list[str]:
@@ -126,17 +126,17 @@ def extra(environment: Mapping[str, str]) -> list[str]:
     """
     text = environment.get("MLOPS_ENGINE_ARGS", "")
     try:
-        words = shlex.split(text)
+        arguments = shlex.split(text)
     except ValueError as error:
         raise NotServed(f"MLOPS_ENGINE_ARGS is {text!r}: {error}") from error
-    for word in words:
+    for word in arguments:
         name = word.partition("=")[0].replace("_", "-")
         if len(name) > 2 and any(unsafe.startswith(name) for unsafe in UNSAFE):
             raise NotServed(f"MLOPS_ENGINE_ARGS has '{word}', which is not allowed here")
-    return words
+    return arguments
 
 
-def variables(found: Found, environment: Mapping[str, str]) -> dict[str, str]:
+def variables(model: ModelFiles, environment: Mapping[str, str]) -> dict[str, str]:
     """The server's environment: nothing is fetched, nothing is reported to anybody, this folder can be imported."""
     path = os.pathsep.join(filter(None, [str(HERE), environment.get("PYTHONPATH", "")]))
     # The first two are for a machine without GPUs: GiB for the attention's cache, and threads that the system places,
@@ -148,7 +148,7 @@ def variables(found: Found, environment: Mapping[str, str]) -> dict[str, str]:
         **environment,
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
-        "MLOPS_ENGINE_TOKENIZER": str(found.tokenizer),
+        "MLOPS_ENGINE_TOKENIZER": str(model.tokenizer),
         "PYTHONPATH": path,
     }
 
@@ -162,21 +162,21 @@ def command(environment: Mapping[str, str], *, gpus: int) -> tuple[list[str], di
     root = environment.get("AZUREML_MODEL_DIR")
     if not root:
         raise NotServed("AZUREML_MODEL_DIR is not set")
-    found = find(Path(root))
+    model = find_model(Path(root))
     # The module behind `vllm serve`: the program itself asks for a distribution named 'vllm', which the build for
     # CPUs is not.
-    words = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
-    return [*words, *arguments(found, environment, gpus=gpus)], variables(found, environment)
+    program = [sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"]
+    return [*program, *arguments(model, environment, gpus=gpus)], variables(model, environment)
 
 
 def main() -> None:
     """Becomes the server, or says in one line why not."""
     try:
-        words, environment = command(os.environ, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))))
+        arguments, environment = command(os.environ, gpus=len(list(Path("/dev").glob("nvidia[0-9]*"))))
     except NotServed as error:
         sys.exit(str(error))
-    print(shlex.join(words), flush=True)
-    os.execve(sys.executable, words, environment)  # noqa: S606 - no shell
+    print(shlex.join(arguments), flush=True)
+    os.execve(sys.executable, arguments, environment)  # noqa: S606 - no shell
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ from completions import (
     Receive,
     Scope,
     Send,
-    replayed,
+    replay,
 )
-from contract import MAX_BODY_BYTES, Answered, Refused, body_of, check_method, check_size
+from contract import MAX_BODY_BYTES, Answer, Refused, body_of, check_method, check_size
 from prompts import Prompts
 
 logger = logging.getLogger("vllm.front")
@@ -72,17 +72,17 @@ class Front:
 
     async def _through(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await whole(receive)
+            body = await read_body(receive)
         except Refused as refused:
             await respond(send, refused.status, refused.body)
         else:
-            await self._app(scope, replayed(body, receive), send)
+            await self._app(scope, replay(body, receive), send)
 
     async def _score(self, scope: Scope, receive: Receive, send: Send) -> None:
         engine = Engine(self._app, scope, asyncio.Event())
         try:
             check_method(scope["method"])
-            body = await whole(receive)
+            body = await read_body(receive)
             with watching(receive, engine.gone):
                 await self._answer(engine, body, send, streams=wants_events(scope))
         except Refused as refused:
@@ -97,8 +97,8 @@ class Front:
     async def _answer(self, engine: Engine, body: bytes, send: Send, *, streams: bool) -> None:
         if self._context is None:
             self._context = int((await engine.model())["max_model_len"])
-        asked, requests = await self._prompts.requests(body, context=self._context)
-        if streams and asked.alone:
+        payload, requests = await self._prompts.requests(body, context=self._context)
+        if streams and payload.single:
             await tell(engine, requests[0], send)
             return
         tasks = [asyncio.ensure_future(engine.answer(request)) for request in requests]
@@ -107,13 +107,13 @@ class Front:
         finally:
             for task in tasks:
                 task.cancel()
-        await respond(send, 200, body_of(answers, alone=asked.alone))
+        await respond(send, 200, body_of(answers, single=payload.single))
 
 
 async def tell(engine: Engine, request: dict[str, Any], send: Send) -> None:
     """Sends an answer as it comes; what goes wrong after its beginning ends it with an event `{"error": …}`."""
     async with contextlib.aclosing(engine.tell(request)) as pieces:
-        piece: str | Answered = await anext(pieces)  # what the engine refuses still gets a status of its own
+        piece: str | Answer = await anext(pieces)  # what the engine refuses still gets a status of its own
         await send(head(200, EVENTS))
         try:
             while isinstance(piece, str):
@@ -144,26 +144,26 @@ def watching(receive: Receive, gone: asyncio.Event) -> Iterator[None]:
         task.cancel()
 
 
-async def whole(receive: Receive) -> bytes:
+async def read_body(receive: Receive) -> bytes:
     """A request's body.
 
     Raises:
         Refused: it is too large.
     """
-    parts: list[bytes] = []
+    chunks: list[bytes] = []
     size = 0
     more = True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Refused("the request broke off")
-        part = message.get("body", b"")
-        size += len(part)
+        chunk = message.get("body", b"")
+        size += len(chunk)
         if size <= MAX_BODY_BYTES:
-            parts.append(part)
+            chunks.append(chunk)
         more = message.get("more_body", False)
     check_size(size)
-    return b"".join(parts)
+    return b"".join(chunks)
 
 
 def wants_events(scope: Scope) -> bool:

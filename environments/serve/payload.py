@@ -16,9 +16,9 @@ SCHEMA = Path(__file__).with_name("payload.schema.json")
 def last_role(_validator: Any, role: str, messages: Any, _schema: Mapping[str, Any]) -> Iterator[ValidationError]:
     """Our keyword `x-lastRole`: whose turn the last message of a conversation must be."""
     if isinstance(messages, list) and messages and isinstance(messages[-1], dict):
-        found = messages[-1].get("role")
-        if found != role:
-            message = f"the last message must have the role {role!r}, not {found!r}"
+        actual = messages[-1].get("role")
+        if actual != role:
+            message = f"the last message must have the role {role!r}, not {actual!r}"
             yield ValidationError(message, path=[len(messages) - 1, "role"])
 
 
@@ -26,8 +26,8 @@ def one_of_names(
     _validator: Any, names: Sequence[str], value: Any, _schema: Mapping[str, Any]
 ) -> Iterator[ValidationError]:
     """Our keyword `x-oneOfNames`: names of one thing, of which a payload may use one."""
-    if isinstance(value, dict) and len(given := [name for name in names if name in value]) > 1:
-        yield ValidationError(f"{' and '.join(given)} mean the same; give one of them")
+    if isinstance(value, dict) and len(aliases := [name for name in names if name in value]) > 1:
+        yield ValidationError(f"{' and '.join(aliases)} mean the same; give one of them")
 
 
 @cache

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contract import Asked, Refused, read
+from contract import Payload, Refused, read
 
 ALIASES = {"max_tokens": "max_new_tokens", "max_gen_len": "max_new_tokens"}
 NEW_TOKENS = 256
@@ -20,20 +20,20 @@ NEW_TOKENS = 256
 
 def generation(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a request to `/v1/completions`; of several names for one thing the last counts."""
-    given = {ALIASES.get(name, name): value for name, value in parameters.items()}
-    temperature = given.get("temperature")
-    samples = temperature != 0 and given.get("do_sample", temperature is not None)
+    settings = {ALIASES.get(name, name): value for name, value in parameters.items()}
+    temperature = settings.get("temperature")
+    samples = temperature != 0 and settings.get("do_sample", temperature is not None)
     fields: dict[str, Any] = {
-        "max_tokens": int(given.get("max_new_tokens", NEW_TOKENS)),
+        "max_tokens": int(settings.get("max_new_tokens", NEW_TOKENS)),
         "temperature": (temperature or 1.0) if samples else 0,
-        "repetition_penalty": given.get("repetition_penalty", 1.0),
+        "repetition_penalty": settings.get("repetition_penalty", 1.0),
     }
     if samples:
-        fields |= {"top_p": given.get("top_p", 1.0), "top_k": int(given.get("top_k", 0))}
-    if "seed" in given:
-        fields["seed"] = int(given["seed"])
-    if given.get("stop"):
-        fields["stop"] = given["stop"]
+        fields |= {"top_p": settings.get("top_p", 1.0), "top_k": int(settings.get("top_k", 0))}
+    if "seed" in settings:
+        fields["seed"] = int(settings["seed"])
+    if settings.get("stop"):
+        fields["stop"] = settings["stop"]
     return fields
 
 
@@ -63,12 +63,12 @@ class Prompts:
         # Megabytes take the tokenizer many seconds, in which nobody else's question would be read.
         if len(text) > context * self._longest:
             raise no_room(f"{len(text)} characters", context)
-        found: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(found) >= context:
-            raise no_room(f"{len(found)} tokens", context)
-        return found
+        tokens: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(tokens) >= context:
+            raise no_room(f"{len(tokens)} tokens", context)
+        return tokens
 
-    async def requests(self, body: bytes, *, context: int) -> tuple[Asked, list[dict[str, Any]]]:
+    async def requests(self, body: bytes, *, context: int) -> tuple[Payload, list[dict[str, Any]]]:
         """A payload, and the request to `/v1/completions` for each of its conversations.
 
         Args:
@@ -79,14 +79,14 @@ class Prompts:
             Refused: the payload is wrong, or a conversation leaves no room for an answer.
         """
         loop = asyncio.get_running_loop()
-        asked = await loop.run_in_executor(None, read, body)
-        fields = generation(asked.parameters)
+        payload = await loop.run_in_executor(None, read, body)
+        fields = generation(payload.parameters)
         requests = []
-        for index, conversation in enumerate(asked.conversations):  # other requests' take turns with them
+        for index, conversation in enumerate(payload.conversations):  # other requests' take turns with them
             try:
                 prompt = await loop.run_in_executor(self._thread, partial(self.ids, conversation, context=context))
             except Refused as refused:
                 raise Refused(f"conversation {index} {refused}") from refused
-            room = min(fields["max_tokens"], context - len(prompt))
-            requests.append({**fields, "prompt": prompt, "max_tokens": room})
-        return asked, requests
+            max_tokens = min(fields["max_tokens"], context - len(prompt))
+            requests.append({**fields, "prompt": prompt, "max_tokens": max_tokens})
+        return payload, requests

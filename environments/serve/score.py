@@ -28,14 +28,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 from batching import MicroBatcher
-from contract import Answered, Refused, body_of, check_method, check_size, read
+from contract import Answer, Refused, body_of, check_method, check_size, read
 
 logger = logging.getLogger("azmlinfsrv.score")
 
 JSON = {"Content-Type": "application/json"}
 
 
-_batcher: MicroBatcher[Any, Answered]
+_batcher: MicroBatcher[Any, Answer]
 _counter = itertools.count(1)
 
 
@@ -57,10 +57,10 @@ def setting(name: str, default: float, *, least: float) -> float:
 
 def model_folder(root: Path) -> Path:
     """The MLflow model below the folder that Azure mounts the model at."""
-    found = sorted(root.rglob("MLmodel"), key=lambda path: len(path.parts))
-    if not found:
+    models = sorted(root.rglob("MLmodel"), key=lambda path: len(path.parts))
+    if not models:
         raise FileNotFoundError(f"no MLmodel file below AZUREML_MODEL_DIR '{root}'")
-    return found[0].parent
+    return models[0].parent
 
 
 def init() -> None:
@@ -91,13 +91,13 @@ def init() -> None:
         model = mlflow.pyfunc.load_model(str(folder)).unwrap_python_model()
     sys.dont_write_bytecode = writes
 
-    def answer(conversations: list[Any], key: Hashable) -> list[Answered]:
+    def answer(conversations: list[Any], key: Hashable) -> list[Answer]:
         assert isinstance(key, tuple)
         request = {"input_string": conversations, "parameters": json.loads(key[0])}
-        found = model.predict(None, request)
+        prediction = model.predict(None, request)
         unknown = [None] * len(conversations)  # a model may have been packed before it counted tokens
-        columns = (found["output"], found.get("usage", unknown), found.get("finish_reason", unknown))
-        return [Answered(*row) for row in zip(*columns, strict=True)]
+        columns = (prediction["output"], prediction.get("usage", unknown), prediction.get("finish_reason", unknown))
+        return [Answer(*row) for row in zip(*columns, strict=True)]
 
     answer([[{"role": "user", "content": "Hello"}]], grouping_key({"max_new_tokens": 1}))
     _batcher = MicroBatcher(answer, max_items=max_items, wait_s=wait_s)
@@ -115,8 +115,8 @@ def grouping_key(parameters: dict[str, Any]) -> tuple[str, int]:
 
     One with a seed is kept by itself: in a batch, the same seed would give another answer.
     """
-    alone = next(_counter) if "seed" in parameters else 0
-    return json.dumps(parameters, sort_keys=True), alone
+    batch_key = next(_counter) if "seed" in parameters else 0
+    return json.dumps(parameters, sort_keys=True), batch_key
 
 
 @rawhttp  # type: ignore[untyped-decorator]
@@ -129,12 +129,12 @@ def run(request: Any) -> AMLResponse:
         check_method(request.method)
         body = request.get_data(cache=False)
         check_size(len(body))
-        asked = read(body)
-        answers = _batcher.submit(asked.conversations, grouping_key(asked.parameters))
+        payload = read(body)
+        answers = _batcher.submit(payload.conversations, grouping_key(payload.parameters))
     except Refused as refused:
         return AMLResponse(refused.body, refused.status, JSON)
     except ValueError as error:
         if getattr(error, "bad_request", False):
             return AMLResponse(Refused(str(error)).body, 400, JSON)
         raise
-    return AMLResponse(body_of(answers, alone=asked.alone), 200, JSON)
+    return AMLResponse(body_of(answers, single=payload.single), 200, JSON)

@@ -103,9 +103,9 @@ SHARES = ("lora_dropout", "adam_beta1", "adam_beta2")
 ABOVE_ZERO = ("learning_rate", "adam_epsilon")
 
 
-def check(found: Iterable[str]) -> None:
+def check(problems: Iterable[str]) -> None:
     """Refuses inputs for all that was found wrong with them, if anything."""
-    if lines := [*found]:
+    if lines := [*problems]:
         raise Refusal("\n  ".join([f"{len(lines)} input(s) refused", *lines]))
 
 
@@ -119,30 +119,30 @@ def refusals(inputs: TrainingInputs) -> Iterator[str]:
         yield from sources(inputs)
 
 
-def limited(values: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def with_limits(values: Mapping[str, Any], limits: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """Name, value and limit of each input that has one."""
     return ((name, values[name], limit) for name, limit in limits.items() if name in values)
 
 
 def choices(values: Mapping[str, Any]) -> Iterator[str]:
     """Inputs that are not supported, or have a value that is not."""
-    for name, value, instead in limited(values, UNSUPPORTED):
+    for name, value, instead in with_limits(values, UNSUPPORTED):
         if value not in (None, False):
             yield f"{name} is not supported: {instead}"
-    for name, value, allowed in limited(values, CHOICES):
+    for name, value, allowed in with_limits(values, CHOICES):
         if value not in allowed:
             yield f"{name} '{value}' is not supported: expected {' or '.join(map(str, allowed))}"
 
 
 def ranges(values: Mapping[str, Any]) -> Iterator[str]:
     """Numbers outside of their range."""
-    for name, value, least in limited(values, AT_LEAST):
+    for name, value, least in with_limits(values, AT_LEAST):
         if not least <= value < math.inf:
             yield f"{name} is {value}: it must be at least {least}" + ("" if math.isfinite(value) else ", and finite")
-    for name, value, most in limited(values, AT_MOST):
+    for name, value, most in with_limits(values, AT_MOST):
         if value > most:
             yield f"{name} is {value}: it must be at most {most}"
-    for name, value, least in limited(values, MINUS_ONE_OR_MORE):
+    for name, value, least in with_limits(values, MINUS_ONE_OR_MORE):
         if value != -1 and value < least:
             yield f"{name} is {value}: it must be at least {least}, or -1"
     for name in SHARES:
@@ -157,8 +157,8 @@ def sources(inputs: PipelineInputs) -> Iterator[str]:
     """What is wrong with where the model and the chats come from."""
     models = [name for name in ("huggingface_id", "pytorch_model_path", "mlflow_model_path") if getattr(inputs, name)]
     if len(models) != 1:
-        found = " and ".join(models) or "none of them"
-        yield f"huggingface_id, pytorch_model_path, mlflow_model_path: exactly one must be given; got {found}"
+        names = " and ".join(models) or "none of them"
+        yield f"huggingface_id, pytorch_model_path, mlflow_model_path: exactly one must be given; got {names}"
     if inputs.train_file_path is None:
         yield "train_file_path is missing: give a jsonl file of chats"
 

@@ -73,8 +73,10 @@ def copy_model(weights: Path, tokenizer: Path, output: Path) -> list[str]:
     for folder in dict.fromkeys((weights, tokenizer)):
         for path in loadable_files(folder):
             shutil.copyfile(path, output / path.name)
-    left = {path.name for folder in (weights, tokenizer) for path in folder.iterdir() if path.suffix in PICKLES + CODE}
-    return sorted(left)
+    unsafe_files = {
+        path.name for folder in (weights, tokenizer) for path in folder.iterdir() if path.suffix in PICKLES + CODE
+    }
+    return sorted(unsafe_files)
 
 
 def copy_settings(folder: Path, output: Path) -> None:
@@ -101,9 +103,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file beside its place and moves it there."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    beside.rename(path)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.rename(path)
 
 
 def context_length(folder: Path) -> int:

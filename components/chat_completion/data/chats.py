@@ -23,7 +23,7 @@ CHUNK_BYTES = 2_000_000
 class Chat:
     """One row: its place, for messages, and its turns."""
 
-    place: str
+    location: str
     messages: list[dict[str, str]]
 
 
@@ -46,25 +46,25 @@ class Chunk:
     rows: int
 
 
-def check_messages(messages: Any, place: str) -> list[dict[str, str]]:
+def check_messages(messages: Any, location: str) -> list[dict[str, str]]:
     """The turns of one row.
 
     Raises:
         Refusal: when they are not what a chat template takes, with the row's file and line.
     """
     if not isinstance(messages, list) or not messages:
-        raise Refusal(f"{place}: 'messages' must be a list with at least one message")
+        raise Refusal(f"{location}: 'messages' must be a list with at least one message")
     turns = []
     for index, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise Refusal(f"{place}: messages[{index}] is no object with 'role' and 'content'")
+            raise Refusal(f"{location}: messages[{index}] is no object with 'role' and 'content'")
         role, content = message.get("role"), message.get("content")
         if role not in ("system", "user", "assistant"):
-            raise Refusal(f"{place}: messages[{index}].role is {role!r}; expected 'system', 'user' or 'assistant'")
+            raise Refusal(f"{location}: messages[{index}].role is {role!r}; expected 'system', 'user' or 'assistant'")
         if role == "system" and index:
-            raise Refusal(f"{place}: messages[{index}] is a system message; only the first may be one")
+            raise Refusal(f"{location}: messages[{index}] is a system message; only the first may be one")
         if not isinstance(content, str):
-            raise Refusal(f"{place}: messages[{index}].content is no text")
+            raise Refusal(f"{location}: messages[{index}].content is no text")
         turns.append({"role": role, "content": content})
     return turns
 
@@ -73,17 +73,17 @@ def chunks(path: Path, *, rows: int) -> Iterator[Chunk]:
     """A jsonl file, cut into chunks of at most `rows` rows and about `CHUNK_BYTES` bytes."""
     if not path.is_file():
         raise Refusal(f"no file at '{path}'")
-    start, first, found, position = 0, 1, 0, 0
+    start, first, rows_read, position = 0, 1, 0, 0
     number = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             position += len(line)
-            found += not line.isspace()
-            if found == rows or position - start >= CHUNK_BYTES:
-                yield Chunk(path, start, first, number - first + 1, found)
-                start, first, found = position, number + 1, 0
-    if found:
-        yield Chunk(path, start, first, number - first + 1, found)
+            rows_read += not line.isspace()
+            if rows_read == rows or position - start >= CHUNK_BYTES:
+                yield Chunk(path, start, first, number - first + 1, rows_read)
+                start, first, rows_read = position, number + 1, 0
+    if rows_read:
+        yield Chunk(path, start, first, number - first + 1, rows_read)
 
 
 def read_chunk(chunk: Chunk) -> Iterator[Chat]:
@@ -99,14 +99,14 @@ def read_chunk(chunk: Chunk) -> Iterator[Chat]:
         for number, line in enumerate(itertools.islice(lines, chunk.lines), start=chunk.line):
             if line.isspace():
                 continue
-            place = f"{chunk.path.name}:{number}"
+            location = f"{chunk.path.name}:{number}"
             try:
                 row = orjson.loads(line)
             except ValueError as error:
-                raise Refusal(f"{place}: not JSON in UTF-8: {error}") from error
+                raise Refusal(f"{location}: not JSON in UTF-8: {error}") from error
             if not isinstance(row, dict):
-                raise Refusal(f"{place}: a row must be an object with 'messages'")
-            yield Chat(place, check_messages(row.get("messages"), place))
+                raise Refusal(f"{location}: a row must be an object with 'messages'")
+            yield Chat(location, check_messages(row.get("messages"), location))
 
 
 def split_plan(*, validation: bool, test: bool) -> tuple[str, ...]:

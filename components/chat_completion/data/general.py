@@ -25,5 +25,5 @@ def general_examples(model: Path, *, limit: int) -> list[Example]:
     tokeniser = Tokeniser(model, limit)
     lines = enumerate(CHATS.read_text(encoding="utf-8").splitlines(), start=1)
     chats = [check_messages(json.loads(line)["messages"], f"{CHATS.name}:{number}") for number, line in lines]
-    made = tokeniser.labelled([tokeniser.render(chat) for chat in chats])
-    return [Example(ids.tolist(), labels.tolist()) for ids, labels in made if len(ids) <= limit]
+    encoded_rows = tokeniser.encode([tokeniser.render(chat) for chat in chats])
+    return [Example(ids.tolist(), labels.tolist()) for ids, labels in encoded_rows if len(ids) <= limit]

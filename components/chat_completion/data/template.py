@@ -78,8 +78,8 @@ def own_template(folder: Path) -> tuple[str, dict[str, str]]:
     for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
         value = settings.get(name)
         tokens[name] = value["content"] if isinstance(value, dict) else (value or "")
-    beside = folder / "chat_template.jinja"
-    template = beside.read_text(encoding="utf-8") if beside.is_file() else settings.get("chat_template")
+    file = folder / "chat_template.jinja"
+    template = file.read_text(encoding="utf-8") if file.is_file() else settings.get("chat_template")
     if not isinstance(template, str):
         raise Refusal(f"the model in '{folder}' has no chat template; take one that was made for chat")
     return template, tokens

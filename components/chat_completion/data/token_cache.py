@@ -16,7 +16,7 @@ from chat_completion.common.model_folder import read_json
 
 CACHE_VARIABLE = "CHAT_TOKENS_CACHE"
 
-KEPT = 4
+MAX_ENTRIES = 4
 """Results that the folder holds at most; the one that was used longest ago goes first."""
 
 SOURCES = ("preprocess.py", "data/chats.py", "data/template.py", "data/tokenising.py", "data/tokens.py")
@@ -38,7 +38,7 @@ def content_key(model: Path, files: Mapping[str, Path], *, limit: int) -> str:
     """
     import tokenizers
 
-    parts: dict[str, Any] = {"limit": limit, "tokenizers": tokenizers.__version__}
+    inputs: dict[str, Any] = {"limit": limit, "tokenizers": tokenizers.__version__}
     # A row is named by its file in messages alone, so a file's name decides nothing.
     named = {f"chats {split}": path for split, path in files.items()}
     named |= {f"model {name}": model / name for name in MODEL_FILES}
@@ -46,8 +46,8 @@ def content_key(model: Path, files: Mapping[str, Path], *, limit: int) -> str:
     named |= {f"source {name}": Path(__file__).parents[1] / name for name in SOURCES}
     for name, path in named.items():
         with path.open("rb") as file:
-            parts[name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+            inputs[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 class TokenCache:
@@ -70,19 +70,19 @@ class TokenCache:
             The report that was written when they were made, or None when there are none: then `output` has none
             either.
         """
-        report, wanted = output / REPORT, list(names)
-        if self._is_of_key(report) and all((output / name).is_file() for name in wanted):
+        report, files = output / REPORT, list(names)
+        if self._is_of_key(report) and all((output / name).is_file() for name in files):
             print("the output holds these tokens already", flush=True)
             return read_json(report)
         report.unlink(missing_ok=True)
         if self._folder is None or not self._is_of_key(self._folder / self._key / REPORT):
             return None
-        kept = self._folder / self._key
-        os.utime(kept)
-        for name in wanted:
-            link_or_copy(kept / name, output / name)
-        print(f"taken from '{kept}'", flush=True)
-        return read_json(kept / REPORT)
+        entry = self._folder / self._key
+        os.utime(entry)
+        for name in files:
+            link_or_copy(entry / name, output / name)
+        print(f"taken from '{entry}'", flush=True)
+        return read_json(entry / REPORT)
 
     def _is_of_key(self, report: Path) -> bool:
         try:
@@ -97,29 +97,29 @@ class TokenCache:
         """
         if self._folder is None:
             return
-        beside = self._folder / f".{self._key}.{os.getpid()}"
+        temporary = self._folder / f".{self._key}.{os.getpid()}"
         try:
-            beside.mkdir(parents=True)
+            temporary.mkdir(parents=True)
             for name in (*names, REPORT):
-                link_or_copy(output / name, beside / name)
+                link_or_copy(output / name, temporary / name)
             # Another process may have been faster; both have the same files.
             if not (self._folder / self._key).exists():
-                beside.rename(self._folder / self._key)
-            for old in sorted(self._folder.glob("[0-9a-f]*"), key=lambda path: -path.stat().st_mtime)[KEPT:]:
+                temporary.rename(self._folder / self._key)
+            for old in sorted(self._folder.glob("[0-9a-f]*"), key=lambda path: -path.stat().st_mtime)[MAX_ENTRIES:]:
                 shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             print(f"note: the tokens are not kept in '{self._folder}': {error}", flush=True)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
     """One file under two names where the disk can do that, two files elsewhere; `target` appears whole or not."""
-    beside = target.with_name(f".{target.name}.part")
-    beside.unlink(missing_ok=True)
+    temporary = target.with_name(f".{target.name}.part")
+    temporary.unlink(missing_ok=True)
     try:
-        beside.hardlink_to(source)
+        temporary.hardlink_to(source)
     except OSError:
-        shutil.copyfile(source, beside)
-    beside.rename(target)
-    beside.unlink(missing_ok=True)  # renaming does nothing where both are one file already
+        shutil.copyfile(source, temporary)
+    temporary.rename(target)
+    temporary.unlink(missing_ok=True)  # renaming does nothing where both are one file already

@@ -50,19 +50,19 @@ def token_at(encoding: Any, position: int, *, characters: int) -> int:
         characters: length of the text.
     """
     # Not every character has a token: some tokenizers drop white space.
-    found = (encoding.char_to_token(character) for character in range(position, characters))
-    token: int = next((one for one in found if one is not None), len(encoding))
+    tokens = (encoding.char_to_token(character) for character in range(position, characters))
+    token: int = next((one for one in tokens if one is not None), len(encoding))
 
-    def begin(index: int) -> int:
+    def start_of(index: int) -> int:
         # A token that stands for no character of its own (a prefix that the tokenizer adds) belongs to the text
         # that it precedes.
         first, last = encoding.token_to_chars(index)
         return int(first if last > first else last)
 
     # The character may be inside a token that begins before it, and the first of several that begin there.
-    while token < len(encoding) and begin(token) < position:
+    while token < len(encoding) and start_of(token) < position:
         token += 1
-    while token and begin(token - 1) >= position:
+    while token and start_of(token - 1) >= position:
         token -= 1
     return token
 
@@ -80,7 +80,7 @@ def label(encoding: Any, answers: Sequence[tuple[int, int]], *, characters: int)
     ids = np.array(encoding.ids, dtype=np.int32)
     labels = np.full_like(ids, IGNORED)
     for start, end in answers:
-        tokens = slice(*(token_at(encoding, place, characters=characters) for place in (start, end)))
+        tokens = slice(*(token_at(encoding, position, characters=characters) for position in (start, end)))
         labels[tokens] = ids[tokens]
     return ids, labels
 
@@ -101,8 +101,8 @@ def marks_of(tokenizer: Any) -> Marks | None:
     """
     added = {token.content: (number, token) for number, token in tokenizer.get_added_tokens_decoder().items()}
     pair = [added.get(PHI3_ANSWER), added.get(PHI3_END)]
-    found = [one for one in pair if one is not None and one[1].special and not one[1].normalized]
-    return Marks(found[0][0], found[1][0]) if len(found) == 2 and found[0][1].rstrip else None
+    special = [one for one in pair if one is not None and one[1].special and not one[1].normalized]
+    return Marks(special[0][0], special[1][0]) if len(special) == 2 and special[0][1].rstrip else None
 
 
 def label_by(marks: Marks, encoding: Any) -> tuple[Any, Any]:
@@ -143,7 +143,7 @@ class Tokeniser:
         """Whether no message spells one of the template's own tokens."""
         return not any(token in message["content"] for message in messages for token in self.controls)
 
-    def labelled(self, rendered: Sequence[Rendered]) -> list[tuple[Any, Any]]:
+    def encode(self, rendered: Sequence[Rendered]) -> list[tuple[Any, Any]]:
         """The tokens and labels of each conversation, as `label` gives them."""
         texts = [one.text for one in rendered]
         if self.marks is not None:
@@ -163,21 +163,23 @@ class Tokeniser:
             for split, number in Counter(split for _, split in some).items():
                 left_out = number - sum(other == split for _, other in safe)
                 counts[split]["rows_with_control_tokens"] += left_out
-            made = self.labelled([self.render(chat.messages) for chat, _ in safe])
-            for (_, split), (ids, labels) in zip(safe, made, strict=True):
-                lost = max(0, len(ids) - self.limit)
+            encoded_rows = self.encode([self.render(chat.messages) for chat, _ in safe])
+            for (_, split), (ids, labels) in zip(safe, encoded_rows, strict=True):
+                excess = max(0, len(ids) - self.limit)
                 ids, labels = ids[: self.limit], labels[: self.limit]
-                learnt = int((labels != IGNORED).sum())
-                if not learnt:
+                loss_tokens = int((labels != IGNORED).sum())
+                if not loss_tokens:
                     counts[split]["rows_without_answer"] += 1
                     continue
                 counts[split].update(
                     rows=1,
                     tokens=len(ids),
-                    loss_tokens=learnt,
-                    truncated_rows=int(lost > 0),
-                    truncated_tokens=lost,
+                    loss_tokens=loss_tokens,
+                    truncated_rows=int(excess > 0),
+                    truncated_tokens=excess,
                 )
-                for column, value in zip(columns[split], (ids, labels, lost > 0), strict=True):
+                for column, value in zip(columns[split], (ids, labels, excess > 0), strict=True):
                     column.append(value)
-        return Tokenised({split: batch_of(*parts) for split, parts in columns.items() if parts[0]}, counts)
+        return Tokenised(
+            {split: batch_of(*split_columns) for split, split_columns in columns.items() if split_columns[0]}, counts
+        )

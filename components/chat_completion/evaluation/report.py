@@ -84,24 +84,24 @@ SETS = {
 }
 
 
-def table(found: Comparison) -> list[dict[str, str]]:
+def table(comparison: Comparison) -> list[dict[str, str]]:
     """One line per measure: base, tuned, the change, and whether it is for the better."""
     lines = []
     for measure in MEASURES:
-        before, after = getattr(found.base, measure.name), getattr(found.tuned, measure.name)
+        before, after = getattr(comparison.base, measure.name), getattr(comparison.tuned, measure.name)
         change = after - before
         verdict = ""
         if measure.better and math.isfinite(change) and measure.text(before) != measure.text(after):
             verdict = "better" if change * measure.better > 0 else "worse"
         broken = math.isfinite(before) and not math.isfinite(after)
-        shown = f"{change:+{measure.form}}" if math.isfinite(change) else "–"
-        if measure.name == "loss" and all(map(math.isfinite, found.interval)):
-            shown += f" ({found.interval[0]:+.4f} … {found.interval[1]:+.4f})"
+        text = f"{change:+{measure.form}}" if math.isfinite(change) else "–"
+        if measure.name == "loss" and all(map(math.isfinite, comparison.interval)):
+            text += f" ({comparison.interval[0]:+.4f} … {comparison.interval[1]:+.4f})"
         lines.append(
             {
                 "title": measure.title,
                 "base": measure.text(before),
-                "change": shown,
+                "change": text,
                 "tuned": "no number" if broken else measure.text(after),
                 "verdict": "worse" if broken else verdict,
             }
@@ -115,46 +115,46 @@ def most_changed(rows: Sequence[Row], count: int) -> list[Row]:
     return [rows[index] for _, index in sorted(alike)[:count]]
 
 
-def marked(text: str, reference: str) -> list[tuple[str, bool]]:
+def diff_words(text: str, reference: str) -> list[tuple[str, bool]]:
     """A text in pieces, each with whether the reference has it at that place; compared by words."""
     pieces, others = re.findall(r"\s*\S+", text), re.findall(r"\S+", reference)
     matcher = difflib.SequenceMatcher(a=[piece.strip() for piece in pieces], b=others, autojunk=False)
-    found: list[tuple[str, bool]] = []
+    runs: list[tuple[str, bool]] = []
     position = 0
     for start, _, size in matcher.get_matching_blocks():
         for run, same in ((pieces[position:start], False), (pieces[start : start + size], True)):
             if run:
-                found.append(("".join(run), same))
+                runs.append(("".join(run), same))
         position = start + size
-    return found
+    return runs
 
 
 def points(losses: Sequence[tuple[float, float]], *, size: int = 260, edge: int = 34) -> dict[str, Any]:
     """Where each conversation stands in a square of its loss before (across) and after (upwards), in pixels."""
-    kept = [(before, after) for before, after in losses if math.isfinite(before) and math.isfinite(after)]
-    top = max((value for pair in kept for value in pair), default=0.0) * 1.05 or 1.0
+    pairs = [(before, after) for before, after in losses if math.isfinite(before) and math.isfinite(after)]
+    top = max((value for pair in pairs for value in pair), default=0.0) * 1.05 or 1.0
     span = size - 2 * edge
-    dots = [(edge + before / top * span, size - edge - after / top * span) for before, after in kept]
-    worse = sum(after > before for before, after in kept)
-    return {"size": size, "edge": edge, "top": top, "dots": dots, "worse": worse, "count": len(kept)}
+    dots = [(edge + before / top * span, size - edge - after / top * span) for before, after in pairs]
+    worse = sum(after > before for before, after in pairs)
+    return {"size": size, "edge": edge, "top": top, "dots": dots, "worse": worse, "count": len(pairs)}
 
 
-def shortened(text: str) -> str:
+def truncate(text: str) -> str:
     """A text that fits on a page."""
     return text if len(text) <= CUT else f"{text[:CUT]} … ({len(text) - CUT} more characters)"
 
 
 def sections(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """The parts of the report."""
-    found = []
+    entries = []
     for comparison in comparisons:
         title, note = SETS[comparison.name]
         limit = MOST_CHANGED if comparison.name == "test" else GENERAL_CHANGED
         changed = [
-            Row(*(shortened(text) for text in (row.prompt, row.reference, row.base, row.tuned)))
+            Row(*(truncate(text) for text in (row.prompt, row.reference, row.base, row.tuned)))
             for row in most_changed(comparison.rows, limit)
         ]
-        found.append(
+        entries.append(
             {
                 "title": title,
                 "note": note,
@@ -166,7 +166,7 @@ def sections(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
                 "same": sum(row.base == row.tuned for row in comparison.rows),
             }
         )
-    return found
+    return entries
 
 
 def html(comparisons: Sequence[Comparison]) -> str:
@@ -176,10 +176,10 @@ def html(comparisons: Sequence[Comparison]) -> str:
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         PAGE.read_text(encoding="utf-8")
     )
-    return page.render(sections=sections(comparisons), marked=marked)
+    return page.render(sections=sections(comparisons), diff_words=diff_words)
 
 
-def fenced(text: str) -> str:
+def code_block(text: str) -> str:
     """A text as a block of code, whose fence is longer than any that stands in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -197,7 +197,7 @@ def markdown(comparisons: Sequence[Comparison]) -> str:
         for number, row in enumerate(part["changed"], start=1):
             lines += [f"### {part['title']}, most changed {number}", ""]
             for name in ("prompt", "reference", "base", "tuned"):
-                lines += [f"**{name}**", "", fenced(getattr(row, name)), ""]
+                lines += [f"**{name}**", "", code_block(getattr(row, name)), ""]
     return "\n".join(lines)
 
 

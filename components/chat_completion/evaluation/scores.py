@@ -23,7 +23,7 @@ RESAMPLES = 1000
 SEED = 42
 
 
-class Answered(Protocol):
+class CompletionLike(Protocol):
     """An answer as a model gives it."""
 
     @property
@@ -78,28 +78,28 @@ class Losses:
         return [total / count if count else math.nan for total, count in zip(self.sums, self.tokens, strict=True)]
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """Lower-case words and numbers, as ROUGE takes them (Lin 2004; the tokenisation is the rouge-score package's)."""
     return re.findall(r"[a-z0-9]+", text.lower())
 
 
-def common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
+def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
     """The length of the longest common subsequence."""
-    row = [0] * (len(right) + 1)
-    for item in left:
+    row = [0] * (len(second) + 1)
+    for item in first:
         previous = 0
-        for index, other in enumerate(right, start=1):
+        for index, other in enumerate(second, start=1):
             previous, row[index] = row[index], previous + 1 if item == other else max(row[index], row[index - 1])
     return row[-1]
 
 
 def rouge_l(reference: str, answer: str) -> float:
     """ROUGE-L's F1, from 0 to 1; without stemming. Two texts without a word score 0, as in rouge-score."""
-    expected, found = words(reference), words(answer)
-    common = common_subsequence(expected, found)
+    expected, tokens = split_words(reference), split_words(answer)
+    common = common_subsequence(expected, tokens)
     if not common:
         return 0.0
-    precision, recall = common / len(found), common / len(expected)
+    precision, recall = common / len(tokens), common / len(expected)
     return 2 * precision * recall / (precision + recall)
 
 
@@ -115,8 +115,8 @@ def is_short(reference: str) -> bool:
 
 def repetition(text: str) -> float:
     """The share of a text's phrases of `PHRASE` words that stood in it before; 0 for a text too short to have two."""
-    found = text.lower().split()
-    phrases = [tuple(found[start : start + PHRASE]) for start in range(len(found) - PHRASE + 1)]
+    tokens = text.lower().split()
+    phrases = [tuple(tokens[start : start + PHRASE]) for start in range(len(tokens) - PHRASE + 1)]
     return 1 - len(set(phrases)) / len(phrases) if phrases else 0.0
 
 
@@ -153,12 +153,12 @@ def measure_losses(model: Any, examples: Sequence[Example], *, pad_id: int, batc
                 labels[row, :length] = torch.tensor(examples[index].labels)
                 mask[row, :length] = 1
             columns = (labels[:, 1:] != IGNORED).any(dim=0).nonzero().squeeze(1)
-            wanted = labels[:, 1:][:, columns]
-            ids, mask, kept = ids.to(model.device), mask.to(model.device), columns.to(model.device)
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
-            flat = wanted.to(logits.device).flatten()
+            targets = labels[:, 1:][:, columns]
+            ids, mask, positions = ids.to(model.device), mask.to(model.device), columns.to(model.device)
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions).logits
+            flat = targets.to(logits.device).flatten()
             losses = cross_entropy(logits.float().flatten(0, 1), flat, ignore_index=IGNORED, reduction="none")
-            for index, total, labelled in zip(group, losses.view(wanted.shape).sum(1), wanted, strict=True):
+            for index, total, labelled in zip(group, losses.view(targets.shape).sum(1), targets, strict=True):
                 sums[index], tokens[index] = float(total), int((labelled != IGNORED).sum())
     return Losses(tuple(sums), tuple(tokens))
 
@@ -170,12 +170,12 @@ def change_interval(base: Losses, tuned: Losses) -> tuple[float, float]:
     change, tokens = np.subtract(tuned.sums, base.sums), np.asarray(base.tokens)
     if not tokens.sum():
         return math.nan, math.nan
-    drawn = np.random.default_rng(SEED).integers(len(tokens), size=(RESAMPLES, len(tokens)))
-    low, high = np.quantile(change[drawn].sum(axis=1) / tokens[drawn].sum(axis=1), (0.025, 0.975))
+    draws = np.random.default_rng(SEED).integers(len(tokens), size=(RESAMPLES, len(tokens)))
+    low, high = np.quantile(change[draws].sum(axis=1) / tokens[draws].sum(axis=1), (0.025, 0.975))
     return float(low), float(high)
 
 
-def score_answers(references: Sequence[str], answers: Sequence[Answered], *, loss: float) -> Scores:
+def score_answers(references: Sequence[str], answers: Sequence[CompletionLike], *, loss: float) -> Scores:
     """The scores of a model whose loss is known already."""
     pairs = [(reference, answer.text) for reference, answer in zip(references, answers, strict=True)]
     short = [exact_match(*pair) for pair in pairs if is_short(pair[0])]

@@ -49,8 +49,8 @@ def choose_attention(
 
 def band(length: int, window: int, device: torch.device) -> torch.Tensor:
     """Which of a conversation's tokens (columns) each of them (rows) sees: itself and the `window - 1` before it."""
-    place = torch.arange(length, device=device)
-    distance = place[:, None] - place[None, :]
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
     return (distance >= 0) & (distance < window)
 
 
@@ -137,7 +137,7 @@ def packed_varlen(  # noqa: PLR0913 - as transformers calls it
     q, k, v = (tensor.squeeze(0).transpose(0, 1).to(dtype) for tensor in (query, key, value))
     longest = max(lengths)
     before = -1 if sliding_window is None or longest <= sliding_window else sliding_window - 1
-    found = varlen_attn(
+    output = varlen_attn(
         q,
         k,
         v,
@@ -149,7 +149,7 @@ def packed_varlen(  # noqa: PLR0913 - as transformers calls it
         window_size=(before, 0),
         enable_gqa=q.shape[1] != k.shape[1],
     )
-    return found.to(query.dtype).unsqueeze(0), None
+    return output.to(query.dtype).unsqueeze(0), None
 
 
 def register() -> None:

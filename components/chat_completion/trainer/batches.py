@@ -20,19 +20,19 @@ Conversation = tuple[Any, Any]
 """The tokens of one conversation and its labels, as NumPy's vectors or plain sequences."""
 
 
-def spread(rows: Sequence[int], lengths: Sequence[int], parts: int) -> list[list[int]]:
+def shard(rows: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
     """Splits rows into parts of about equally many tokens: the longest first, each to the part that has least."""
-    dealt: list[list[int]] = [[] for _ in range(parts)]
-    tokens = [0] * parts
+    shards: list[list[int]] = [[] for _ in range(count)]
+    tokens = [0] * count
     for row in sorted(rows, key=lambda row: (-lengths[row], row)):
-        least = min(range(parts), key=lambda part: (tokens[part], len(dealt[part]), part))
-        dealt[least].append(row)
+        least = min(range(count), key=lambda part: (tokens[part], len(shards[part]), part))
+        shards[least].append(row)
         tokens[least] += lengths[row]
-    return dealt
+    return shards
 
 
 def deal(
-    rows: Sequence[int], lengths: Sequence[int], *, processes: int, most_tokens: int, apart: int | None = None
+    rows: Sequence[int], lengths: Sequence[int], *, processes: int, most_tokens: int, separate_above: int | None = None
 ) -> list[list[Rows]]:
     """Packs a step's conversations for every process.
 
@@ -41,19 +41,22 @@ def deal(
         lengths: of all conversations, in tokens.
         processes: how many share the step.
         most_tokens: tokens in a packed batch, at most; a conversation that is longer goes alone.
-        apart: conversations of more tokens share no batch with shorter ones (`rotation_border`).
+        separate_above: conversations of more tokens share no batch with shorter ones (`rotation_border`).
 
     Returns:
         For each process its packed batches. All have the same number of them, since processes wait for each other;
         where there are too few conversations, a batch is empty.
     """
-    shares = spread(rows, lengths, processes)
+    shares = shard(rows, lengths, processes)
     packed: list[list[Rows]] = [[] for _ in shares]
     for long in (False, True):
-        parts = [[row for row in share if (apart is not None and lengths[row] > apart) == long] for share in shares]
-        if any(parts):
-            for batches, found in zip(packed, pack_alike(parts, lengths, most_tokens=most_tokens), strict=True):
-                batches += found
+        groups = [
+            [row for row in share if (separate_above is not None and lengths[row] > separate_above) == long]
+            for share in shares
+        ]
+        if any(groups):
+            for batches, more in zip(packed, pack_alike(groups, lengths, most_tokens=most_tokens), strict=True):
+                batches += more
     return packed
 
 
@@ -61,7 +64,7 @@ def pack_alike(shares: Sequence[Sequence[int]], lengths: Sequence[int], *, most_
     """Packs each process's share into batches, in as few as it takes: the same number for all."""
     count = max(1, *(-(-sum(lengths[row] for row in share) // most_tokens) for share in shares))
     while True:
-        packed = [spread(share, lengths, count) for share in shares]
+        packed = [shard(share, lengths, count) for share in shares]
         crowded = any(
             len(batch) > 1 and sum(lengths[row] for row in batch) > most_tokens
             for batches in packed
@@ -88,7 +91,7 @@ class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
         process: int = 0,
         processes: int = 1,
         seed: int | None = None,
-        apart: int | None = None,
+        separate_above: int | None = None,
     ) -> None:
         """Plans nothing yet.
 
@@ -99,7 +102,7 @@ class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
             process: which of the processes this is.
             processes: how many there are.
             seed: of the order; None keeps the order of the file.
-            apart: as `deal` takes it.
+            separate_above: as `deal` takes it.
         """
         self.lengths = lengths
         self.conversations = conversations
@@ -107,7 +110,7 @@ class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
         self.process = process
         self.processes = processes
         self.seed = seed
-        self.apart = apart
+        self.separate_above = separate_above
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -129,8 +132,14 @@ class StepSampler(torch.utils.data.Sampler[list[Rows]]):  # type: ignore[misc]
         order = self.order()
         for start in range(0, len(order), self.conversations):
             step = order[start : start + self.conversations]
-            dealt = deal(step, self.lengths, processes=self.processes, most_tokens=self.most_tokens, apart=self.apart)
-            yield dealt[self.process]
+            batches = deal(
+                step,
+                self.lengths,
+                processes=self.processes,
+                most_tokens=self.most_tokens,
+                separate_above=self.separate_above,
+            )
+            yield batches[self.process]
 
 
 class PackedDataset(torch.utils.data.Dataset[list[Conversation]]):  # type: ignore[misc]
@@ -171,18 +180,18 @@ def pack(conversations: Sequence[Conversation]) -> PackedBatch:
     ends = np.cumsum(lengths)
     following = np.append(np.concatenate([labels for _, labels in conversations])[1:], IGNORED)
     following[ends - 1] = IGNORED
-    kept = np.flatnonzero(following != IGNORED)
+    label_positions = np.flatnonzero(following != IGNORED)
     ids = np.concatenate([ids for ids, _ in conversations])
     positions = np.concatenate([np.arange(length) for length in lengths])
     return PackedBatch(
         inputs={
             "input_ids": torch.from_numpy(ids.astype(np.int64)).unsqueeze(0),
             "position_ids": torch.from_numpy(positions).unsqueeze(0),
-            "logits_to_keep": torch.from_numpy(kept),
+            "logits_to_keep": torch.from_numpy(label_positions),
             "lengths": lengths,
             "cu_seq_lens_q": torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
         },
-        targets=torch.from_numpy(following[kept].astype(np.int64)),
+        targets=torch.from_numpy(following[label_positions].astype(np.int64)),
     )
 
 

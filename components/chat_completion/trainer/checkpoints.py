@@ -65,10 +65,12 @@ class Checkpoint:
         return len([*self.folder.glob("rng_state*.pth")])
 
 
-def numbered(folder: Path) -> list[tuple[int, Path]]:
+def list_checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """The checkpoints below a folder, whole or not, the newest first."""
-    found = [(int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))]
-    return sorted(found, reverse=True)
+    checkpoints = [
+        (int(match[1]), path) for path in folder.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))
+    ]
+    return sorted(checkpoints, reverse=True)
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -79,8 +81,8 @@ def sizes(folder: Path) -> dict[str, int]:
 
 def is_whole(folder: Path, files: Mapping[str, int]) -> bool:
     """Whether the files that a seal names are there in their sizes, and none that would be loaded with them."""
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in LOADED}
-    return found <= {*files, SEAL} and all((folder / name).stat().st_size == size for name, size in files.items())
+    paths = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in LOADED}
+    return paths <= {*files, SEAL} and all((folder / name).stat().st_size == size for name, size in files.items())
 
 
 def settle(folder: Path) -> None:
@@ -136,8 +138,8 @@ def read(folder: Path, step: int) -> Checkpoint | None:
 
 def newest(folder: Path, *, resumable: bool = False) -> Checkpoint | None:
     """The newest whole checkpoint below a folder; only those that a training can go on from, if asked for."""
-    whole = (found for step, path in numbered(folder) if (found := read(path, step)) is not None)
-    return next((found for found in whole if found.resumable or not resumable), None)
+    whole = (checkpoint for step, path in list_checkpoints(folder) if (checkpoint := read(path, step)) is not None)
+    return next((checkpoint for checkpoint in whole if checkpoint.resumable or not resumable), None)
 
 
 def check_same(checkpoint: Checkpoint, made_by: Mapping[str, Any]) -> None:
@@ -158,7 +160,7 @@ def check_same(checkpoint: Checkpoint, made_by: Mapping[str, Any]) -> None:
 
 def remove_broken(folder: Path) -> list[str]:
     """Deletes checkpoints that are not whole; their names."""
-    broken = [path for step, path in numbered(folder) if read(path, step) is None]
+    broken = [path for step, path in list_checkpoints(folder) if read(path, step) is None]
     for path in broken:
         shutil.rmtree(path, ignore_errors=True)
     return [path.name for path in broken]
@@ -173,7 +175,7 @@ def rotate(folder: Path, *, keep: int | None, best: str | None) -> None:
         return
     last = newest(folder)
     protected = {path for path in (last and last.folder, best and Path(best)) if path}
-    there = [path for _, path in reversed(numbered(folder))]
+    there = [path for _, path in reversed(list_checkpoints(folder))]
     surplus = len(there) - max(keep, len(protected))
     for path in [path for path in there if path not in protected][: max(surplus, 0)]:
         unseal(path)
@@ -214,10 +216,11 @@ def room_for(what: str, *, checkpoints: Path, unfinished: Path | None = None) ->
             shutil.rmtree(unfinished, ignore_errors=True)
         last = newest(checkpoints)
         free = shutil.disk_usage(checkpoints.parent).free
-        kept = f"the last good one is '{last.folder.name}'" if last else "there is no whole one"
+        fallback = f"the last good one is '{last.folder.name}'" if last else "there is no whole one"
         raise Refusal(
             f"no room for {what}: {error}; {free / 1e6:.0f} MB are free in '{checkpoints.parent}'. Of the checkpoints "
-            f"{kept}. Give the output more room, or lower save_total_limit, and go on with resume_from_checkpoint true"
+            f"{fallback}. Give the output more room, or lower save_total_limit, and go on with resume_from_checkpoint "
+            "true"
         ) from error
 
 

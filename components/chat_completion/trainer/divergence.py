@@ -49,12 +49,12 @@ class Divergence:
         if step == NEVER and math.isfinite(eval_loss):
             return
         arguments = trainer.args
-        found = f"step {step} has a loss or gradients that are not finite numbers"
+        cause = f"step {step} has a loss or gradients that are not finite numbers"
         if step == NEVER:
-            found = f"the validation loss after step {trainer.state.global_step} is not a finite number"
+            cause = f"the validation loss after step {trainer.state.global_step} is not a finite number"
         change = f"lower learning_rate ({arguments.learning_rate:g}) or raise warmup_steps ({arguments.warmup_steps:g})"
         if arguments.fp16 or arguments.bf16:
             change += ", or set precision 32"
         last = checkpoints.newest(trainer.checkpoints)
-        kept = f"'{last.folder.name}' in the output is kept" if last else "there is no checkpoint"
-        raise Refusal(f"{found}: {change}; {kept}")
+        fallback = f"'{last.folder.name}' in the output is kept" if last else "there is no checkpoint"
+        raise Refusal(f"{cause}: {change}; {fallback}")

@@ -20,7 +20,7 @@ CHOSEN = {
 }
 
 
-def wanted() -> bool:
+def kernels_enabled() -> bool:
     """Whether kernels are used where there are any; MLOPS_KERNELS=off in the environment says no."""
     return os.environ.get("MLOPS_KERNELS", "on").lower() != "off"
 
@@ -47,7 +47,7 @@ def fuse_layers(model: Any, device: Device) -> tuple[bool, str]:
     """
     if not device.is_cuda:
         return False, "there is no GPU"
-    if not wanted():
+    if not kernels_enabled():
         return False, "MLOPS_KERNELS is off"
     if importlib.util.find_spec("liger_kernel") is None:
         return False, "the environment has no package 'liger_kernel'"

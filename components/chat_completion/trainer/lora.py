@@ -40,7 +40,7 @@ class AdaptedLinear(torch.autograd.Function):  # type: ignore[misc]
         return grad_x, None, None, torch.mm(grad_low.t(), x), torch.mm(grad.t(), low).mul_(ctx.scaling), None
 
 
-def adapted(layer: Any, name: str, x: torch.Tensor) -> torch.Tensor:
+def adapter_output(layer: Any, name: str, x: torch.Tensor) -> torch.Tensor:
     """What `layer` gives for x of (..., in), in the precision that autocast asks for, if it is on.
 
     Args:
@@ -57,8 +57,8 @@ def adapted(layer: Any, name: str, x: torch.Tensor) -> torch.Tensor:
     bias = None if base.bias is None else base.bias.to(dtype)
     rows = x.reshape(-1, x.shape[-1]).to(dtype)
     arguments = (rows, base.weight.to(dtype), bias, down.to(dtype), up.to(dtype), layer.scaling[name])
-    found: torch.Tensor = AdaptedLinear.apply(*arguments)
-    return found.view(*x.shape[:-1], -1)
+    output: torch.Tensor = AdaptedLinear.apply(*arguments)
+    return output.view(*x.shape[:-1], -1)
 
 
 def is_plain(layer: Any) -> bool:
@@ -76,5 +76,5 @@ def fuse_adapters(model: Any) -> int:
 
     layers = [layer for layer in model.modules() if isinstance(layer, Linear) and is_plain(layer)]
     for layer in layers:
-        layer.forward = partial(adapted, layer, layer.active_adapters[0])
+        layer.forward = partial(adapter_output, layer, layer.active_adapters[0])
     return len(layers)

@@ -98,9 +98,9 @@ class Memory:
         """What does not depend on the batch."""
         return self.weights + self.gradients + self.optimiser + self.head
 
-    def tokens(self, device_bytes: float, *, twice: bool) -> int:
+    def tokens(self, device_bytes: float, *, recompute: bool) -> int:
         """The largest packed batch that fits, in tokens; 0 or less where the model alone does not."""
-        return int((SHARE * device_bytes - self.fixed) / (self.per_token_twice if twice else self.per_token))
+        return int((SHARE * device_bytes - self.fixed) / (self.per_token_twice if recompute else self.per_token))
 
 
 def estimate(
@@ -167,8 +167,8 @@ def choose_tokens(memory: Memory, device_bytes: float, *, longest: int, most: in
         None where not even the longest conversation fits.
     """
     least = max(longest, min(ENOUGH_TOKENS, most))
-    for twice, wanted in ((False, least), (True, longest)):
-        tokens = memory.tokens(device_bytes, twice=twice)
-        if tokens >= wanted:
-            return max(longest, min(tokens, most)), twice
+    for recompute, minimum in ((False, least), (True, longest)):
+        tokens = memory.tokens(device_bytes, recompute=recompute)
+        if tokens >= minimum:
+            return max(longest, min(tokens, most)), recompute
     return None

@@ -160,7 +160,7 @@ def save_model(model: Any, *, base: Path, output: Path, lora: Lora | None) -> No
     shutil.rmtree(adapter)
 
 
-def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextManager[Any]:
+def whole_weights(model: Any, *, partitioned: bool) -> contextlib.AbstractContextManager[Any]:
     """A context in which every process holds all of the model's weights; every process has to enter it.
 
     What a process changes them to inside is its own: they are not sent round when the context ends, for the process
@@ -168,9 +168,9 @@ def whole_weights(model: Any, *, spread: bool) -> contextlib.AbstractContextMana
 
     Args:
         model: the trained model.
-        spread: whether ZeRO-3 has spread the weights over the processes.
+        partitioned: whether ZeRO-3 has spread the weights over the processes.
     """
-    if not spread:
+    if not partitioned:
         return contextlib.nullcontext()
     import deepspeed
 

@@ -64,7 +64,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan, for the job's log."""
         batches = "activations are computed twice" if self.recompute else "no activation is computed twice"
-        found = [
+        lines = [
             f"preflight: {self.conversations:,} conversations, {self.tokens:,} tokens, {self.steps:,} steps of "
             f"{self.conversations_per_step} conversations",
             f"preflight: packed batches of up to {self.tokens_per_batch:,} tokens; {batches}; {self.attention}"
@@ -73,16 +73,16 @@ class Plan:
             + (f", {self.measured_gib:.2f} were" if self.measured_gib is not None else ""),
         ]
         if self.truncated_tokens:
-            found.append(
+            lines.append(
                 f"preflight: max_seq_length has cut {self.truncated_tokens:,} tokens off "
                 f"{self.truncated_conversations:,} conversations"
             )
         if self.tokens_per_s is not None and self.hours is not None:
-            found.append(
+            lines.append(
                 f"preflight: {self.tokens_per_s:,.0f} tokens per second; about {self.hours:.2g} hours, validations "
                 "not counted"
             )
-        return found
+        return lines
 
     def params(self) -> dict[str, Any]:
         """The plan, for MLflow."""
@@ -94,17 +94,17 @@ def steps_of(*, conversations: int, per_step: int, epochs: int, max_steps: int) 
     return max_steps if max_steps > 0 else epochs * -(-conversations // per_step)
 
 
-def longest(tokens: TokenFile, *, count: int, most_tokens: int) -> list[Conversation]:
+def longest_conversations(tokens: TokenFile, *, count: int, most_tokens: int) -> list[Conversation]:
     """The longest conversations that make one packed batch: at least one, at most `count`."""
     rows = sorted(range(len(tokens)), key=lambda row: (-tokens.lengths[row], row))[:count]
-    found: list[Conversation] = []
+    conversations: list[Conversation] = []
     filled = 0
     for row in rows:
-        if found and filled + tokens.lengths[row] > most_tokens:
+        if conversations and filled + tokens.lengths[row] > most_tokens:
             continue
-        found.append(tokens.arrays(row))
+        conversations.append(tokens.arrays(row))
         filled += tokens.lengths[row]
-    return found
+    return conversations
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ def fit(size: Size, *, least: int, run: Callable[[Size], Speed]) -> tuple[Size, 
 
 def agree(size: Size, accelerator: Any) -> Size:
     """The smallest size that any process has found: all have to deal a step's conversations alike."""
-    found = torch.tensor([[size.tokens, -int(size.recompute)]], device=accelerator.device)
-    tokens, recompute = accelerator.gather(found).amin(dim=0).tolist()
+    sizes = torch.tensor([[size.tokens, -int(size.recompute)]], device=accelerator.device)
+    tokens, recompute = accelerator.gather(sizes).amin(dim=0).tolist()
     return Size(tokens, bool(recompute))
 
 
@@ -231,7 +231,7 @@ def settle_size(trainer: Any, memory: Memory, *, device: Device, tried: bool) ->
             least=least,
             run=lambda size: measure(
                 trainer,
-                longest(split, count=share, most_tokens=size.tokens),
+                longest_conversations(split, count=share, most_tokens=size.tokens),
                 recompute=size.recompute,
                 room_bytes=SHARE * device.memory_bytes - memory.optimiser,
             ),

@@ -68,9 +68,9 @@ def check_steps(inputs: Inputs, conversations: int) -> None:
     ours = conversations_per_step(inputs)
     if ours == conversations:
         return
-    each, left = divmod(conversations, processes())
+    each, remainder = divmod(conversations, processes())
     batch = math.gcd(each, inputs.per_device_train_batch_size)
-    if left:
+    if remainder:
         change = f"{conversations} conversations cannot be shared by {processes()} processes: use as many as before"
     else:
         change = f"set per_device_train_batch_size {batch} and gradient_accumulation_steps {each // batch}"
@@ -186,7 +186,7 @@ def base_model(inputs: Inputs) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
-def made_by(inputs: Inputs, *, data: str | None, rows: int, tokens: int, spread: bool = False) -> dict[str, Any]:
+def made_by(inputs: Inputs, *, data: str | None, rows: int, tokens: int, partitioned: bool = False) -> dict[str, Any]:
     """What decides the weights that a training ends with: a checkpoint of anything else must not be gone on from.
 
     Args:
@@ -194,7 +194,7 @@ def made_by(inputs: Inputs, *, data: str | None, rows: int, tokens: int, spread:
         data: a hash of the tokenised conversations, from the preprocess step's report.
         rows: conversations in the training split.
         tokens: in them.
-        spread: whether each process writes its own part of the optimiser's state, which no other number can read.
+        partitioned: whether each process writes its own part of the optimiser's state, which no other number can read.
     """
     return {
         **{name: value for name, value in settings_of(inputs).items() if name not in FREE},
@@ -203,7 +203,7 @@ def made_by(inputs: Inputs, *, data: str | None, rows: int, tokens: int, spread:
         "train_rows": rows,
         "train_tokens": tokens,
         "base_model": base_model(inputs),
-        "processes": processes() if spread else None,
+        "processes": processes() if partitioned else None,
     }
 
 

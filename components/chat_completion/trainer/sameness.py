@@ -17,7 +17,7 @@ from chat_completion.common.refusal import Refusal
 from chat_completion.data.tokens import IGNORED, TokenFile
 from chat_completion.trainer.attention import Attention, choose_attention
 from chat_completion.trainer.batches import Conversation, pack
-from chat_completion.trainer.kernels import fuse_layers, wanted
+from chat_completion.trainer.kernels import fuse_layers, kernels_enabled
 from chat_completion.trainer.lora import fuse_adapters
 from chat_completion.trainer.loss import LabelledHead
 from chat_completion.trainer.recipe import say
@@ -29,20 +29,20 @@ TRIED_TOKENS = 512
 """In a conversation whose loss is compared, at most; in the longest, behind the model's window."""
 
 
-def shortest(tokens: TokenFile, *, count: int) -> list[Conversation]:
+def shortest_conversations(tokens: TokenFile, *, count: int) -> list[Conversation]:
     """The shortest conversations that have something to learn."""
     rows = sorted(range(len(tokens)), key=lambda row: (tokens.lengths[row], row))
-    found = []
+    conversations = []
     for row in rows[: 10 * count]:
         ids, labels = tokens.arrays(row)
         if (labels[1:TRIED_TOKENS] != IGNORED).any():
-            found.append((ids[:TRIED_TOKENS], labels[:TRIED_TOKENS]))
-        if len(found) == count:
+            conversations.append((ids[:TRIED_TOKENS], labels[:TRIED_TOKENS]))
+        if len(conversations) == count:
             break
-    return found
+    return conversations
 
 
-def beyond(tokens: TokenFile, *, window: int | None) -> list[Conversation]:
+def long_conversations(tokens: TokenFile, *, window: int | None) -> list[Conversation]:
     """The longest conversation, cut behind its first tokens that see a window of those before; none where all see all.
 
     What precedes these tokens has no labels, so that they alone are compared.
@@ -93,10 +93,10 @@ def check_sameness(
         )
     count = sum(int((labels[1:] != IGNORED).sum()) for _, labels in conversations)
     with torch.no_grad():
-        found = float(packed_loss(model, head, conversations)) / max(count, 1)
-    if not abs(found - expected) <= TOLERANCE[half]:
+        loss = float(packed_loss(model, head, conversations)) / max(count, 1)
+    if not abs(loss - expected) <= TOLERANCE[half]:
         raise Refusal(
-            f"a model of type '{model.config.model_type}' has a loss of {found:.4f} on packed conversations and "
+            f"a model of type '{model.config.model_type}' has a loss of {loss:.4f} on packed conversations and "
             f"{expected:.4f} on the same ones alone: packing would change what is learnt. Set MLOPS_KERNELS=off in the "
             "environment if a fused kernel is to blame; otherwise this type cannot be trained here"
         )
@@ -128,17 +128,21 @@ def settle_kernels(trainer: Any, *, device: Device, deterministic: bool) -> Kern
     half = arguments.bf16 or arguments.fp16
     zero = arguments.hf_deepspeed_config if arguments.deepspeed else None
     whole = zero is None or not zero.is_zero3()
-    few = shortest(split, count=3) + beyond(split, window=getattr(model.config, "sliding_window", None))
+    few = shortest_conversations(split, count=3) + long_conversations(
+        split, window=getattr(model.config, "sliding_window", None)
+    )
     if whole:
         model.to(arguments.device)  # where DeepSpeed would bring it later
     model.eval()
     with torch.no_grad(), trainer.accelerator.autocast():
         expected = plain_loss(model, few) if whole else 0.0
     dropout = float(getattr(model.config, "attention_dropout", 0) or 0)
-    attention, why = choose_attention(device, half=half, dropout=dropout, deterministic=deterministic, kernels=wanted())
+    attention, why = choose_attention(
+        device, half=half, dropout=dropout, deterministic=deterministic, kernels=kernels_enabled()
+    )
     fused, how = fuse_layers(model, device)
     # What ZeRO has spread is gathered for the layer's own forward alone.
-    adapted = fuse_adapters(model) if zero is None and wanted() else 0
+    adapted = fuse_adapters(model) if zero is None and kernels_enabled() else 0
     model.set_attn_implementation(attention)
     if whole:
         with head.in_place(), trainer.accelerator.autocast():

@@ -81,7 +81,7 @@ class PackedTrainer(Trainer):  # type: ignore[misc]
             process=self.args.process_index,
             processes=self.args.world_size,
             seed=seed,
-            apart=rotation_border(self.model.config),
+            separate_above=rotation_border(self.model.config),
         )
         return StepLoader(
             dataset,

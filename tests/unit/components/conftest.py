@@ -49,8 +49,8 @@ def cache() -> Path:
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     left_out = {"PYTHONDONTWRITEBYTECODE", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "RANK", "WORLD_SIZE"}
-    kept = {name: value for name, value in os.environ.items() if name not in left_out}
-    return {**kept, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"} | dict(
+    variables = {name: value for name, value in os.environ.items() if name not in left_out}
+    return {**variables, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"} | dict(
         extra or {}
     )
 
@@ -80,11 +80,11 @@ def once(folder: Path, make: Callable[[Path], None]) -> Path:
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
-            beside = folder.with_name(f".{folder.name}.part")
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir()
-            make(beside)
-            beside.rename(folder)
+            temporary = folder.with_name(f".{folder.name}.part")
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir()
+            make(temporary)
+            temporary.rename(folder)
     return folder
 
 

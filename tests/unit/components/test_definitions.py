@@ -37,17 +37,17 @@ def test_the_pipeline_takes_what_the_registrys_takes() -> None:
     assert list(pipeline["inputs"]) == list(INTERFACE)
     assert len(INTERFACE) == 69
     for name, expected in INTERFACE.items():
-        found = pipeline["inputs"][name]
-        assert found["type"] == expected["type"], name
-        assert found.get("optional", False) is expected["optional"], name
+        actual = pipeline["inputs"][name]
+        assert actual["type"] == expected["type"], name
+        assert actual.get("optional", False) is expected["optional"], name
         default = expected.get("default")
-        if default is not None and found["type"] == "number":
+        if default is not None and actual["type"] == "number":
             default = as_text(float(default))
-        assert as_text(found.get("default")) == default, name
+        assert as_text(actual.get("default")) == default, name
         limit = expected.get("limit", "")
-        assert found.get("min") == (int(limit.removeprefix("min ")) if limit.startswith("min") else None), name
+        assert actual.get("min") == (int(limit.removeprefix("min ")) if limit.startswith("min") else None), name
         choices = [*limit.split(", "), *MORE.get(name, [])] if limit and not limit.startswith("min") else None
-        assert found.get("enum") == choices, name
+        assert actual.get("enum") == choices, name
     assert {name: output["type"] for name, output in pipeline["outputs"].items()} == {
         "pytorch_model_folder": "uri_folder",
         "mlflow_model_folder": "mlflow_model",
@@ -73,16 +73,16 @@ def test_a_steps_file_agrees_with_its_code(step: str) -> None:
     kind = importlib.import_module(f"chat_completion.{step}").Inputs
     fields = {field.name: field for field in dataclasses.fields(kind)}
     assert set(fields) == {*definition["inputs"], *definition["outputs"]}
-    for name, given in definition["inputs"].items():
+    for name, declaration in definition["inputs"].items():
         required = fields[name].default is dataclasses.MISSING
-        assert given.get("optional", False) is not required, name
+        assert declaration.get("optional", False) is not required, name
         default = fields[name].default
         if isinstance(default, bool):
             default = str(default).lower()
         if not required:
-            assert as_text(given.get("default")) == as_text(default), name
-        wanted = f"--{name} '${{{{inputs.{name}}}}}'"
-        assert (wanted if required else f"$[[{wanted}]]") in definition["command"], name
+            assert as_text(declaration.get("default")) == as_text(default), name
+        option = f"--{name} '${{{{inputs.{name}}}}}'"
+        assert (option if required else f"$[[{option}]]") in definition["command"], name
     for name in definition["outputs"]:
         assert f"--{name} '${{{{outputs.{name}}}}}'" in definition["command"]
 

@@ -17,7 +17,7 @@ from chat_completion.common.model_folder import context_length
 from chat_completion.common.refusal import Refusal
 from chat_completion.data.chats import Chat, chunks, draw_splits, read_chunk, split_plan
 from chat_completion.data.template import render_phi3
-from chat_completion.data.token_cache import KEPT
+from chat_completion.data.token_cache import MAX_ENTRIES
 from chat_completion.data.tokenising import label, label_by, marks_of
 from chat_completion.data.tokens import IGNORED, Example, TokenFile, TokenWriter, batch_of
 from chat_completion.preprocess import ONE_PROCESS_BYTES, process_count, run
@@ -66,8 +66,8 @@ def test_the_loss_is_on_answers_and_their_ends(standin: StandIn, tmp_path: Path,
         "<|user|>\nHéllo 🙂<|end|>\n<|assistant|>\nJa — très bien!<|end|>\n"
         "<|user|>\nAnd?<|end|>\n<|assistant|>\nThat is all.<|end|>\n"
     )
-    kept = [label for label in example.labels if label != IGNORED]
-    assert decode(standin, kept) == "Ja — très bien!<|end|>That is all.<|end|>"
+    labels = [label for label in example.labels if label != IGNORED]
+    assert decode(standin, labels) == "Ja — très bien!<|end|>That is all.<|end|>"
     assert [label for label in example.labels if label != IGNORED] == [
         token for token, label in zip(example.input_ids, example.labels, strict=True) if label != IGNORED
     ]
@@ -171,10 +171,10 @@ def test_chunks_hold_every_row_once(
     path = tmp_path_factory.mktemp("chunks") / "x.jsonl"
     row = json.dumps({"messages": chat("Hi.", "Yes.")})
     path.write_text("\n".join(row if kind == "row" else kind for kind in kinds) + ("\n" if ends else ""))
-    found = list(chunks(path, rows=rows))
-    assert all(0 < chunk.rows <= rows for chunk in found)
-    places = [one.place for chunk in found for one in read_chunk(chunk)]
-    assert places == [f"x.jsonl:{number}" for number, kind in enumerate(kinds, start=1) if kind == "row"]
+    pieces = list(chunks(path, rows=rows))
+    assert all(0 < chunk.rows <= rows for chunk in pieces)
+    locations = [one.location for chunk in pieces for one in read_chunk(chunk)]
+    assert locations == [f"x.jsonl:{number}" for number, kind in enumerate(kinds, start=1) if kind == "row"]
 
 
 @given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=5), max_size=20), st.integers(1, 7))
@@ -209,8 +209,8 @@ def one_by_one(encoding: Any, answers: tuple[tuple[int, int], ...]) -> list[int]
     """What `label` looks up, found by asking every token where it begins."""
     labels = [IGNORED] * len(encoding.ids)
     for index, (first, last) in enumerate(encoding.offsets):
-        begin = first if last > first else last
-        if any(start <= begin < end for start, end in answers):
+        position = first if last > first else last
+        if any(start <= position < end for start, end in answers):
             labels[index] = encoding.ids[index]
     return labels
 
@@ -294,9 +294,9 @@ def test_tokens_are_found_again_by_what_decides_them(
     assert made("third", max_seq_length=31)
     write_chats([chat("Hi.", f"No, {i}.") for i in range(20)])
     assert made("first")
-    for limit in range(40, 40 + KEPT):
+    for limit in range(40, 40 + MAX_ENTRIES):
         made("many", max_seq_length=limit)
-    assert len(list((tmp_path / "cache").iterdir())) == KEPT
+    assert len(list((tmp_path / "cache").iterdir())) == MAX_ENTRIES
     assert made("fourth", max_seq_length=30)
     assert not made("fourth", max_seq_length=30)
 

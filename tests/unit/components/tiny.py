@@ -50,11 +50,11 @@ def model(**shape: Any) -> Any:
 def conversations(count: int, *, seed: int = 1, longest: int = 24) -> list[Example]:
     """Random tokens, about half of them labelled; some conversations begin with a labelled one."""
     draw = random.Random(seed)
-    found = []
+    examples = []
     for _ in range(count):
         ids = [draw.randrange(1, VOCABULARY) for _ in range(draw.randint(3, longest))]
-        found.append(Example(ids, [token if draw.random() < 0.5 else IGNORED for token in ids[:-1]] + ids[-1:]))
-    return found
+        examples.append(Example(ids, [token if draw.random() < 0.5 else IGNORED for token in ids[:-1]] + ids[-1:]))
+    return examples
 
 
 def write_tokens(path: Path, examples: list[Example]) -> None:

@@ -90,9 +90,9 @@ def test_uv_is_told_what_pip_is(install: ModuleType) -> None:
     assert settings["find-links"] == "/wheels /more"
     assert settings["timeout"] == "180"
 
-    told = install.uv_environment(settings)
+    variables = install.uv_environment(settings)
 
-    assert told == {
+    assert variables == {
         "UV_DEFAULT_INDEX": "https://me:secret@example.org/simple",
         "UV_INDEX": "https://one.example.org/simple file:///two/simple",
         "UV_FIND_LINKS": "/wheels,/more",
@@ -113,10 +113,10 @@ def test_uv_installs_the_locked_packages(
     assert "--compile-bytecode" in saw
     assert f"UV_FIND_LINKS={wheels}\n" in saw
     assert "UV_NO_INDEX=true\n" in saw
-    told = capsys.readouterr().err
-    assert "→ locked packages by uv" in told
-    assert "packages installed" in told  # a sign of life while it works
-    assert f"✓ {into} is ready after" in told
+    stderr = capsys.readouterr().err
+    assert "→ locked packages by uv" in stderr
+    assert "packages installed" in stderr  # a sign of life while it works
+    assert f"✓ {into} is ready after" in stderr
 
 
 def test_pip_does_it_where_uv_breaks(
@@ -130,9 +130,9 @@ def test_pip_does_it_where_uv_breaks(
     into, requirements = tmp_path / "venv", tmp_path / "requirements.txt"
     assert install.main(["--into", str(into), "--requirements", str(requirements)]) == 0
     assert imported(into) == "1"
-    told = capsys.readouterr().err
-    assert "uv broke\n! uv did not do it: pip does the same" in told
-    assert "→ locked packages by pip" in told
+    stderr = capsys.readouterr().err
+    assert "uv broke\n! uv did not do it: pip does the same" in stderr
+    assert "→ locked packages by pip" in stderr
 
 
 def test_pip_does_it_where_uv_cannot_be_had_and_nothing_is_taken_that_is_not_locked(
@@ -145,6 +145,6 @@ def test_pip_does_it_where_uv_cannot_be_had_and_nothing_is_taken_that_is_not_loc
 
     wheel(wheels, "wanted", {"wanted.py": "FOUND = 2\n"})
     assert install.main(["--into", str(tmp_path / "other"), "--requirements", str(requirements)]) == 1
-    told = capsys.readouterr().err
-    assert "DO NOT MATCH THE HASHES" in told
-    assert f"✕ {tmp_path / 'other'} could not be set up" in told
+    stderr = capsys.readouterr().err
+    assert "DO NOT MATCH THE HASHES" in stderr
+    assert f"✕ {tmp_path / 'other'} could not be set up" in stderr

@@ -81,9 +81,9 @@ def test_what_the_tutorial_sets_passes() -> None:
 @pytest.mark.parametrize(("name", "value"), REFUSED)
 def test_refused_by_name(name: str, value: object) -> None:
     changes = {name: value}
-    found = list(refusals(dataclasses.replace(GOOD, **changes)))  # type: ignore[arg-type]
-    assert len(found) == 1
-    assert name in found[0]
+    problems = list(refusals(dataclasses.replace(GOOD, **changes)))  # type: ignore[arg-type]
+    assert len(problems) == 1
+    assert name in problems[0]
 
 
 def test_a_number_without_end_is_told_apart_from_one_that_is_too_small() -> None:
@@ -128,9 +128,9 @@ def test_combinations() -> None:
     assert "apply_early_stopping" in next(refusals(stop))
     find = dataclasses.replace(GOOD, auto_find_batch_size=True, apply_deepspeed=True)
     assert "auto_find_batch_size" in next(refusals(find))
-    spread = dataclasses.replace(GOOD, optim="adafactor", apply_deepspeed=True)
+    sharded = dataclasses.replace(GOOD, optim="adafactor", apply_deepspeed=True)
     for stage in (2, 3):
-        assert "adafactor" in next(refusals(dataclasses.replace(spread, deepspeed_stage=stage)))
+        assert "adafactor" in next(refusals(dataclasses.replace(sharded, deepspeed_stage=stage)))
     four = dataclasses.replace(GOOD, precision=4, apply_lora=True, apply_deepspeed=True)
     assert not list(refusals(four))
     assert "precision 4 needs apply_lora" in next(refusals(dataclasses.replace(four, apply_lora=False)))

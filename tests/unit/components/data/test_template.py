@@ -70,9 +70,9 @@ def test_the_saved_template_is_the_renderer(standin: object) -> None:
         CONVERSATION, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
     )
     assert tokenizer.decode(encoded["input_ids"]) == rendered.text
-    chosen = [t for t, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
+    answer_tokens = [t for t, mask in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True) if mask]
     (start, end), *_ = rendered.answers
-    assert tokenizer.decode(chosen) == rendered.text[start:end]
+    assert tokenizer.decode(answer_tokens) == rendered.text[start:end]
     prompt = tokenizer.apply_chat_template(CONVERSATION[:2], tokenize=False, add_generation_prompt=True)
     assert rendered.text.startswith(prompt)
 

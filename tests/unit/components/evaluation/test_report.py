@@ -12,10 +12,10 @@ from chat_completion.data.general import CHATS
 from chat_completion.evaluation.report import (
     Comparison,
     Row,
-    fenced,
+    code_block,
+    diff_words,
     html,
     markdown,
-    marked,
     most_changed,
     write_report,
 )
@@ -76,13 +76,13 @@ def test_the_table_says_what_became_better_and_what_was_not_measured(tmp_path: P
 
 def test_a_loss_that_is_no_number_is_called_so() -> None:
     broken = dataclasses.replace(TUNED, loss=math.nan, perplexity=math.nan)
-    found = dataclasses.replace(comparison([]), tuned=broken, interval=(math.nan, math.nan))
-    assert "| loss (nats per answer token) | 2.0000 | no number | – | worse |" in markdown([found])
-    assert "no number" in html([found])
+    broken_comparison = dataclasses.replace(comparison([]), tuned=broken, interval=(math.nan, math.nan))
+    assert "| loss (nats per answer token) | 2.0000 | no number | – | worse |" in markdown([broken_comparison])
+    assert "no number" in html([broken_comparison])
 
 
 def test_a_fence_is_longer_than_any_in_the_text() -> None:
-    assert fenced("a ``` b ```` c").splitlines()[0] == "`````text"
+    assert code_block("a ``` b ```` c").splitlines()[0] == "`````text"
     part = markdown([comparison([Row("p", HOSTILE, "a", "b")])])
     assert part.count("````text") == 1
 
@@ -95,12 +95,12 @@ def test_the_most_changed_come_first_and_the_unchanged_not_at_all() -> None:
 
 @pytest.mark.parametrize("text", ["", "The Swift  weighs\n17 kg.", HOSTILE, "x The Swift"])
 def test_marking_loses_no_word(text: str) -> None:
-    pieces = marked(text, "The Swift weighs 19 kg.")
+    pieces = diff_words(text, "The Swift weighs 19 kg.")
     assert "".join(piece for piece, _ in pieces).split() == text.split()
 
 
 def test_words_that_the_reference_has_not_are_marked() -> None:
-    assert marked("The Heron weighs 26 kg.", "The Linnet weighs 17 kg.") == [
+    assert diff_words("The Heron weighs 26 kg.", "The Linnet weighs 17 kg.") == [
         ("The", True),
         (" Heron", False),
         (" weighs", True),

@@ -46,15 +46,15 @@ def test_rouge_l_is_that_of_the_rouge_score_package() -> None:
     assert [rouge_l(*pair) for pair in PAIRS] == pytest.approx(json.loads(done.stdout))
 
 
-words = st.lists(st.sampled_from("abc"), max_size=8)
+texts = st.lists(st.sampled_from("abc"), max_size=8)
 
 
-@given(words, words)
-def test_common_subsequence(left: list[str], right: list[str]) -> None:
-    length = common_subsequence(left, right)
-    assert length == common_subsequence(right, left)
-    assert length <= min(len(left), len(right))
-    assert common_subsequence(left, left + right) == len(left)
+@given(texts, texts)
+def test_common_subsequence(first: list[str], second: list[str]) -> None:
+    length = common_subsequence(first, second)
+    assert length == common_subsequence(second, first)
+    assert length <= min(len(first), len(second))
+    assert common_subsequence(first, first + second) == len(first)
 
 
 def test_exact_match_forgives_case_and_white_space_alone() -> None:

@@ -38,10 +38,10 @@ def test_a_training_that_diverges_is_stopped_and_keeps_its_checkpoint(inputs: di
     last = checkpoints.newest(out / "checkpoints")
     assert last
     assert last.step == 2
-    said = [line for line in log.splitlines() if line.startswith("finetune: error:")]
-    assert len(said) == 1
-    assert "step 3 has a loss or gradients that are not finite numbers" in said[0]
-    assert "lower learning_rate (1e+30) or raise warmup_steps (4); 'checkpoint-2' in the output is kept" in said[0]
+    errors = [line for line in log.splitlines() if line.startswith("finetune: error:")]
+    assert len(errors) == 1
+    assert "step 3 has a loss or gradients that are not finite numbers" in errors[0]
+    assert "lower learning_rate (1e+30) or raise warmup_steps (4); 'checkpoint-2' in the output is kept" in errors[0]
     assert "Traceback" not in log
     assert not (out / "training.json").exists()
 

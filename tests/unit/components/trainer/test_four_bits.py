@@ -88,8 +88,8 @@ def test_it_learns_as_adapters_on_whole_weights_do(standin: StandIn, tmp_path: P
     assert "the frozen layers in 4 bits" in log
     train(tmp_path / "whole", **inputs, **LEARNING)
     four, whole = ([line["loss"] for line in curve(tmp_path / name) if "loss" in line] for name in ("four", "whole"))
-    apart = [abs(mine - theirs) for mine, theirs in zip(four, whole, strict=True)]
-    assert 0 < max(apart) < 0.05
+    differences = [abs(mine - theirs) for mine, theirs in zip(four, whole, strict=True)]
+    assert 0 < max(differences) < 0.05
     assert sum(four[:10]) / 10 - sum(four[-10:]) / 10 > 0.1
 
 

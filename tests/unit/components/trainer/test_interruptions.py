@@ -61,8 +61,8 @@ def kill_after(process: BaseProcess, out: Path, step: int, *, wait_s: float) -> 
     """Kills a training when its checkpoint of a step, or a later one, has begun to appear."""
 
     def begun() -> bool:
-        found = checkpoints.numbered(out / "checkpoints")
-        return bool(found and found[0][0] >= step) or not process.is_alive()
+        written = checkpoints.list_checkpoints(out / "checkpoints")
+        return bool(written and written[0][0] >= step) or not process.is_alive()
 
     until(begun, what=f"the checkpoint of step {step}", every_s=0.002)
     time.sleep(wait_s)
@@ -157,16 +157,16 @@ def test_another_number_of_processes_goes_on_with_the_same_steps(
     assert f"{first} process(es) have written it" in log
     expected = curve(undisturbed)
     assert [line["step"] for line in curve(out)] == [line["step"] for line in expected]
-    for line, wanted in zip(curve(out), expected, strict=True):
-        assert line == pytest.approx(wanted, rel=1e-3)
-    weights, wanted = (load_file(folder / "model.safetensors") for folder in (out, undisturbed))
+    for line, target in zip(curve(out), expected, strict=True):
+        assert line == pytest.approx(target, rel=1e-3)
+    weights, target = (load_file(folder / "model.safetensors") for folder in (out, undisturbed))
     base = load_file(inputs["model_selector_output"] / "model.safetensors")
     for name, weight in weights.items():
-        assert abs(weight - wanted[name]).max() <= 1e-3 * abs(wanted[name] - base[name]).max(), name
+        assert abs(weight - target[name]).max() <= 1e-3 * abs(target[name] - base[name]).max(), name
 
 
 @pytest.mark.parametrize(
-    ("processes", "batch", "said"),
+    ("processes", "batch", "message"),
     [
         (2, 2, "set per_device_train_batch_size 2 and gradient_accumulation_steps 3"),
         (3, 8, "set per_device_train_batch_size 4 and gradient_accumulation_steps 1"),
@@ -174,13 +174,13 @@ def test_another_number_of_processes_goes_on_with_the_same_steps(
     ],
 )
 def test_steps_of_another_size_are_refused_with_what_would_make_them_equal(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processes: int, batch: int, said: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, processes: int, batch: int, message: str
 ) -> None:
     from chat_completion.trainer.recipe import Inputs, check_steps
 
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     inputs = Inputs(tmp_path, tmp_path, tmp_path, per_device_train_batch_size=batch)
-    with pytest.raises(Refusal, match=said):
+    with pytest.raises(Refusal, match=message):
         check_steps(inputs, 12)
     check_steps(inputs, batch * processes)
 
@@ -250,15 +250,15 @@ def test_a_full_disk_is_said_and_leaves_the_last_good_checkpoint(
     assert good
     limited = functools.partial(most_bytes, limit)
     log = finish(start(out, env=EVERY_STEP, before=limited, **inputs, **settings), out, code=2)
-    said = [line for line in log.splitlines() if line.startswith("finetune: error:")]
-    assert len(said) == 1
-    assert f"no room for {what}" in said[0]
+    errors = [line for line in log.splitlines() if line.startswith("finetune: error:")]
+    assert len(errors) == 1
+    assert f"no room for {what}" in errors[0]
     assert "Traceback" not in log
-    left = checkpoints.newest(out / "checkpoints")
-    assert left
-    assert f"the last good one is '{left.folder.name}'" in said[0]
-    assert left == good if limit == 20_000 else left.step == 6
-    assert next(path for _, path in checkpoints.numbered(out / "checkpoints")) == left.folder
+    checkpoint = checkpoints.newest(out / "checkpoints")
+    assert checkpoint
+    assert f"the last good one is '{checkpoint.folder.name}'" in errors[0]
+    assert checkpoint == good if limit == 20_000 else checkpoint.step == 6
+    assert next(path for _, path in checkpoints.list_checkpoints(out / "checkpoints")) == checkpoint.folder
 
 
 @pytest.mark.parametrize("text", ["soon", "", "nan", "-1"])
@@ -278,7 +278,7 @@ def test_no_more_checkpoints_than_allowed(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-5").mkdir()
     shutil.copytree(tmp_path / "checkpoint-4", tmp_path / "checkpoint-6")
     (tmp_path / "checkpoint-6" / "weights").write_bytes(b"")
-    assert next(path.name for _, path in checkpoints.numbered(tmp_path)) == "checkpoint-6"
+    assert next(path.name for _, path in checkpoints.list_checkpoints(tmp_path)) == "checkpoint-6"
     assert checkpoints.remove_broken(tmp_path) == ["checkpoint-6", "checkpoint-5"]
     checkpoints.rotate(tmp_path, keep=None, best=None)
     checkpoints.rotate(tmp_path, keep=2, best=str(tmp_path / "checkpoint-1"))

@@ -43,12 +43,12 @@ def gradients(wrapped: Any, *, half: bool = False, seed: int = 2) -> tuple[float
     return loss.item(), {name: weight.grad for name, weight in wrapped.named_parameters() if weight.grad is not None}
 
 
-def distance(found: dict[str, Any], expected: dict[str, Any]) -> float:
+def distance(actual: dict[str, Any], expected: dict[str, Any]) -> float:
     """Length of the difference of two sets of gradients, as a share of the second's."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     squares = [
         sum(float((grad**2).sum()) for grad in grads)
-        for grads in ([found[name] - expected[name] for name in expected], expected.values())
+        for grads in ([actual[name] - expected[name] for name in expected], expected.values())
     ]
     return float((squares[0] / squares[1]) ** 0.5)
 
@@ -57,10 +57,10 @@ def test_the_gradients_are_pefts() -> None:
     loss, expected = gradients(adapted_model())
     fused = adapted_model()
     assert fuse_adapters(fused) == 8
-    found_loss, found = gradients(fused)
-    assert found_loss == pytest.approx(loss, rel=1e-6)
-    assert distance(found, expected) < 1e-5
-    assert len(found) == 16  # the frozen weights have none
+    actual_loss, actual = gradients(fused)
+    assert actual_loss == pytest.approx(loss, rel=1e-6)
+    assert distance(actual, expected) < 1e-5
+    assert len(actual) == 16  # the frozen weights have none
 
 
 def test_in_sixteen_bits_they_are_as_near_the_truth_as_pefts() -> None:
@@ -70,9 +70,9 @@ def test_in_sixteen_bits_they_are_as_near_the_truth_as_pefts() -> None:
         theirs.append(distance(gradients(adapted_model(), half=True, seed=seed)[1], truth))
         fused = adapted_model()
         fuse_adapters(fused)
-        found = gradients(fused, half=True, seed=seed)[1]
-        assert {str(grad.dtype) for grad in found.values()} == {"torch.float32"}
-        ours.append(distance(found, truth))
+        actual = gradients(fused, half=True, seed=seed)[1]
+        assert {str(grad.dtype) for grad in actual.values()} == {"torch.float32"}
+        ours.append(distance(actual, truth))
     assert sum(ours) < 1.15 * sum(theirs)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chat_completion.common.refusal import Refusal
-from chat_completion.package import merged
+from chat_completion.package import merge_adapter
 from chat_completion.trainer.model import ADAPTER, Lora, load_model, save_model
 from tests.unit.components.tiny import model
 
@@ -23,12 +23,12 @@ def stored(folder: Path) -> dict[str, Any]:
     """The weights of a model's folder, by name, and nothing twice."""
     from safetensors.torch import load_file
 
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for path in sorted(folder.glob("*.safetensors")):
         part = load_file(path)
-        assert not found.keys() & part.keys()
-        found |= part
-    return found
+        assert not tensors.keys() & part.keys()
+        tensors |= part
+    return tensors
 
 
 def added_by(whole: Any) -> dict[str, Any]:
@@ -50,12 +50,12 @@ def added_by(whole: Any) -> dict[str, Any]:
 def test_merged_weights_are_rounded_once_and_the_others_not_at_all(tmp_path: Path, kept: str, computed: str) -> None:
     import torch
 
-    base, output, beside = (tmp_path / name for name in ("base", "output", "beside"))
+    base, output, separate = (tmp_path / name for name in ("base", "output", "beside"))
     model().to(getattr(torch, kept)).save_pretrained(base, max_shard_size="20KB")
     assert (base / "model.safetensors.index.json").is_file()
     whole = load_model(base, lora=LORA, dtype=computed, ignore_mismatched_sizes=False)
     added = added_by(whole)
-    save_model(whole, base=base, output=beside, lora=dataclasses.replace(LORA, merge=False))
+    save_model(whole, base=base, output=separate, lora=dataclasses.replace(LORA, merge=False))
     save_model(whole, base=base, output=output, lora=LORA)
     before, after = stored(base), stored(output)
     assert before.keys() == after.keys()
@@ -64,7 +64,7 @@ def test_merged_weights_are_rounded_once_and_the_others_not_at_all(tmp_path: Pat
         assert torch.equal(after[name], expected), name
     assert not list(output.glob("*.index.json"))  # the base's, which names parts that are not there
     assert not (output / ADAPTER).exists()
-    packed = stored(merged(beside, tmp_path / "merged"))
+    packed = stored(merge_adapter(separate, tmp_path / "merged"))
     assert all(torch.equal(packed[name], weight) for name, weight in after.items())
 
 

@@ -32,18 +32,18 @@ SHAPES = {
     st.randoms(),
 )
 def test_a_step_is_dealt_evenly(
-    lengths: list[int], processes: int, most: int, apart: int | None, draw: random.Random
+    lengths: list[int], processes: int, most: int, threshold: int | None, draw: random.Random
 ) -> None:
     rows = draw.sample(range(len(lengths)), draw.randint(1, len(lengths)))
-    dealt = deal(rows, lengths, processes=processes, most_tokens=most, apart=apart)
-    assert sorted(row for batches in dealt for batch in batches for row in batch) == sorted(rows)
-    assert len(dealt) == processes
-    assert len({len(batches) for batches in dealt}) == 1
-    for batch in (batch for batches in dealt for batch in batches):
+    shards = deal(rows, lengths, processes=processes, most_tokens=most, separate_above=threshold)
+    assert sorted(row for batches in shards for batch in batches for row in batch) == sorted(rows)
+    assert len(shards) == processes
+    assert len({len(batches) for batches in shards}) == 1
+    for batch in (batch for batches in shards for batch in batches):
         assert len(batch) <= 1 or sum(lengths[row] for row in batch) <= most
-        assert apart is None or len({lengths[row] > apart for row in batch}) <= 1
+        assert threshold is None or len({lengths[row] > threshold for row in batch}) <= 1
     # Each process gets the same number of tokens, up to the length of one conversation.
-    tokens = [sum(lengths[row] for batch in batches for row in batch) for batches in dealt]
+    tokens = [sum(lengths[row] for batch in batches for row in batch) for batches in shards]
     assert max(tokens) - min(tokens) <= max(lengths[row] for row in rows)
 
 
@@ -82,8 +82,8 @@ def losses_alone(base: Any, examples: Sequence[Example]) -> Any:
     for example in examples:
         logits = base(input_ids=torch.tensor([example.input_ids]), use_cache=False).logits[0, :-1]
         losses.append(cross_entropy(logits, torch.tensor(example.labels[1:]), reduction="none", ignore_index=IGNORED))
-    kept = torch.tensor([label != IGNORED for example in examples for label in example.labels[1:]])
-    return torch.cat(losses)[kept]
+    mask = torch.tensor([label != IGNORED for example in examples for label in example.labels[1:]])
+    return torch.cat(losses)[mask]
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -147,14 +147,14 @@ def test_a_long_conversation_changes_no_short_one(tmp_path: Path) -> None:
     assert min(split.lengths) <= 32 < max(split.lengths)
     expected = losses_alone(base, list(split)).sum()
     base.set_attn_implementation("packed_each")
-    sampler = StepSampler(split.lengths, conversations=8, most_tokens=1000, apart=rotation_border(base.config))
+    sampler = StepSampler(split.lengths, conversations=8, most_tokens=1000, separate_above=rotation_border(base.config))
     (step,) = sampler
-    found = torch.tensor(0.0)
+    actual = torch.tensor(0.0)
     with torch.no_grad():
         for packed in pack_step([PackedDataset(split)[rows] for rows in step])["packed"]:
             logits = base(**packed["inputs"], use_cache=False).logits[0]
-            found += torch.nn.functional.cross_entropy(logits, packed["targets"], reduction="sum")
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+            actual += torch.nn.functional.cross_entropy(logits, packed["targets"], reduction="sum")
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_attention_refuses_a_batch_that_is_not_packed() -> None:
@@ -196,17 +196,17 @@ def test_a_long_sum_in_sixteen_bits_loses_nothing(monkeypatch: pytest.MonkeyPatc
     torch.manual_seed(1)
     hidden, weight = torch.randn(3000, 8), torch.randn(97, 8)
     targets = torch.randint(0, 97, (3000,))
-    found = []
+    sums = []
     for values, half in ((1 << 24, False), (97 * 500, True)):
         monkeypatch.setattr(loss, "MOST_VALUES", values)
         states, head = hidden.clone().requires_grad_(), weight.clone().requires_grad_(not adapters)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            given = head.to(torch.bfloat16) if half and adapters else head
-            summed = loss.summed_loss(states.to(given.dtype), given, targets, bias=None)
+            weights = head.to(torch.bfloat16) if half and adapters else head
+            summed = loss.summed_loss(states.to(weights.dtype), weights, targets, bias=None)
         summed.backward()
         assert summed.dtype == torch.float32
-        found.append((summed.item(), states.grad, head.grad))
-    (expected, states_expected, head_expected), (sum_half, states_half, head_half) = found
+        sums.append((summed.item(), states.grad, head.grad))
+    (expected, states_expected, head_expected), (sum_half, states_half, head_half) = sums
     assert sum_half == pytest.approx(expected, rel=1e-3)
     assert (states_half - states_expected).norm() < 1e-2 * states_expected.norm()
     assert adapters or (head_half - head_expected).norm() < 1e-2 * head_expected.norm()
@@ -271,8 +271,8 @@ def test_steps_are_those_of_transformers_own_trainer(tmp_path: Path) -> None:
             return example
 
     set_seed(9)
-    wanted = curve(Trainer(model(), arguments(batch=2, accumulation=2), train_dataset=Rows(), data_collator=padded))
-    assert len(wanted) == 16
+    expected = curve(Trainer(model(), arguments(batch=2, accumulation=2), train_dataset=Rows(), data_collator=padded))
+    assert len(expected) == 16
     for most in (1000, 30):
         set_seed(9)
         packed = model()
@@ -287,8 +287,8 @@ def test_steps_are_those_of_transformers_own_trainer(tmp_path: Path) -> None:
                 train_dataset=PackedDataset(tokens),
                 args=arguments(batch=2, accumulation=1),
             )
-            found = curve(trainer)
-        for (loss, norm), (wanted_loss, wanted_norm) in zip(found, wanted, strict=True):
+            actual = curve(trainer)
+        for (loss, norm), (wanted_loss, wanted_norm) in zip(actual, expected, strict=True):
             assert loss == pytest.approx(wanted_loss, rel=1e-3)
             assert norm == pytest.approx(wanted_norm, rel=1e-2)
 
@@ -384,7 +384,7 @@ def test_the_kernel_for_variable_lengths_is_called_as_it_wants() -> None:
         key = value = torch.empty(1, 2, 10, 16, dtype=torch.bfloat16)
         ends = torch.empty(3, dtype=torch.int32)
         for window in (None, 5):
-            found, _ = packed_varlen(
+            output, _ = packed_varlen(
                 torch.nn.Identity(),
                 query,
                 key,
@@ -396,7 +396,7 @@ def test_the_kernel_for_variable_lengths_is_called_as_it_wants() -> None:
                 dropout=0.0,
                 position_ids=None,
             )
-            assert (found.shape, found.dtype) == ((1, 10, 4, 16), torch.bfloat16)
+            assert (output.shape, output.dtype) == ((1, 10, 4, 16), torch.bfloat16)
 
 
 @pytest.mark.parametrize("window", [None, 5])
@@ -410,22 +410,22 @@ def test_both_attentions_mean_the_same(monkeypatch: pytest.MonkeyPatch, window: 
         q: Any, k: Any, v: Any, starts: Any, _: Any, *longest: int, window_size: Any, scale: float, **__: Any
     ) -> Any:
         assert longest == (9, 9)
-        found = torch.empty_like(q)
+        output = torch.empty_like(q)
         for start, end in itertools.pairwise(starts):
-            place = torch.arange(end - start)
-            ahead = place[None, :] - place[:, None]
-            left, right = (limit if limit >= 0 else len(place) for limit in window_size)
+            position = torch.arange(end - start)
+            ahead = position[None, :] - position[:, None]
+            before, after = (limit if limit >= 0 else len(position) for limit in window_size)
             scores = torch.einsum("qhd,khd->hqk", q[start:end], k[start:end].repeat_interleave(2, dim=1)) * scale
-            weights = scores.masked_fill((ahead > right) | (ahead < -left), -torch.inf).softmax(dim=-1)
-            found[start:end] = torch.einsum("hqk,khd->qhd", weights, v[start:end].repeat_interleave(2, dim=1))
-        return found
+            weights = scores.masked_fill((ahead > after) | (ahead < -before), -torch.inf).softmax(dim=-1)
+            output[start:end] = torch.einsum("hqk,khd->qhd", weights, v[start:end].repeat_interleave(2, dim=1))
+        return output
 
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", played)
     torch.manual_seed(1)
     query, key, value = (torch.randn(1, heads, 16, 8).to(torch.bfloat16) for heads in (4, 2, 2))
-    given: dict[str, Any] = {"attention_mask": None, "lengths": (9, 7), "sliding_window": window}
+    arguments: dict[str, Any] = {"attention_mask": None, "lengths": (9, 7), "sliding_window": window}
     starts = torch.tensor([0, 9, 16], dtype=torch.int32)
-    whole, _ = attention.packed_varlen(torch.nn.Identity(), query, key, value, cu_seq_lens_q=starts, **given)
-    each, _ = attention.packed_each(torch.nn.Identity(), query, key, value, **given)
+    whole, _ = attention.packed_varlen(torch.nn.Identity(), query, key, value, cu_seq_lens_q=starts, **arguments)
+    each, _ = attention.packed_each(torch.nn.Identity(), query, key, value, **arguments)
     assert whole.shape == each.shape == (1, 16, 4, 8)
     assert (whole - each).abs().max() < 0.05

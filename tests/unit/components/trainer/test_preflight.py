@@ -63,14 +63,14 @@ def test_a_batch_holds_the_longest_conversation_and_no_more_than_is_of_use() -> 
 
 
 @pytest.mark.parametrize(
-    ("fits", "found"),
+    ("fits", "expected"),
     [
         (lambda size: True, Size(8000, False)),
         (lambda size: size.tokens <= 2500, Size(2000, False)),
         (lambda size: size.recompute, Size(1500, True)),
     ],
 )
-def test_a_batch_is_made_smaller_until_it_fits(fits: object, found: Size) -> None:
+def test_a_batch_is_made_smaller_until_it_fits(fits: object, expected: Size) -> None:
     import torch
 
     def run(size: Size) -> Speed:
@@ -78,7 +78,7 @@ def test_a_batch_is_made_smaller_until_it_fits(fits: object, found: Size) -> Non
             raise torch.OutOfMemoryError
         return Speed(1.0, size.tokens, None)
 
-    assert fit(Size(8000, False), least=1500, run=run) == (found, Speed(1.0, found.tokens, None))
+    assert fit(Size(8000, False), least=1500, run=run) == (expected, Speed(1.0, expected.tokens, None))
 
 
 def test_a_conversation_that_does_not_fit_is_refused() -> None:

@@ -53,9 +53,11 @@ def test_a_window_that_attention_forgets_is_seen(tmp_path: Path, monkeypatch: py
     attention.register()
     write_tokens(tmp_path / "train.arrow", conversations(30))
     split = TokenFile(tmp_path / "train.arrow")
-    assert sameness.beyond(split, window=None) == sameness.beyond(split, window=24) == []
+    assert sameness.long_conversations(split, window=None) == sameness.long_conversations(split, window=24) == []
     base = model(sliding_window=9).eval()
-    few = sameness.shortest(split, count=3) + sameness.beyond(split, window=base.config.sliding_window)
+    few = sameness.shortest_conversations(split, count=3) + sameness.long_conversations(
+        split, window=base.config.sliding_window
+    )
     assert [len(ids) > 9 for ids, _ in few] == [False, False, False, True]
     expected, head = prepared(base, few)
     with head.in_place():

@@ -75,9 +75,9 @@ def test_weights_that_zero_has_spread_are_not_sent_round_again(monkeypatch: pyte
     zero = SimpleNamespace(GatheredParameters=gathered)
     monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(zero=zero))
     layer = torch.nn.Linear(2, 2)
-    with whole_weights(layer, spread=False):
+    with whole_weights(layer, partitioned=False):
         assert not asked
-    with whole_weights(layer, spread=True):
+    with whole_weights(layer, partitioned=True):
         assert asked == [{"weights": 2, "modifier_rank": None}]
 
 
@@ -185,9 +185,9 @@ def test_evaluation_steps() -> None:
 
 
 def test_deepspeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(device: Device = AMPERE, *, file: Path | None = None, **asked: Any) -> Any:
-        given = {"apply": True, "stage": 2, "lora": False, "processes": 1} | asked
-        return choose_deepspeed(device=device, file=file, **given)
+    def choose(device: Device = AMPERE, *, file: Path | None = None, **changes: Any) -> Any:
+        arguments = {"apply": True, "stage": 2, "lora": False, "processes": 1} | changes
+        return choose_deepspeed(device=device, file=file, **arguments)
 
     assert choose(apply=False) == (None, None)
     assert choose(CPU) == (None, "apply_deepspeed is not applied: there is no GPU")

@@ -55,14 +55,14 @@ def on_cpu() -> None:
 
     choose, generate = zero.choose_deepspeed, zero.generated_deepspeed
 
-    def spread(stage: int) -> dict[str, Any]:
+    def partition(stage: int) -> dict[str, Any]:
         configuration = generate(stage)
         # Otherwise weights as small as these stay whole.
         configuration["zero_optimization"]["stage3_param_persistence_threshold"] = 0
         return configuration
 
     gpu = Device(gpus=1, bf16=True)
-    zero.generated_deepspeed = spread
+    zero.generated_deepspeed = partition
     recipe.choose_deepspeed = lambda **asked: choose(**asked | {"device": gpu})  # type: ignore[attr-defined]
     preflight.choose_tokens = lambda *_, **__: (30, True)  # type: ignore[attr-defined]
     loss.MOST_VALUES = 3 * VOCABULARY
@@ -96,9 +96,9 @@ def same(one: Path, other: Path, *, within: float = 1e-3, but: str = "") -> None
     """Asserts that two trainings have the same curve and end with the same weights, rounding aside."""
     from safetensors.torch import load_file
 
-    for expected, found in zip(curve(one), curve(other), strict=True):
+    for expected, actual in zip(curve(one), curve(other), strict=True):
         for name in {*expected} - {but}:
-            assert found[name] == pytest.approx(expected[name], rel=within), f"{name} at step {expected['step']}"
+            assert actual[name] == pytest.approx(expected[name], rel=within), f"{name} at step {expected['step']}"
     expected_weights, found_weights = (load_file(out / "model.safetensors") for out in (one, other))
     assert expected_weights.keys() == found_weights.keys()
     for name, weight in expected_weights.items():
@@ -115,8 +115,8 @@ def test_zero_learns_what_is_learnt_without_it(
     inputs: dict[str, Any], tmp_path: Path, settings: dict[str, Any], stage: int, processes: int
 ) -> None:
     train(tmp_path / "plain", **inputs, **COMMON, **settings)
-    asked = ZERO | {"deepspeed_stage": stage}
-    log = zero(tmp_path / "zero", processes=processes, **inputs, **COMMON, **settings, **asked)
+    options = ZERO | {"deepspeed_stage": stage}
+    log = zero(tmp_path / "zero", processes=processes, **inputs, **COMMON, **settings, **options)
     assert f"DeepSpeed is applied: ZeRO, stage {stage}" in log
     same(tmp_path / "plain", tmp_path / "zero")
 
@@ -124,33 +124,33 @@ def test_zero_learns_what_is_learnt_without_it(
 @pytest.mark.parametrize("settings", [ALL, LORA], ids=["all weights", "adapters"])
 def test_in_sixteen_bits(inputs: dict[str, Any], tmp_path: Path, settings: dict[str, Any]) -> None:
     """There the two ways round otherwise, in each forward; their losses stay together."""
-    asked = COMMON | settings | {"precision": 16, "learning_rate": 0.001}
-    train(tmp_path / "plain", before=in_sixteen_bits, **inputs, **asked)
-    zero(tmp_path / "zero", processes=2, before=on_cpu_in_sixteen_bits, **inputs, **asked, **ZERO)
-    for expected, found in zip(curve(tmp_path / "plain"), curve(tmp_path / "zero"), strict=True):
+    options = COMMON | settings | {"precision": 16, "learning_rate": 0.001}
+    train(tmp_path / "plain", before=in_sixteen_bits, **inputs, **options)
+    zero(tmp_path / "zero", processes=2, before=on_cpu_in_sixteen_bits, **inputs, **options, **ZERO)
+    for expected, actual in zip(curve(tmp_path / "plain"), curve(tmp_path / "zero"), strict=True):
         for name in {"loss", "eval_loss"} & {*expected}:
-            assert found[name] == pytest.approx(expected[name], rel=0.01)
+            assert actual[name] == pytest.approx(expected[name], rel=0.01)
 
 
 def test_adapters_of_spread_weights_are_written_beside_the_base(inputs: dict[str, Any], tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    asked = COMMON | LORA | {"merge_lora_weights": "false"}
-    train(tmp_path / "plain", **inputs, **asked)
-    zero(tmp_path / "zero", processes=2, **inputs, **asked, **ZERO)
+    options = COMMON | LORA | {"merge_lora_weights": "false"}
+    train(tmp_path / "plain", **inputs, **options)
+    zero(tmp_path / "zero", processes=2, **inputs, **options, **ZERO)
     base = (inputs["model_selector_output"] / "model.safetensors").read_bytes()
     assert (tmp_path / "zero" / "model.safetensors").read_bytes() == base
-    plain, found = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("plain", "zero"))
-    assert plain.keys() == found.keys()
+    plain, actual = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("plain", "zero"))
+    assert plain.keys() == actual.keys()
     for name, weight in plain.items():
-        assert (found[name] - weight).abs().max() < 1e-3, name
+        assert (actual[name] - weight).abs().max() < 1e-3, name
 
 
 @pytest.mark.parametrize(("settings", "stage"), [(ALL, 2), (LORA, 3)])
 def test_killed_and_taken_up_again(
     inputs: dict[str, Any], tmp_path: Path, settings: dict[str, Any], stage: int
 ) -> None:
-    asked = (
+    options = (
         COMMON
         | settings
         | ZERO
@@ -163,7 +163,7 @@ def test_killed_and_taken_up_again(
             "early_stopping_patience": 9,
         }
     )
-    zero(tmp_path / "whole", processes=2, env=EVERY_STEP, **inputs, **asked)
+    zero(tmp_path / "whole", processes=2, env=EVERY_STEP, **inputs, **options)
     out = tmp_path / "out"
     started = start_ranks(
         out,
@@ -171,12 +171,12 @@ def test_killed_and_taken_up_again(
         env=EVERY_STEP | {"DS_ACCELERATOR": "cpu"},
         before=on_cpu,
         **inputs,
-        **asked | {"per_device_train_batch_size": 4},
+        **options | {"per_device_train_batch_size": 4},
     )
     kill_after(started[0], out, 9, wait_s=0.2)
     os.kill(started[1].pid or 0, signal.SIGKILL)
     started[1].join()
-    log = zero(out, processes=2, env=EVERY_STEP, **inputs, **asked)
+    log = zero(out, processes=2, env=EVERY_STEP, **inputs, **options)
     assert log.count("going on from checkpoint-") == 1
     same(tmp_path / "whole", out, within=1e-5)
     assert not (out / "checkpoints").exists()
@@ -184,7 +184,7 @@ def test_killed_and_taken_up_again(
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_it_stops_early_and_keeps_the_best(inputs: dict[str, Any], tmp_path: Path, stage: int) -> None:
-    asked = COMMON | {
+    options = COMMON | {
         "learning_rate": 0.3,
         "num_train_epochs": 9,
         "apply_early_stopping": "true",
@@ -192,7 +192,7 @@ def test_it_stops_early_and_keeps_the_best(inputs: dict[str, Any], tmp_path: Pat
         "save_total_limit": 1,
         "max_grad_norm": 0,
     }
-    zero(tmp_path / "out", processes=2, **inputs, **asked, **ZERO | {"deepspeed_stage": stage})
+    zero(tmp_path / "out", processes=2, **inputs, **options, **ZERO | {"deepspeed_stage": stage})
     losses = [line["eval_loss"] for line in curve(tmp_path / "out") if "eval_loss" in line]
     assert len(losses) == losses.index(min(losses)) + 3 < 12
 
@@ -228,8 +228,8 @@ def test_a_configuration_of_the_users_own(inputs: dict[str, Any], tmp_path: Path
         )
     )
     train(tmp_path / "plain", **inputs, **COMMON, **LORA)
-    asked = COMMON | {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
-    zero(tmp_path / "zero", **inputs, **asked, **LORA, apply_deepspeed="true", deepspeed=own)
+    options = COMMON | {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+    zero(tmp_path / "zero", **inputs, **options, **LORA, apply_deepspeed="true", deepspeed=own)
     # DeepSpeed turns the schedule before the line is logged; the step was taken with the same rate.
     same(tmp_path / "plain", tmp_path / "zero", but="learning_rate")
 

@@ -108,7 +108,7 @@ def test_answers_reach_their_askers_under_load(batcher_class: Any) -> None:
     model.go.set()
     batcher = batcher_class(model, max_items=8, wait_s=0.001)
     with ThreadPoolExecutor(16) as pool:
-        asked = [([index, index + 1], index % 3) for index in range(300)]
-        answers = list(pool.map(lambda one: batcher.submit(*one), asked))
+        requests = [([index, index + 1], index % 3) for index in range(300)]
+        answers = list(pool.map(lambda one: batcher.submit(*one), requests))
     assert answers == [[2 * index, 2 * index + 2] for index in range(300)]
     assert all(len(set(items)) >= 2 for items, _ in model.calls)

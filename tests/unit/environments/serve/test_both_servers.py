@@ -114,9 +114,13 @@ def test_what_is_wrong_is_told_alike(both: Both, payload: Any) -> None:
 def test_a_stream_ends_as_the_whole_answer(both: Both) -> None:
     body = json.dumps({"input_data": {"input_string": QUESTIONS[2]}}).encode()
     whole = json.loads(both.ask(both.script, body)[1])
-    told = Telling()
-    told.feed(both.ask(both.engine, body, accept="text/event-stream")[1])
-    assert (told.text, told.usage, told.finish_reason) == (whole["output"], whole["usage"], whole["finish_reason"])
+    reader = Telling()
+    reader.feed(both.ask(both.engine, body, accept="text/event-stream")[1])
+    assert (reader.text, reader.usage, reader.finish_reason) == (
+        whole["output"],
+        whole["usage"],
+        whole["finish_reason"],
+    )
 
 
 def test_draws_are_repeated_with_their_seed(both: Both) -> None:
@@ -129,10 +133,10 @@ def test_draws_are_repeated_with_their_seed(both: Both) -> None:
 def test_openais_route_gives_the_same_answer(both: Both) -> None:
     import httpx
 
-    asked = {"model": "chat", "messages": QUESTIONS[0], "temperature": 0, "max_tokens": 48}
-    found = httpx.post(f"http://127.0.0.1:{both.engine}/v1/chat/completions", json=asked, timeout=HANG_S).json()
+    request = {"model": "chat", "messages": QUESTIONS[0], "temperature": 0, "max_tokens": 48}
+    response = httpx.post(f"http://127.0.0.1:{both.engine}/v1/chat/completions", json=request, timeout=HANG_S).json()
     payload = {"input_data": {"input_string": QUESTIONS[0], "parameters": {"max_tokens": 48}}}
-    assert found["choices"][0]["message"]["content"].strip() == both.alike(payload)["output"]
+    assert response["choices"][0]["message"]["content"].strip() == both.alike(payload)["output"]
 
 
 def test_the_routes_that_change_the_engine_are_closed(both: Both) -> None:

@@ -48,19 +48,19 @@ def without_template(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text('{"chat_template": null}')
 
 
-def value(words: list[str], name: str) -> str:
-    return words[words.index(name) + 1]
+def value(arguments: list[str], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
 
 
 def test_both_layouts_are_found(engine: ModuleType, tmp_path: Path) -> None:
     ours = flat(tmp_path / "ours" / "mlflow" / "artifacts" / "model")
-    found = engine.find(tmp_path / "ours")
-    assert (found.weights, found.tokenizer, found.dealt) == (ours, ours, (32,))
+    model = engine.find_model(tmp_path / "ours")
+    assert (model.weights, model.tokenizer, model.shard_sizes) == (ours, ours, (32,))
     theirs = tmp_path / "theirs" / "mlflow"
     theirs.parent.mkdir()
     write_mlflow_model(ours, output=theirs, repo="microsoft/Phi-3-mini-4k-instruct")
-    found = engine.find(tmp_path / "theirs")
-    assert (found.weights, found.tokenizer) == (theirs / "data" / "model", theirs / "data" / "tokenizer")
+    model = engine.find_model(tmp_path / "theirs")
+    assert (model.weights, model.tokenizer) == (theirs / "data" / "model", theirs / "data" / "tokenizer")
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_what_cannot_be_served_is_said_in_one_line(tmp_path: Path, breaks: objec
 
 
 def test_arguments(engine: ModuleType, tmp_path: Path) -> None:
-    found = engine.find(flat(tmp_path / "model").parent)
-    gpu = engine.arguments(found, {"MLOPS_ENGINE_ARGS": "--max-model-len 2048 --dtype half"}, gpus=1)
+    model = engine.find_model(flat(tmp_path / "model").parent)
+    gpu = engine.arguments(model, {"MLOPS_ENGINE_ARGS": "--max-model-len 2048 --dtype half"}, gpus=1)
     assert (value(gpu, "--host"), value(gpu, "--port"), value(gpu, "--middleware")) == (
         "0.0.0.0",
         "5001",
@@ -96,7 +96,7 @@ def test_arguments(engine: ModuleType, tmp_path: Path) -> None:
     )
     assert gpu[-4:] == ["--max-model-len", "2048", "--dtype", "half"]
     assert "--enforce-eager" not in gpu
-    cpu = engine.arguments(found, {"MLOPS_HOST": "127.0.0.1", "MLOPS_PORT": "7"}, gpus=0)
+    cpu = engine.arguments(model, {"MLOPS_HOST": "127.0.0.1", "MLOPS_PORT": "7"}, gpus=0)
     assert (value(cpu, "--host"), value(cpu, "--port")) == ("127.0.0.1", "7")
     assert (value(cpu, "--dtype"), "--enforce-eager" in cpu) == ("float32", True)
     assert "--no-enable-log-requests" in cpu
@@ -118,8 +118,8 @@ def test_the_model_is_dealt_out_evenly(
 ) -> None:
     config = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": inner}
     flat(tmp_path / "model", **config)
-    words = engine.arguments(engine.find(tmp_path), {}, gpus=gpus)
-    assert value(words, "--tensor-parallel-size") == str(used)
+    arguments = engine.arguments(engine.find_model(tmp_path), {}, gpus=gpus)
+    assert value(arguments, "--tensor-parallel-size") == str(used)
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_what_is_unsafe_is_refused(engine: ModuleType, extra: str) -> None:
 
 def test_a_request_asks_for_what_the_contract_allows_and_not_for_much_more(engine: ModuleType, tmp_path: Path) -> None:
     schema = json.loads((SERVE / "payload.schema.json").read_text(encoding="utf-8"))
-    found = engine.find(flat(tmp_path / "model").parent)
-    made = engine.variables(found, {"VLLM_MAX_N_SEQUENCES": "2"})
-    assert int(made["VLLM_MAX_STOP_STRINGS"]) == schema["$defs"]["parameters"]["properties"]["stop"]["maxItems"]
-    assert (made["VLLM_MAX_N_SEQUENCES"], made["VLLM_MAX_COMPLETION_PROMPTS"]) == ("2", "256")
+    model = engine.find_model(flat(tmp_path / "model").parent)
+    variables = engine.variables(model, {"VLLM_MAX_N_SEQUENCES": "2"})
+    assert int(variables["VLLM_MAX_STOP_STRINGS"]) == schema["$defs"]["parameters"]["properties"]["stop"]["maxItems"]
+    assert (variables["VLLM_MAX_N_SEQUENCES"], variables["VLLM_MAX_COMPLETION_PROMPTS"]) == ("2", "256")
 
 
 def test_the_server_reaches_nobody_and_imports_the_contract(engine: ModuleType, tmp_path: Path) -> None:
-    found = engine.find(flat(tmp_path / "model").parent)
-    made = engine.variables(found, {"PYTHONPATH": "/else", "HF_HUB_OFFLINE": "0", "KEPT": "yes"})
-    assert (made["HF_HUB_OFFLINE"], made["VLLM_NO_USAGE_STATS"], made["KEPT"]) == ("1", "1", "yes")
-    assert made["PYTHONPATH"] == f"{SERVE}{os.pathsep}/else"
+    model = engine.find_model(flat(tmp_path / "model").parent)
+    variables = engine.variables(model, {"PYTHONPATH": "/else", "HF_HUB_OFFLINE": "0", "KEPT": "yes"})
+    assert (variables["HF_HUB_OFFLINE"], variables["VLLM_NO_USAGE_STATS"], variables["KEPT"]) == ("1", "1", "yes")
+    assert variables["PYTHONPATH"] == f"{SERVE}{os.pathsep}/else"

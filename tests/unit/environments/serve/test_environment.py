@@ -70,21 +70,21 @@ def test_a_definition_builds_from_its_own_folder(environment: str) -> None:
     assert dockerfile.index(before) < dockerfile.index("--require-hashes")
 
 
-@pytest.mark.parametrize("place", ["app root", "app root/serve"])
-def test_the_engines_image_finds_the_code_where_azure_mounts_it(tmp_path: Path, place: str) -> None:
-    words = command((ENVIRONMENTS / "serve" / "engine" / "Dockerfile").read_text())
-    assert words is not None
+@pytest.mark.parametrize("folder", ["app root", "app root/serve"])
+def test_the_engines_image_finds_the_code_where_azure_mounts_it(tmp_path: Path, folder: str) -> None:
+    arguments = command((ENVIRONMENTS / "serve" / "engine" / "Dockerfile").read_text())
+    assert arguments is not None
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text('#!/bin/sh\necho "$1"\n')
     python.chmod(0o755)
     environment = {"PATH": f"{python.parent}:{os.environ['PATH']}", "AML_APP_ROOT": str(tmp_path / "app root")}
-    (tmp_path / place).mkdir(parents=True)
-    lacking = subprocess.run(words, env=environment, capture_output=True, text=True)
+    (tmp_path / folder).mkdir(parents=True)
+    lacking = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert lacking.returncode != 0
     assert f"no engine.py below {tmp_path / 'app root'}; the deployment needs" in lacking.stderr
-    (tmp_path / place / "engine.py").touch()
-    assert subprocess.check_output(words, env=environment, text=True) == f"{tmp_path / place / 'engine.py'}\n"
+    (tmp_path / folder / "engine.py").touch()
+    assert subprocess.check_output(arguments, env=environment, text=True) == f"{tmp_path / folder / 'engine.py'}\n"
     del environment["AML_APP_ROOT"]
-    unset = subprocess.run(words, env=environment, capture_output=True, text=True)
+    unset = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert "no engine.py below /var/azureml-app; the deployment needs" in unset.stderr

@@ -59,7 +59,7 @@ class Engine:
 
         self._tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         self.requests: list[dict[str, Any]] = []
-        self.under_way = self.most = self.hung_up = 0
+        self.concurrent = self.most = self.hung_up = 0
         self.together = 1
         """So many requests have to be under way before one is answered."""
         self.begun = False
@@ -85,22 +85,22 @@ class Engine:
         raise AssertionError("this must not be reached")
 
     async def completions(self, request: Request) -> Response:
-        asked = await request.json()
+        payload = await request.json()
         if "chat" in request.url.path:
             return JSONResponse({"choices": [{"message": {"content": "from the engine"}}]})
-        self.requests.append(asked)
-        text = self._tokenizer.decode(asked["prompt"], skip_special_tokens=True).strip()
+        self.requests.append(payload)
+        text = self._tokenizer.decode(payload["prompt"], skip_special_tokens=True).strip()
         if text == "refuse":
             return JSONResponse({"error": {"message": "the engine refuses it"}}, status_code=400)
         if text == "break":
             return JSONResponse({"error": {"message": "the engine broke"}}, status_code=500)
-        words = [f" {word}" for word in text.upper().split()] + [" \n"]
-        ending = "abort" if text == "abort" else "length" if asked["max_tokens"] < len(words) else "stop"
-        usage = {"prompt_tokens": len(asked["prompt"]), "completion_tokens": len(words), "total_tokens": 0}
-        if asked.get("stream"):
-            return StreamingResponse(self._told(words, ending, usage, text), media_type="text/event-stream")
-        self.under_way += 1
-        self.most = max(self.most, self.under_way)
+        tokens = [f" {word}" for word in text.upper().split()] + [" \n"]
+        ending = "abort" if text == "abort" else "length" if payload["max_tokens"] < len(tokens) else "stop"
+        usage = {"prompt_tokens": len(payload["prompt"]), "completion_tokens": len(tokens), "total_tokens": 0}
+        if payload.get("stream"):
+            return StreamingResponse(self._told(tokens, ending, usage, text), media_type="text/event-stream")
+        self.concurrent += 1
+        self.most = max(self.most, self.concurrent)
         try:
             if text == "slow":
                 self.begun = True
@@ -110,15 +110,15 @@ class Engine:
                 return JSONResponse(None)
             await until_async(lambda: self.most >= self.together, what="the others")
         finally:
-            self.under_way -= 1
-        return JSONResponse({"choices": [{"text": "".join(words), "finish_reason": ending}], "usage": usage})
+            self.concurrent -= 1
+        return JSONResponse({"choices": [{"text": "".join(tokens), "finish_reason": ending}], "usage": usage})
 
-    async def _told(self, words: list[str], ending: str, usage: dict[str, int], text: str) -> Any:
+    async def _told(self, tokens: list[str], ending: str, usage: dict[str, int], text: str) -> Any:
         def event(data: Any) -> str:
             return f"data: {json.dumps(data)}\n\n"
 
         try:
-            for word in words:
+            for word in tokens:
                 yield event({"choices": [{"text": word, "finish_reason": None}]})
                 if text == "half":
                     yield event({"error": {"message": "the engine broke"}})
@@ -176,8 +176,8 @@ async def test_flat_and_nested(ask: Any, path: str) -> None:
 async def test_the_conversations_of_a_request_are_generated_together(ask: Any, engine: Engine) -> None:
     texts = [f"question {index}" for index in range(20)]
     engine.together = 20
-    found = (await ask("POST", "/score", body(*texts, nested=True))).json()
-    assert found["output"] == [text.upper() for text in texts]
+    document = (await ask("POST", "/score", body(*texts, nested=True))).json()
+    assert document["output"] == [text.upper() for text in texts]
     assert engine.most == 20
 
 
@@ -217,8 +217,8 @@ async def test_an_engine_that_fails_says_so(ask: Any, text: str) -> None:
 
 async def test_what_is_open_and_what_is_not(ask: Any) -> None:
     assert (await ask("GET", "/v1/models")).json()["data"][0]["id"] == "chat"
-    said = (await ask("POST", "/v1/chat/completions", {"messages": []})).json()
-    assert said["choices"][0]["message"]["content"] == "from the engine"
+    document = (await ask("POST", "/v1/chat/completions", {"messages": []})).json()
+    assert document["choices"][0]["message"]["content"] == "from the engine"
     for method, path in [
         ("POST", "/v1/load_lora_adapter"),
         ("GET", "/docs"),
@@ -245,12 +245,12 @@ async def test_a_long_request_lets_others_be_read(ask: Any, front: Any, monkeypa
     read: list[str] = []
     go = threading.Event()
 
-    def held(self: Any, conversation: Any, **given: Any) -> Any:
+    def paused(self: Any, conversation: Any, **options: Any) -> Any:
         read.append(conversation[-1]["content"])
         assert go.wait(HANG_S)
-        return ids(self, conversation, **given)
+        return ids(self, conversation, **options)
 
-    monkeypatch.setattr(prompts.Prompts, "ids", held)
+    monkeypatch.setattr(prompts.Prompts, "ids", paused)
     long = asyncio.ensure_future(ask("POST", "/score", body(*["many"] * 100, nested=True)))
     await until_async(lambda: read, what="the first conversation")
     other = asyncio.ensure_future(ask("POST", "/score", body("one")))
@@ -275,11 +275,15 @@ async def test_an_answer_is_told_while_it_is_written(ask: Any) -> None:
     assert answer.headers["content-type"] == "text/event-stream"
     events = [event.removeprefix("data: ") for event in answer.text.split("\n\n")]
     assert [json.loads(event)["output"] for event in events[:4]] == ["WHAT", " IS", " IT?", ""]
-    told = Telling()
-    told.feed(answer.content)
+    reader = Telling()
+    reader.feed(answer.content)
     whole = (await ask("POST", "/score", question)).json()
-    assert (told.text, told.usage, told.finish_reason) == (whole["output"], whole["usage"], whole["finish_reason"])
-    assert told.closed
+    assert (reader.text, reader.usage, reader.finish_reason) == (
+        whole["output"],
+        whole["usage"],
+        whole["finish_reason"],
+    )
+    assert reader.closed
 
 
 async def test_what_cannot_be_told_has_a_status_of_its_own(ask: Any) -> None:
@@ -301,13 +305,13 @@ async def test_an_answer_that_breaks_off_says_so(ask: Any) -> None:
 async def test_who_hangs_up_is_not_generated_for(front: Any, engine: Engine, accept: str) -> None:
     content = json.dumps(body("slow")).encode()
     messages = [{"type": "http.request", "body": content, "more_body": False}]
-    asked = asyncio.Event()
+    question_asked = asyncio.Event()
 
     async def receive() -> Any:
         if messages:
             return messages.pop()
         await until_async(lambda: engine.begun)
-        asked.set()
+        question_asked.set()
         return {"type": "http.disconnect"}
 
     sent: list[Any] = []
@@ -319,7 +323,7 @@ async def test_who_hangs_up_is_not_generated_for(front: Any, engine: Engine, acc
     async with asyncio.timeout(HANG_S):
         await front({**scope, "asgi": {"version": "3.0"}, "query_string": b"", "root_path": ""}, receive, send)
         await until_async(lambda: engine.hung_up)
-    assert asked.is_set()
+    assert question_asked.is_set()
     assert b"500" not in b"".join(message.get("body", b"") for message in sent)
 
 

@@ -102,8 +102,8 @@ json_values = st.recursive(
 @given(json_values)
 def test_no_payload_breaks_the_check(payload: ModuleType, value: Any) -> None:
     for candidate in (value, {"input_data": value}, body(value)):
-        found = payload.complaint(candidate)
-        assert found is None or isinstance(found, str)
+        problem = payload.complaint(candidate)
+        assert problem is None or isinstance(problem, str)
 
 
 def test_the_model_takes_what_the_schema_lets_through() -> None:

@@ -36,8 +36,8 @@ def test_tokens_are_told_by_a_model_that_counts_them(echo: Server) -> None:
 
 @pytest.mark.parametrize(("payload", "status", "message"), BAD_PAYLOADS)
 def test_bad_payloads(echo: Server, payload: Any, status: int, message: str) -> None:
-    found, answer = echo.score(payload)
-    assert found == status
+    expected, answer = echo.score(payload)
+    assert expected == status
     assert answer["error"]["code"] == "BadRequest"
     assert message in answer["error"]["message"]
 
@@ -60,7 +60,7 @@ def ask_all(server: Server, bodies: list[dict[str, Any]]) -> list[Any]:
 
 
 def batch_sizes(answers: list[str]) -> list[int]:
-    return [int(found.group(1)) for answer in answers if (found := re.search(r"\((\d+)\)$", answer))]
+    return [int(match.group(1)) for answer in answers if (match := re.search(r"\((\d+)\)$", answer))]
 
 
 def test_requests_that_arrive_together_are_answered_together(echo: Server) -> None:
