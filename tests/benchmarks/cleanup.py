@@ -90,9 +90,9 @@ def workspace(home: Path, **extra: str) -> Iterator[None]:
 def settings_file(folder: Path, at_once: int) -> Path:
     tree = yaml.safe_load((ROOT / "mlops.yaml").read_text())
     tree["targets"]["local"]["cleanup"] = {"at_once": at_once}
-    place = folder / f"at-once-{at_once}.yaml"
-    place.write_text(yaml.safe_dump(tree))
-    return place
+    path = folder / f"at-once-{at_once}.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
 
 
 def fill(folder: Path, endpoints: int, stale: int) -> float:
@@ -125,8 +125,8 @@ def fill(folder: Path, endpoints: int, stale: int) -> float:
         created = now - timedelta(days=30 if number < stale else 1, seconds=number)
         name = f"ultrachat-completion-{int(created.timestamp())}"
         tags = {"managed-by": "mlops", "mlops-kind": "preview", "mlops-created": created.isoformat()}
-        made = ManagedOnlineEndpoint(name=name, auth_mode="key", tags=tags)
-        ml.online_endpoints.begin_create_or_update(made).result()
+        endpoint = ManagedOnlineEndpoint(name=name, auth_mode="key", tags=tags)
+        ml.online_endpoints.begin_create_or_update(endpoint).result()
         for slot in SLOTS:
             deployment = ManagedOnlineDeployment(
                 name=slot,
@@ -139,13 +139,13 @@ def fill(folder: Path, endpoints: int, stale: int) -> float:
                 tags={"managed-by": "mlops"},
             )
             ml.online_deployments.begin_create_or_update(deployment).result()
-        made.traffic = {SLOTS[0]: 100}
-        ml.online_endpoints.begin_create_or_update(made).result()
+        endpoint.traffic = {SLOTS[0]: 100}
+        ml.online_endpoints.begin_create_or_update(endpoint).result()
 
-    begin = time.monotonic()
+    start = time.monotonic()
     with ThreadPoolExecutor(MOST) as pool:
         list(pool.map(one, range(endpoints)))
-    return time.monotonic() - begin
+    return time.monotonic() - start
 
 
 def command(*arguments: str) -> tuple[float, dict[str, Any]]:
@@ -153,34 +153,34 @@ def command(*arguments: str) -> tuple[float, dict[str, Any]]:
     from mlops.cli import main
 
     out, err = io.StringIO(), io.StringIO()
-    begin = time.monotonic()
+    start = time.monotonic()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([*arguments, "--json"])
-    seconds = time.monotonic() - begin
+    seconds = time.monotonic() - start
     if code:
         raise SystemExit(f"mlops {' '.join(arguments)} ended with {code}:\n{err.getvalue()}")
-    found: dict[str, Any] = json.loads(out.getvalue())
-    return seconds, found
+    document: dict[str, Any] = json.loads(out.getvalue())
+    return seconds, document
 
 
 def measure(home: Path, folder: Path, at_once: int, latency: dict[str, str], meter: Meter) -> dict[str, float]:
     """Status, then cleanup, of everything, on a workspace of its own."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     with workspace(home, **latency):
         os.environ["MLOPS_SETTINGS"] = str(settings_file(folder, at_once))
         command("endpoint", "list")  # the daemon starts, the SDK is imported
         meter.reset()
-        found["status_s"], listed = command("endpoint", "list")
-        found["status_calls"], found["status_most"] = meter.all, meter.most
+        values["status_s"], listed = command("endpoint", "list")
+        values["status_calls"], values["status_most"] = meter.all, meter.most
         meter.reset()
-        found["dry_s"], _ = command("cleanup", "--older-than", "7d", "--dry-run")
+        values["dry_s"], _ = command("cleanup", "--older-than", "7d", "--dry-run")
         meter.reset()
-        found["cleanup_s"], cleaned = command("cleanup", "--older-than", "7d", "--yes")
-        found["cleanup_calls"], found["cleanup_most"] = meter.all, meter.most
-        found["endpoints"], found["deleted"] = len(listed["endpoints"]), cleaned["totals"]["done"]
+        values["cleanup_s"], cleaned = command("cleanup", "--older-than", "7d", "--yes")
+        values["cleanup_calls"], values["cleanup_most"] = meter.all, meter.most
+        values["endpoints"], values["deleted"] = len(listed["endpoints"]), cleaned["totals"]["done"]
         _, again = command("cleanup", "--older-than", "7d", "--yes")
-        found["left"] = again["totals"]["stale"]
-    return found
+        values["left"] = again["totals"]["stale"]
+    return values
 
 
 def main() -> int:
@@ -190,16 +190,16 @@ def main() -> int:
     parser.add_argument("--stale", type=int, default=90)
     parser.add_argument("--latency-ms", type=float, default=100)
     parser.add_argument("--retry-after-s", type=float, default=0.05, help="how often an operation is asked for its end")
-    given = parser.parse_args()
-    latency = {"LATENCY_S": str(given.latency_ms / 1000), "RETRY_AFTER_S": str(given.retry_after_s)}
+    arguments = parser.parse_args()
+    latency = {"LATENCY_S": str(arguments.latency_ms / 1000), "RETRY_AFTER_S": str(arguments.retry_after_s)}
     meter = Meter()
     meter.watch()
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         home = folder / "one"
         with workspace(home, RETRY_AFTER_S="0.05"):
-            seconds = fill(folder, given.endpoints, given.stale)
-        print(f"made {given.endpoints} endpoints with {len(SLOTS)} deployments each in {seconds:.0f} s", flush=True)
+            seconds = fill(folder, arguments.endpoints, arguments.stale)
+        print(f"made {arguments.endpoints} endpoints with {len(SLOTS)} deployments each in {seconds:.0f} s", flush=True)
         copy = folder / "two"
         shutil.copytree(home, copy, ignore_dangling_symlinks=True)
         many = measure(home, folder, MOST, latency, meter)
@@ -208,7 +208,7 @@ def main() -> int:
     for name, key in (
         ("mlops endpoint list, s", "status_s"),
         ("mlops cleanup --dry-run, s", "dry_s"),
-        (f"mlops cleanup of {given.stale}, s", "cleanup_s"),
+        (f"mlops cleanup of {arguments.stale}, s", "cleanup_s"),
     ):
         print(f"{name:<34}{many[key]:>14.2f}{one[key]:>12.2f}{one[key] / many[key]:>8.1f}")
     for name, key in (("calls of the cleanup", "cleanup_calls"), ("most calls under way", "cleanup_most")):
@@ -216,8 +216,8 @@ def main() -> int:
     ratio = one["cleanup_s"] / many["cleanup_s"]
     most = max(many["cleanup_most"], many["status_most"])
     right = all(
-        (found["endpoints"], found["deleted"], found["left"]) == (given.endpoints, given.stale, 0)
-        for found in (many, one)
+        (values["endpoints"], values["deleted"], values["left"]) == (arguments.endpoints, arguments.stale, 0)
+        for values in (many, one)
     )
     print(f"{ratio:.1f} times faster (goal {GOAL:g}); at most {most:.0f} calls under way (goal {MOST})")
     if not right:

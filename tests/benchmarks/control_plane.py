@@ -33,10 +33,13 @@ def medians(calls: dict[str, Callable[[], Any]], count: int) -> dict[str, tuple[
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(count):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            start = time.perf_counter()
             call().raise_for_status()
-            times[name].append((time.perf_counter() - begin) * 1000)
-    return {name: (statistics.median(found), sorted(found)[int(len(found) * 0.95)]) for name, found in times.items()}
+            times[name].append((time.perf_counter() - start) * 1000)
+    return {
+        name: (statistics.median(durations), sorted(durations)[int(len(durations) * 0.95)])
+        for name, durations in times.items()
+    }
 
 
 def measure(environment: dict[str, str | None], count: int) -> dict[str, tuple[float, float]]:
@@ -96,15 +99,15 @@ def main() -> int:
         command = [sys.executable, "-m", "mlops.local.daemon", "ensure"]
         try:
             done = subprocess.run(command, cwd=ROOT, env=base, capture_output=True, text=True, check=True)
-            found = measure(json.loads(done.stdout)["env"], arguments.calls)
+            results = measure(json.loads(done.stdout)["env"], arguments.calls)
         finally:
             stop = [sys.executable, "-m", "mlops", "local", "stop"]
             subprocess.run(stop, cwd=ROOT, env=base, check=False, capture_output=True)
-    baseline = next(iter(found.values()))[0]
+    baseline = next(iter(results.values()))[0]
     print(f"{'call':<28}{'median ms':>10}{'p95 ms':>9}{'x baseline':>12}")
-    for name, (median, p95) in found.items():
+    for name, (median, p95) in results.items():
         print(f"{name:<28}{median:>10.2f}{p95:>9.2f}{median / baseline:>12.2f}")
-    return int(any(median > GOAL_MS for median, _ in found.values()))
+    return int(any(median > GOAL_MS for median, _ in results.values()))
 
 
 if __name__ == "__main__":

@@ -33,11 +33,11 @@ def write_rows(path: Path, rows: int) -> None:
     """Writes rows of ultrachat_200k's schema and size; every text differs."""
     dice = random.Random(0)
     syllables = [a + b for a in "bdfgklmnprstvw" for b in "aeiou"]
-    words = ["".join(dice.choices(syllables, k=dice.randint(1, 4))) for _ in range(4000)]
+    vocabulary = ["".join(dice.choices(syllables, k=dice.randint(1, 4))) for _ in range(4000)]
     # As in English text of the web: a quarter of the contents with a typographic sign, a paragraph every 40 words.
-    words += ['"so"', "it's", "end.\n\n", "\n\n1.", "however,"] * 33 + ["it’s", "naïve"]
+    vocabulary += ['"so"', "it's", "end.\n\n", "\n\n1.", "however,"] * 33 + ["it’s", "naïve"]
     # Slices of one long text are as good as fresh ones for all that is measured, and much faster to make.
-    text = " ".join(dice.choices(words, k=200_000))
+    text = " ".join(dice.choices(vocabulary, k=200_000))
     with path.open("w", encoding="utf-8") as file:
         for number in range(rows):
             messages = []
@@ -56,14 +56,14 @@ def tutorial(source: Path, folder: Path) -> float:
     import datasets
 
     datasets.disable_progress_bars()
-    begin = time.perf_counter()
+    start = time.perf_counter()
     rows = datasets.load_dataset("json", data_files=str(source), split="train", cache_dir=str(folder / "cache"))
     for name, part in rows.train_test_split(test_size=0.2, seed=42).items():
         with (folder / f"{name}.jsonl").open("w") as file:
             for record in part:
                 json.dump(record, file)
                 file.write("\n")
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
 def ours(source: Path, folder: Path) -> float:
@@ -71,10 +71,10 @@ def ours(source: Path, folder: Path) -> float:
     from mlops.data import Request, prepare
     from mlops.data.rules import Checker  # noqa: F401 - an import that is not to be timed
 
-    begin = time.perf_counter()
+    start = time.perf_counter()
     request = Request(dataset=str(source), way="cut", percent=100, seed=42)
     prepare(request, home=folder / "home", output=folder / "out")
-    return time.perf_counter() - begin
+    return time.perf_counter() - start
 
 
 WAYS = {"tutorial": tutorial, "ours": ours}
@@ -121,15 +121,15 @@ def main() -> int:
         results: dict[str, dict[str, Any]] = {}
         for number in range(arguments.rounds):
             for way in WAYS:
-                found = measure(way, source, Path(name) / f"{way}{number}")
-                speed = arguments.rows / found["seconds"]
+                measurement = measure(way, source, Path(name) / f"{way}{number}")
+                speed = arguments.rows / measurement["seconds"]
                 print(
-                    f"{way:10}{found['seconds']:10.2f}{speed:12,.0f}{1e6 / speed:10.1f}"
-                    f"{found['cpu_seconds']:10.2f}{found['peak_mb']:10.0f}",
+                    f"{way:10}{measurement['seconds']:10.2f}{speed:12,.0f}{1e6 / speed:10.1f}"
+                    f"{measurement['cpu_seconds']:10.2f}{measurement['peak_mb']:10.0f}",
                     flush=True,
                 )
-                best = results.get(way, found)
-                results[way] = min(best, found, key=lambda each: each["seconds"])
+                best = results.get(way, measurement)
+                results[way] = min(best, measurement, key=lambda each: each["seconds"])
                 shutil.rmtree(Path(name) / f"{way}{number}")
     ratio = results["tutorial"]["seconds"] / results["ours"]["seconds"]
     print(f"ours is {ratio:.1f} times as fast (goal {GOAL_RATIO}) and takes at most {GOAL_PEAK_MB} MB")

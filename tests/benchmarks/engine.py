@@ -123,11 +123,13 @@ def measure(port: int, *, callers: int, seconds: float, new_tokens: int) -> Spee
     """Asks for `seconds` with so many callers; each waits for its answer before it asks again."""
     questions = [json.loads(body)["input_data"]["input_string"] for body in bodies()]
     parameters = {"do_sample": False, "max_new_tokens": new_tokens}
-    payloads = [json.dumps({"input_data": {"input_string": asked, "parameters": parameters}}) for asked in questions]
+    payloads = [
+        json.dumps({"input_data": {"input_string": question, "parameters": parameters}}) for question in questions
+    ]
     latencies: list[float] = []
     tokens: list[int] = []
     errors: list[str] = []
-    begin = time.monotonic()
+    start = time.monotonic()
 
     def caller(offset: int) -> None:
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1200)) as connection:
@@ -135,7 +137,7 @@ def measure(port: int, *, callers: int, seconds: float, new_tokens: int) -> Spee
 
     def ask(connection: http.client.HTTPConnection, offset: int) -> None:
         index = offset
-        while time.monotonic() < begin + seconds and not errors:
+        while time.monotonic() < start + seconds and not errors:
             started = time.monotonic()
             connection.request("POST", "/score", payloads[index % len(payloads)])
             reply = connection.getresponse()
@@ -154,7 +156,7 @@ def measure(port: int, *, callers: int, seconds: float, new_tokens: int) -> Spee
         thread.join()
     if errors:
         raise SystemExit(f"a request failed: {errors[0]}")
-    elapsed_s = time.monotonic() - begin
+    elapsed_s = time.monotonic() - start
     p95_s = sorted(latencies)[-(-len(latencies) * 95 // 100) - 1]
     return Speed(len(latencies) / elapsed_s, 1000 * p95_s, sum(tokens) / elapsed_s)
 
@@ -170,7 +172,7 @@ def main() -> int:
     arguments = parser.parse_args()
     gpu = has_gpu()
     new_tokens = arguments.new_tokens or (128 if gpu else 20)
-    found: dict[tuple[str, int], Speed] = {}
+    speeds: dict[tuple[str, int], Speed] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         model = random_model(folder) if gpu else pack_standin(folder)
@@ -185,17 +187,17 @@ def main() -> int:
                 measure(port, callers=8, seconds=min(arguments.seconds, 3), new_tokens=new_tokens)
                 for callers in CALLERS:
                     speed = measure(port, callers=callers, seconds=arguments.seconds, new_tokens=new_tokens)
-                    found[way, callers] = speed
+                    speeds[way, callers] = speed
     print(f"{versions()}; answers of at most {new_tokens} tokens")
     rows = [["callers", "way", "requests/s", "p95 ms", "tokens/s", "against one"]]
     for callers in CALLERS:
         for way in ("one", "eight", "engine"):
-            speed = found[way, callers]
-            ratio = f"{speed.requests_per_s / found['one', callers].requests_per_s:.2f}"
-            seen = [f"{speed.requests_per_s:.1f}", f"{speed.p95_ms:.0f}", f"{speed.tokens_per_s:.0f}"]
-            rows.append([str(callers), way, *seen, ratio])
+            speed = speeds[way, callers]
+            ratio = f"{speed.requests_per_s / speeds['one', callers].requests_per_s:.2f}"
+            columns = [f"{speed.requests_per_s:.1f}", f"{speed.p95_ms:.0f}", f"{speed.tokens_per_s:.0f}"]
+            rows.append([str(callers), way, *columns, ratio])
     print(table(rows))
-    times = found["engine", 64].requests_per_s / found["one", 64].requests_per_s
+    times = speeds["engine", 64].requests_per_s / speeds["one", 64].requests_per_s
     verdict = "" if not gpu else "reached" if times >= GOAL else "missed"
     print(f"the engine with 64 callers: {times:.1f} times one at a time; goal on a GPU: {GOAL:g} {verdict}".rstrip())
     return int(gpu and times < GOAL)

@@ -75,10 +75,10 @@ def child(what: str, plan: Plan) -> dict[str, Any]:
     if what == "model":
         write_model(plan)
         return {"load": asdict(write_tokens(plan)), "peak": measure_peak()}
-    found = install_clock()
+    measurement = install_clock()
     WAYS[what](plan)
-    found.setdefault("peak_gb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
-    return found
+    measurement.setdefault("peak_gb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
+    return measurement
 
 
 def conditions(plan: Plan) -> dict[str, Any]:
@@ -94,17 +94,17 @@ def in_a_process(what: str, plan: Plan) -> dict[str, Any]:
     env = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env = {name: value for name, value in env.items() if not name.startswith("MLFLOW_")}
     command = [sys.executable, __file__, "--child", what, json.dumps(asdict(plan)), str(result)]
-    begin = time.monotonic()
+    start = time.monotonic()
     done = subprocess.run(command, env=env, stdout=sys.stderr, check=False)
-    print(f"== {what}: exit status {done.returncode} after {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    print(f"== {what}: exit status {done.returncode} after {time.monotonic() - start:.0f} s", file=sys.stderr)
     return kept(what, plan)
 
 
 def kept(what: str, plan: Plan) -> dict[str, Any]:
     """What was measured under these conditions, in this run or an earlier one; empty where nothing was."""
     result = plan.result(what)
-    found: dict[str, Any] = json.loads(result.read_text()) if result.is_file() else {}
-    return found if found.get("conditions") == conditions(plan) else {}
+    measurement: dict[str, Any] = json.loads(result.read_text()) if result.is_file() else {}
+    return measurement if measurement.get("conditions") == conditions(plan) else {}
 
 
 def settings_price() -> tuple[str, float | None, str]:
@@ -148,22 +148,24 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 1) + ":" for width in widths) + "|", *lines[1:]])
 
 
-def row_of(way: str, found: dict[str, Any], *, load: Load, work: float, peak: float, price: float | None) -> list[str]:
+def row_of(
+    way: str, measurement: dict[str, Any], *, load: Load, work: float, peak: float, price: float | None
+) -> list[str]:
     """A line of the table."""
-    speed = load.tokens / found["seconds"]
+    speed = load.tokens / measurement["seconds"]
     hours = DATASET_ROWS * load.tokens / load.rows / speed / 3600
     return [
         way,
-        str(found["steps"]),
-        f"{found['seconds'] / found['steps']:.3f}",
+        str(measurement["steps"]),
+        f"{measurement['seconds'] / measurement['steps']:.3f}",
         f"{speed:,.0f}",
-        f"{found['peak_gb']:.1f}",
-        f"{work / found['seconds'] / 1e12:.3g}",
-        f"{work / found['seconds'] / peak:.0%}",
+        f"{measurement['peak_gb']:.1f}",
+        f"{work / measurement['seconds'] / 1e12:.3g}",
+        f"{work / measurement['seconds'] / peak:.0%}",
         f"{hours:,.1f}",
         "" if price is None else f"{hours * price:,.0f}",
-        f"{found['losses'][-1]:.4f}" if found["losses"] else "",
-        found["measured"],
+        f"{measurement['losses'][-1]:.4f}" if measurement["losses"] else "",
+        measurement["measured"],
     ]
 
 
@@ -183,9 +185,9 @@ def main() -> int:
     if arguments.child:
         what, plan_json, result = arguments.child
         plan = Plan(**json.loads(plan_json))
-        found = child(what, plan)
-        found |= {"conditions": conditions(plan), "measured": time.strftime("%Y-%m-%d %H:%M")}
-        Path(result).write_text(json.dumps(found))
+        measurement = child(what, plan)
+        measurement |= {"conditions": conditions(plan), "measured": time.strftime("%Y-%m-%d %H:%M")}
+        Path(result).write_text(json.dumps(measurement))
         return 0
     gpu = has_gpu()
     name = arguments.shape or ("phi3-mini" if gpu else "tiny")
@@ -205,10 +207,10 @@ def main() -> int:
             steps=arguments.steps or (12 if gpu else 4),
             checkpointing=gpu and not arguments.no_checkpointing,
         )
-        made = in_a_process("model", plan)
-        if not made:
+        measurement_of_model = in_a_process("model", plan)
+        if not measurement_of_model:
             return 1
-        load, peak = Load(**made["load"]), made["peak"]
+        load, peak = Load(**measurement_of_model["load"]), measurement_of_model["peak"]
         results = {way: (in_a_process if way in arguments.ways else kept)(way, plan) for way in WAYS}
         whole = (in_a_process if arguments.full else kept)("ours", dataclasses.replace(plan, full=True))
     weights = shape.linear_weights + 2 * shape.head_weights
@@ -223,10 +225,10 @@ def main() -> int:
     rows = [
         ["way", "steps", "s/step", "tokens/s", "peak GB", "TFLOP/s", "of peak", "h 200k", money, "loss", "measured"]
     ]
-    for way, found in results.items():
-        if found:
+    for way, measurement in results.items():
+        if measurement:
             work = useful_work(load, shape, full=False)
-            rows.append(row_of(way, found, load=load, work=work, peak=peak, price=price))
+            rows.append(row_of(way, measurement, load=load, work=work, peak=peak, price=price))
         else:
             rows.append([way, *["not measured"] * (len(rows[0]) - 1)])
     if whole:
@@ -246,8 +248,8 @@ def verdict(results: dict[str, dict[str, Any]], *, work: float, peak: float, gpu
     ours = results["ours"]
     goals = []
     for way, goal in (("azure", GOAL_OVER_AZURE), ("trl", GOAL_OVER_TRL)):
-        if found := results.get(way):
-            ratio = found["seconds"] / ours["seconds"]
+        if measurement := results.get(way):
+            ratio = measurement["seconds"] / ours["seconds"]
             print(f"ours is {ratio:.2f} times as fast as {way} (goal on a GPU: {goal})")
             goals.append(ratio >= goal)
     goals.append(work / ours["seconds"] / peak >= GOAL_OF_PEAK)

@@ -54,12 +54,12 @@ def run(raw):
 def conversations() -> list[gate.Sample]:
     """Questions whose answer the script gives, but for the first word."""
     draw = random.Random(1)
-    found = []
+    samples = []
     for number in range(CONVERSATIONS):
-        words = [f"word{draw.randrange(500)}" for _ in range(120)]
-        question = " ".join([f"question{number}", *words])
-        found.append(gate.Sample(({"role": "user", "content": question},), " ".join(words)))
-    return found
+        text = [f"word{draw.randrange(500)}" for _ in range(120)]
+        question = " ".join([f"question{number}", *text])
+        samples.append(gate.Sample(({"role": "user", "content": question},), " ".join(text)))
+    return samples
 
 
 def bundled() -> list[gate.Sample]:
@@ -72,26 +72,26 @@ def deployed(session: Session, folder: Path, *, answer_s: float, model: Path | N
     """An endpoint with both slots."""
     from azure.ai.ml.entities import Model
 
-    wanted = session.settings.deployment
+    deployment = session.settings.deployment
     weights, code = folder / "model", folder / "serve"
-    for place in (weights, code):
-        place.mkdir()
+    for path in (weights, code):
+        path.mkdir()
     (weights / "nothing.txt").write_text("no weights", encoding="utf-8")
     (code / "score.py").write_text(SCORE, encoding="utf-8")
     asset = session.ml.models.create_or_update(
         Model(path=str(model or weights), name="timed", version="1", type="mlflow_model" if model else "custom_model")
     )
     endpoints.create(session, "timed", description="a benchmark", tags={})
-    variables = {**wanted.variables, "ANSWER_S": str(answer_s)}
+    variables = {**deployment.variables, "ANSWER_S": str(answer_s)}
     for slot in ("blue", "green"):
         spec = endpoints.DeploymentSpec(
             name=slot,
             endpoint="timed",
             model_id=asset.id,
-            instance_type=wanted.instance_type,
+            instance_type=deployment.instance_type,
             instance_count=1,
-            environment=ROOT / wanted.server.environment,
-            code=ROOT / wanted.code if model else code,
+            environment=ROOT / deployment.server.environment,
+            code=ROOT / deployment.code if model else code,
             scoring_script="score.py",
             max_concurrent_requests=CONCURRENCY,
             request_timeout_ms=90_000,
@@ -121,9 +121,9 @@ async def throughput(asker: Scorer, payloads: list[bytes], slots: list[str], *, 
                 await ask(turn)
 
         await asyncio.gather(*(ask(turn) for turn in range(CONCURRENCY)))  # opens the connections
-        begin = time.perf_counter()
+        start = time.perf_counter()
         await asyncio.gather(*(caller() for _ in range(CONCURRENCY)))
-        return answers / (time.perf_counter() - begin)
+        return answers / (time.perf_counter() - start)
 
 
 def gate_s(asker: Scorer, samples: list[gate.Sample], settings: Gate, *, live: str | None) -> float:

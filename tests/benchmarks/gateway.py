@@ -64,11 +64,11 @@ async def measure(requests: int) -> tuple[list[float], list[float]]:
             port = next(iter(bench.serving.fleet.running.values())).instances[0].port
             times: tuple[list[float], list[float]] = ([], [])
             for _ in range(requests):
-                begin = time.perf_counter()
+                start = time.perf_counter()
                 await through_the_gateway(bench, endpoint, key)
                 middle = time.perf_counter()
                 await exchange(port, "POST", "/score", [("Content-Type", "application/json")], BODY)
-                times[0].append((middle - begin) * 1000)
+                times[0].append((middle - start) * 1000)
                 times[1].append((time.perf_counter() - middle) * 1000)
             return times
         finally:

@@ -49,9 +49,11 @@ def write_rows(path: Path, rows: int) -> None:
     syllables = [
         a + b for a in ("", *"bdfgklmnprstvw", "th", "st", "ch") for b in ("a", "e", "i", "o", "u", "an", "er")
     ]
-    known = ["".join(dice.choices(syllables, k=1 + (number > 300) * dice.randint(1, 3))) for number in range(100_000)]
-    weights = list(itertools.accumulate(1 / (number + 2.7) for number in range(len(known))))
-    text = dice.choices(known, cum_weights=weights, k=400_000)
+    vocabulary = [
+        "".join(dice.choices(syllables, k=1 + (number > 300) * dice.randint(1, 3))) for number in range(100_000)
+    ]
+    weights = list(itertools.accumulate(1 / (number + 2.7) for number in range(len(vocabulary))))
+    text = dice.choices(vocabulary, cum_weights=weights, k=400_000)
     for number in range(len(text)):
         text[number] += dice.choices(("", ",", ".", ".\n\n", "’s", " –"), weights=(84, 7, 5, 2, 1, 1))[0]
     with path.open("w", encoding="utf-8") as file:
@@ -60,10 +62,10 @@ def write_rows(path: Path, rows: int) -> None:
             for turn in range(2 * dice.choice((3, 3, 3, 4))):
                 length = int((45, 230)[turn % 2] * dice.uniform(0.4, 1.6))  # in words
                 start = dice.randrange(len(text) - length)
-                words = text[start : start + length]
-                for place in range(dice.randrange(25), length, 25):
-                    words[place] = "".join(dice.choices(syllables, k=4))
-                messages.append({"content": " ".join(words), "role": ("user", "assistant")[turn % 2]})
+                content = text[start : start + length]
+                for index in range(dice.randrange(25), length, 25):
+                    content[index] = "".join(dice.choices(syllables, k=4))
+                messages.append({"content": " ".join(content), "role": ("user", "assistant")[turn % 2]})
             prompt = messages[0]["content"]
             row = {"prompt": prompt, "prompt_id": f"{number:064x}", "messages": messages}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -117,7 +119,7 @@ def by_map(source: Path, model: Path, folder: Path, *, labels: bool) -> float:
     tokenizer.chat_template = PHI3_TEMPLATE
 
     def tokenise(row: dict[str, Any]) -> dict[str, Any]:
-        found = tokenizer.apply_chat_template(
+        encoding = tokenizer.apply_chat_template(
             row["messages"],
             tokenize=True,
             return_dict=True,
@@ -126,14 +128,14 @@ def by_map(source: Path, model: Path, folder: Path, *, labels: bool) -> float:
             max_length=CONTEXT,
         )
         if not labels:
-            return {"input_ids": found["input_ids"]}
-        pairs = zip(found["input_ids"], found["assistant_masks"], strict=True)
-        return {"input_ids": found["input_ids"], "labels": [token if mask else -100 for token, mask in pairs]}
+            return {"input_ids": encoding["input_ids"]}
+        pairs = zip(encoding["input_ids"], encoding["assistant_masks"], strict=True)
+        return {"input_ids": encoding["input_ids"], "labels": [token if mask else -100 for token, mask in pairs]}
 
-    begin = time.perf_counter()
+    started = time.perf_counter()
     rows = datasets.load_dataset("json", data_files=str(source), split="train", cache_dir=str(folder / "cache"))
     rows.map(tokenise, remove_columns=rows.column_names)
-    return time.perf_counter() - begin
+    return time.perf_counter() - started
 
 
 def by_step(source: Path, model: Path, folder: Path) -> float:
@@ -146,7 +148,7 @@ def by_step(source: Path, model: Path, folder: Path) -> float:
     from chat_completion import preprocess
 
     del np, orjson, pa, Tokenizer
-    begin = time.perf_counter()
+    started = time.perf_counter()
     preprocess.run(
         [
             "--model_selector_output",
@@ -157,7 +159,7 @@ def by_step(source: Path, model: Path, folder: Path) -> float:
             str(source),
         ]
     )
-    return time.perf_counter() - begin
+    return time.perf_counter() - started
 
 
 def by_packing(tokens: Path) -> float:
@@ -165,13 +167,13 @@ def by_packing(tokens: Path) -> float:
     from chat_completion.data.tokens import TokenFile
     from chat_completion.trainer.batches import PackedDataset, StepSampler, pack_step
 
-    begin = time.perf_counter()
+    started = time.perf_counter()
     for split in sorted(tokens.glob("*.arrow")):
         packed = PackedDataset(TokenFile(split))
         steps = StepSampler(packed.tokens.lengths, conversations=16, most_tokens=32_768, seed=0)
         for step in steps:
             pack_step([packed[rows] for rows in step])
-    return time.perf_counter() - begin
+    return time.perf_counter() - started
 
 
 def run_way(way: str, source: Path, model: Path, folder: Path) -> None:
@@ -182,12 +184,12 @@ def run_way(way: str, source: Path, model: Path, folder: Path) -> None:
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     workers = len(os.sched_getaffinity(0)) if usages[1].ru_maxrss else 0
     peak_kib = usages[0].ru_maxrss + workers * usages[1].ru_maxrss  # of children the largest is known
-    found = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_kib * 1024 / 1e6}
+    measurement = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mb": peak_kib * 1024 / 1e6}
     if way == "ours":
         report = json.loads((folder / "tokens" / "report.json").read_text())
-        found["tokens"] = sum(split["tokens"] for split in report["splits"].values())
-        found["packing_s"] = by_packing(folder / "tokens")
-    print(json.dumps(found))
+        measurement["tokens"] = sum(split["tokens"] for split in report["splits"].values())
+        measurement["packing_s"] = by_packing(folder / "tokens")
+    print(json.dumps(measurement))
 
 
 def measure(way: str, source: Path, model: Path, folder: Path) -> dict[str, float]:
@@ -197,15 +199,17 @@ def measure(way: str, source: Path, model: Path, folder: Path) -> dict[str, floa
     env = {name: value for name, value in os.environ.items() if name != "CHAT_TOKENS_CACHE"}
     done = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True)
     shutil.rmtree(folder)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    measurement: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return measurement
 
 
-def show(way: str, rows: int, found: dict[str, float]) -> None:
+def show(way: str, rows: int, measurement: dict[str, float]) -> None:
     """Prints a line of the table."""
-    speed = rows / found["seconds"]
-    figures = f"{found['seconds']:10.1f}{speed:10,.0f}{found['cpu_seconds']:10.1f}{found['peak_mb']:10,.0f}"
-    print(f"{way:12}{rows:>9,}{figures}", flush=True)
+    speed = rows / measurement["seconds"]
+    columns = (
+        f"{measurement['seconds']:10.1f}{speed:10,.0f}{measurement['cpu_seconds']:10.1f}{measurement['peak_mb']:10,.0f}"
+    )
+    print(f"{way:12}{rows:>9,}{columns}", flush=True)
 
 
 def main() -> int:
@@ -233,9 +237,9 @@ def main() -> int:
         best: dict[str, dict[str, float]] = {}
         for number in range(arguments.rounds):
             for way in ("map", "map+labels", "ours"):
-                found = measure(way, sample, model, folder / f"work{number}")
-                show(way, arguments.sample, found)
-                best[way] = min(best.get(way, found), found, key=lambda each: each["seconds"])
+                measurement = measure(way, sample, model, folder / f"work{number}")
+                show(way, arguments.sample, measurement)
+                best[way] = min(best.get(way, measurement), measurement, key=lambda each: each["seconds"])
         everything = measure("ours", whole, model, folder / "whole")
         show("ours", arguments.rows, everything)
     seconds = everything["seconds"] + everything["packing_s"]

@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.fault_injection.load import Load, Moment, Stretch, load, moments, shown  # noqa: E402
+from tests.fault_injection.load import Load, Moment, Stretch, load, moments, render  # noqa: E402
 from tests.fault_injection.workspace import Endpoint, Workspace  # noqa: E402
 
 STEPS = [10, 50, 100]
@@ -39,27 +39,32 @@ def measure(endpoint: Endpoint, rate: float) -> tuple[Load, list[Stretch], list[
     with load(endpoint, rate=rate) as users:
         for action in ("deploy", "rollback"):
             time.sleep(QUIET_S)
-            begin = users.now_s()
+            start = users.now_s()
             command = endpoint.deploy(versions[1]) if action == "deploy" else endpoint.rollback()
             done = command.finish()
-            times.append((begin, users.now_s()))
+            times.append((start, users.now_s()))
             if done.code != 0:
                 print(f"the command ended with {done.code}:\n{done.log[-2000:]}", file=sys.stderr)
         time.sleep(QUIET_S)
         end = users.now_s()
-    (deploy, deployed), (back, rolled) = times
-    parts = [
+    (deploy, deployed), (rollback, rolled) = times
+    intervals = [
         ("before", WARM_S, deploy),
         ("deploy", deploy, deployed),
-        ("between", deployed, back),
-        ("rollback", back, rolled),
+        ("between", deployed, rollback),
+        ("rollback", rollback, rolled),
         ("after", rolled, end),
     ]
-    return users, [Stretch.of(users, *part) for part in parts], versions
+    return users, [Stretch.of(users, *interval) for interval in intervals], versions
 
 
 def draw(
-    users: Load, stretches: Sequence[Stretch], told: Sequence[Moment], versions: Sequence[str], rate: float, path: Path
+    users: Load,
+    stretches: Sequence[Stretch],
+    events: Sequence[Moment],
+    versions: Sequence[str],
+    rate: float,
+    path: Path,
 ) -> None:
     """Latency over time, and who answered."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -97,7 +102,7 @@ def draw(
         where, side = (each.end_s - 0.4, "right") if last else ((each.begin_s + each.end_s) / 2, "center")
         text = f"{each.name}\np50 {each.p50_ms:.1f} ms\np99 {each.p99_ms:.1f} ms"
         top.text(where, high * 33, text, ha=side, va="top", fontsize=8)
-    mark(top, told, high, width_s=users.requests[-1].due_s)
+    mark(top, events, high, width_s=users.requests[-1].due_s)
     seconds = range(int(users.requests[-1].due_s) + 1)
     under = [0.0] * len(seconds)
     for version, (_, colour) in names.items():
@@ -110,10 +115,10 @@ def draw(
     figure.savefig(path, format="png")
 
 
-def mark(axes: Any, told: Sequence[Moment], high: float, *, width_s: float) -> None:
+def mark(axes: Any, events: Sequence[Moment], high: float, *, width_s: float) -> None:
     """The rollout's own moments as thin lines, their words along them; what comes close behind another moves aside."""
     last = float("-inf")
-    for each in told:
+    for each in events:
         if each.what == "end" or "begins" in each.what or each.what.startswith("soak"):
             continue
         axes.axvline(each.at_s, ymax=0.8, color="#505050", linewidth=0.7, linestyle=":")
@@ -126,21 +131,21 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=20)
     parser.add_argument("--soak", type=float, default=3)
     parser.add_argument("--picture", type=Path, default=ROOT / "build" / "rollout_load.png")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as folder:
-        workspace = Workspace(Path(folder), rollout={"steps": STEPS, "soak_s": given.soak, "probes_per_s": 5})
+        workspace = Workspace(Path(folder), rollout={"steps": STEPS, "soak_s": arguments.soak, "probes_per_s": 5})
         try:
             workspace.open()
             endpoint = workspace.endpoint()
-            users, stretches, versions = measure(endpoint, given.rate)
-            told = moments(endpoint, users)
+            users, stretches, versions = measure(endpoint, arguments.rate)
+            events = moments(endpoint, users)
         finally:
             workspace.close()
-    draw(users, stretches, told, versions, given.rate, given.picture)
-    print(shown(stretches))
+    draw(users, stretches, events, versions, arguments.rate, arguments.picture)
+    print(render(stretches))
     for each in users.failed[:5]:
         print(f"failed at {each.due_s:.1f} s: {each.status} {each.error}")
-    print(f"{len(users.failed)} of {len(users.requests)} requests failed (goal: 0); picture: {given.picture}")
+    print(f"{len(users.failed)} of {len(users.requests)} requests failed (goal: 0); picture: {arguments.picture}")
     return 1 if users.failed else 0
 
 

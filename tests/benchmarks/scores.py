@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--control", action="store_true", help="train on shuffled answers")
     arguments = parser.parse_args()
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-    found: dict[str, list[float]] = {name: [] for name in SCORES}
+    scores_by_name: dict[str, list[float]] = {name: [] for name in SCORES}
     print("set     seed  " + "  ".join(f"{name:>17}" for name in SCORES), flush=True)
     for name in arguments.set:
         if NEEDED.get(name, flags[0]) not in flags:
@@ -57,7 +57,7 @@ def main() -> int:
             os.environ.pop(switch, None)
         os.environ.update(SETS[name])
         for seed in arguments.seeds:
-            begin = time.monotonic()
+            start = time.monotonic()
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch)
                 train = split("train_sft")
@@ -68,12 +68,12 @@ def main() -> int:
                 settings = {**TUNING, "seed": str(seed)}
                 run_all(folder, hub=folder / "hub", train=train, test=split("test_gen"), settings=settings)
                 scores = Tuned(folder).scores
-            for score, values in found.items():
+            for score, values in scores_by_name.items():
                 values.append(scores[score])
             line = "  ".join(f"{scores[each]:17.4f}" for each in SCORES)
-            print(f"{name:<7} {seed:>4}  {line}  {time.monotonic() - begin:5.0f} s", flush=True)
+            print(f"{name:<7} {seed:>4}  {line}  {time.monotonic() - start:5.0f} s", flush=True)
     for what, of in (("lowest", min), ("median", statistics.median), ("highest", max)):
-        print(f"{what:<12}  " + "  ".join(f"{of(values):17.4f}" for values in found.values() if values))
+        print(f"{what:<12}  " + "  ".join(f"{of(values):17.4f}" for values in scores_by_name.values() if values))
     return 0
 
 

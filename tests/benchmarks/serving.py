@@ -86,13 +86,13 @@ def answers(port: int) -> bool:
 
 def bodies() -> list[bytes]:
     """Payloads of the bundled test questions."""
-    found = []
+    payloads = []
     for line in QUESTIONS.read_text(encoding="utf-8").splitlines():
         messages = json.loads(line)["messages"]
         while messages[-1]["role"] != "user":
             messages.pop()
-        found.append(json.dumps({"input_data": {"input_string": messages, "parameters": PARAMETERS}}).encode())
-    return found
+        payloads.append(json.dumps({"input_data": {"input_string": messages, "parameters": PARAMETERS}}).encode())
+    return payloads
 
 
 def measure(port: int, *, concurrency: int, seconds: float) -> tuple[float, float]:
@@ -152,9 +152,9 @@ def main() -> int:
                         results.setdefault((concurrency, batch_size), []).append(speed)
     print(f"{'callers':>7} {'batch':>5} {'req/s':>8} {'p50 ms':>8}   (median of {arguments.rounds})")
     rate = {}
-    for (concurrency, batch_size), found in sorted(results.items()):
-        rate[concurrency, batch_size] = statistics.median(value for value, _ in found)
-        p50_ms = statistics.median(value for _, value in found)
+    for (concurrency, batch_size), speeds in sorted(results.items()):
+        rate[concurrency, batch_size] = statistics.median(value for value, _ in speeds)
+        p50_ms = statistics.median(value for _, value in speeds)
         print(f"{concurrency:>7} {batch_size:>5} {rate[concurrency, batch_size]:>8.1f} {p50_ms:>8.1f}")
     for concurrency in (1, 8):
         print(f"micro-batching, {concurrency} callers: {rate[concurrency, 8] / rate[concurrency, 1]:.2f} times as fast")

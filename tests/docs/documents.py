@@ -49,13 +49,13 @@ def documents() -> list[Path]:
 
 def blocks(text: str) -> Iterator[tuple[str, int, list[str]]]:
     """The fenced blocks: language, number of their first line, lines."""
-    fence, language, begin, inside = "", "", 0, list[str]()
+    fence, language, first, inside = "", "", 0, list[str]()
     for number, line in enumerate(text.splitlines(), start=1):
-        found = FENCE.match(line)
-        if not fence and found:
-            fence, language, begin, inside = found["fence"], found["language"], number + 1, []
+        match = FENCE.match(line)
+        if not fence and match:
+            fence, language, first, inside = match["fence"], match["language"], number + 1, []
         elif fence and line.strip() == fence:
-            yield language, begin, inside
+            yield language, first, inside
             fence = ""
         elif fence:
             inside.append(line)
@@ -63,36 +63,36 @@ def blocks(text: str) -> Iterator[tuple[str, int, list[str]]]:
 
 def commands(path: Path) -> list[Command]:
     """The commands of a document's console blocks, in their order; a backslash at the end goes on in the next line."""
-    found: list[Command] = []
+    items: list[Command] = []
     name = path.relative_to(ROOT).as_posix()
-    for language, begin, lines in blocks(path.read_text(encoding="utf-8")):
+    for language, first, lines in blocks(path.read_text(encoding="utf-8")):
         if language != "console":
             continue
         goes_on = False
-        for number, line in enumerate(lines, start=begin):
+        for number, line in enumerate(lines, start=first):
             assert goes_on or line.startswith("$ "), f"{name}:{number}: a console block holds commands only: {line!r}"
             part = line.strip() if goes_on else line[2:]
             if goes_on:
-                last = found.pop()
+                last = items.pop()
                 part, number = f"{last.text.removesuffix(chr(92))}{part}", last.line
             code = CODE.search(part)
-            found.append(Command(name, number, part, int(code[1]) if code else 0))
+            items.append(Command(name, number, part, int(code[1]) if code else 0))
             goes_on = part.endswith("\\")
-    return found
+    return items
 
 
 def outside_fences(text: str) -> list[str]:
     """A document's lines without its fenced blocks."""
-    kept, fence = [], ""
+    lines, fence = [], ""
     for line in text.splitlines():
-        found = FENCE.match(line)
-        if not fence and found:
-            fence = found["fence"]
+        match = FENCE.match(line)
+        if not fence and match:
+            fence = match["fence"]
         elif fence:
             fence = "" if line.strip() == fence else fence
         else:
-            kept.append(line)
-    return kept
+            lines.append(line)
+    return lines
 
 
 def prose(text: str) -> str:
@@ -121,7 +121,7 @@ def paths(text: str, folders: Collection[str]) -> list[str]:
 
 def anchors(text: str) -> set[str]:
     """The anchors of the headings, as GitHub makes them."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     names = set()
     fence = ""
     for line in text.splitlines():
@@ -132,8 +132,8 @@ def anchors(text: str) -> set[str]:
         heading = re.match(r"#{1,6} (.+)", line)
         if heading:
             slug = re.sub(r"[^\w\- ]", "", heading[1].replace("`", "").lower()).replace(" ", "-")
-            again = found.get(slug, 0)
-            found[slug] = again + 1
+            again = counts.get(slug, 0)
+            counts[slug] = again + 1
             names.add(slug if not again else f"{slug}-{again}")
     return names
 

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # 5 minutes where fo
 
 FIRST = "README.md"
 """The others go on where it ends: with a model that is deployed on this laptop."""
-KEPT = ("USER", "LANG", "LC_ALL", "TMPDIR", "SHELL")
+ENVIRONMENT_NAMES = ("USER", "LANG", "LC_ALL", "TMPDIR", "SHELL")
 DELAYS = ("RETRY_AFTER_S", "ENDPOINT_S", "DEPLOYMENT_S", "COMPUTE_S", "DELETE_S")
 GITHUB = "octo/chat"
 ABOUT_AZURE = ("AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", "AZUREML_WORKSPACE_NAME", "AZURE_REGION")
@@ -57,11 +57,11 @@ class Reader:
     def read(self, path: Path) -> None:
         """Type what a document says."""
         for command in commands(path):
-            begin = time.monotonic()
-            found = self.terminal.type(command.text, timeout_s=LONGEST_S)
-            print(f"{time.monotonic() - begin:6.1f} s  {command}", flush=True)
-            assert found.code == command.code, f"{command}\nexit code {found.code}\n{found.output[-4000:]}"
-            assert "Traceback (most recent call last)" not in found.output, f"{command}\n{found.output[-4000:]}"
+            start = time.monotonic()
+            result = self.terminal.type(command.text, timeout_s=LONGEST_S)
+            print(f"{time.monotonic() - start:6.1f} s  {command}", flush=True)
+            assert result.code == command.code, f"{command}\nexit code {result.code}\n{result.output[-4000:]}"
+            assert "Traceback (most recent call last)" not in result.output, f"{command}\n{result.output[-4000:]}"
 
 
 @contextmanager
@@ -75,38 +75,38 @@ def played_azure(home: Path, environ: dict[str, str]) -> Iterator[dict[str, str]
         done = subprocess.run(
             [*mlops, "env", "--format", "json"], cwd=ROOT, env=environ, check=True, capture_output=True
         )
-        found = {name: value for name, value in json.loads(done.stdout).items() if value is not None}
-        led = {name: value for name, value in found.items() if name not in ABOUT_AZURE}
-        yield led | {"PLAYED_SUBSCRIPTION": found["AZURE_SUBSCRIPTION_ID"]}
+        variables = {name: value for name, value in json.loads(done.stdout).items() if value is not None}
+        login = {name: value for name, value in variables.items() if name not in ABOUT_AZURE}
+        yield login | {"PLAYED_SUBSCRIPTION": variables["AZURE_SUBSCRIPTION_ID"]}
     finally:
         subprocess.run([*mlops, "stop"], cwd=ROOT, env=environ, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
-    place = tmp_path_factory.mktemp("reader")
-    source = Repository.of(ROOT, place / "source")
-    origin, clone = place / "origin.git", place / "mlops"
+    workdir = tmp_path_factory.mktemp("reader")
+    source = Repository.of(ROOT, workdir / "source")
+    origin, clone = workdir / "origin.git", workdir / "mlops"
     for arguments in (("--bare", str(source.folder), str(origin)), (str(origin), str(clone))):
         subprocess.run(["git", "clone", "--quiet", *arguments], check=True, capture_output=True)
     virtual_environment(clone / ".venv")
-    github = FakeGitHub(place / "github", GITHUB)
+    github = FakeGitHub(workdir / "github", GITHUB)
     az = github.folder / "bin" / "az"
     az.write_text(AZ, encoding="utf-8")
     az.chmod(0o755)
-    (place / "home").mkdir()
+    (workdir / "home").mkdir()
     elsewhere = [folder for folder in os.environ["PATH"].split(os.pathsep) if not Path(folder).is_relative_to(VENV)]
-    environ = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environ = {name: os.environ[name] for name in ENVIRONMENT_NAMES if name in os.environ}
     environ |= {f"MLOPS_LOCAL_{name}": "0.05" for name in DELAYS}
     environ |= {
-        "HOME": str(place / "home"),
+        "HOME": str(workdir / "home"),
         "PATH": os.pathsep.join([str(github.folder / "bin"), *elsewhere]),
         "MLOPS_CACHE": os.environ.get("MLOPS_CACHE", str(ROOT / ".mlops" / "cache")),
         "PYTEST_ADDOPTS": "tests/unit/rollout/test_plan.py",
         "GH_REPO": GITHUB,
     }
-    with played_azure(place / "azure", environ) as led:
-        terminal = Terminal(clone, environ | led)
+    with played_azure(workdir / "azure", environ) as azure:
+        terminal = Terminal(clone, environ | azure)
         try:
             yield Reader(terminal, clone, origin, github)
         finally:

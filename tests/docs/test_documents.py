@@ -25,8 +25,8 @@ def test_the_command_reference_is_what_the_code_says() -> None:
 
 
 def test_the_tables_of_the_readme_are_what_the_code_says() -> None:
-    found = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert found == reference.filled(found), "make reference"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == reference.filled(readme), "make reference"
 
 
 def test_the_reference_has_every_command_and_option() -> None:
@@ -80,10 +80,10 @@ def test_paths_in_inline_code_exist(path: Path) -> None:
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_mlops_line_is_one_that_mlops_takes(path: Path) -> None:
     """Lines of `sh` blocks are templates that nothing executes: at least their commands and options exist."""
-    for language, begin, lines in blocks(path.read_text(encoding="utf-8")):
+    for language, first, lines in blocks(path.read_text(encoding="utf-8")):
         if language not in ("sh", "console"):
             continue
         plain = [line.removeprefix("$ ").split(" #")[0].rstrip(" &") for line in lines]
-        for words in command_lines("\n".join(line for line in plain if line.startswith("mlops "))):
-            wrong = None if {"--help", "--version"} & set(words) else problem(group, words)
-            assert not wrong, f"{path.relative_to(ROOT)}:{begin}: {wrong}"
+        for arguments in command_lines("\n".join(line for line in plain if line.startswith("mlops "))):
+            wrong = None if {"--help", "--version"} & set(arguments) else problem(group, arguments)
+            assert not wrong, f"{path.relative_to(ROOT)}:{first}: {wrong}"

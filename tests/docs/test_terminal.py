@@ -12,9 +12,9 @@ from tests.docs.terminal import Terminal
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    made = Terminal(tmp_path, {"PATH": os.environ["PATH"]})
-    yield made
-    made.close()
+    shell = Terminal(tmp_path, {"PATH": os.environ["PATH"]})
+    yield shell
+    shell.close()
 
 
 def test_what_a_command_sets_stays_for_the_next(terminal: Terminal, tmp_path: Path) -> None:
@@ -25,8 +25,8 @@ def test_what_a_command_sets_stays_for_the_next(terminal: Terminal, tmp_path: Pa
 
 
 def test_exit_codes_and_both_streams(terminal: Terminal) -> None:
-    found = terminal.type("echo out; echo err >&2; (exit 6)")
-    assert (found.output, found.code) == ("out\nerr\n", 6)
+    result = terminal.type("echo out; echo err >&2; (exit 6)")
+    assert (result.output, result.code) == ("out\nerr\n", 6)
 
 
 def test_a_command_does_not_read_the_next_one(terminal: Terminal) -> None:
@@ -41,13 +41,13 @@ def test_one_that_does_not_end_is_told(terminal: Terminal) -> None:
 
 def test_commands_of_console_blocks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "ROOT", tmp_path)
-    shown = "```console\n$ one \\\n    two   # exit code 3\n$ three\n```\n"
-    text = f"```sh\nmlops x\n```\n\n{shown}````text\n```console\n$ no\n```\n````\n"
+    block = "```console\n$ one \\\n    two   # exit code 3\n$ three\n```\n"
+    text = f"```sh\nmlops x\n```\n\n{block}````text\n```console\n$ no\n```\n````\n"
     (tmp_path / "a.md").write_text(text, encoding="utf-8")
 
-    found = documents.commands(tmp_path / "a.md")
+    commands = documents.commands(tmp_path / "a.md")
 
-    assert [(item.line, item.text.split("#")[0].split(), item.code) for item in found] == [
+    assert [(item.line, item.text.split("#")[0].split(), item.code) for item in commands] == [
         (6, ["one", "two"], 3),
         (8, ["three"], 0),
     ]

@@ -22,7 +22,7 @@ class Aftermath:
     violations: list[str] = field(default_factory=list)
 
     @property
-    def shown(self) -> dict[str, int]:
+    def shares(self) -> dict[str, int]:
         """Shares by model version."""
         return {self.versions.get(slot, "?"): share for slot, share in self.traffic.items()}
 
@@ -30,11 +30,11 @@ class Aftermath:
 def settled(endpoint: Endpoint) -> dict[str, str]:
     """The states once nothing is under way any more."""
 
-    def found() -> list[dict[str, str]]:
+    def settled_states() -> list[dict[str, str]]:
         states = endpoint.states()
         return [states] if set(states.values()) <= SETTLED else []
 
-    return until(found, what=f"the end of what is under way on {endpoint.name}", every_s=0.1)[0]
+    return until(settled_states, what=f"the end of what is under way on {endpoint.name}", every_s=0.1)[0]
 
 
 def passed(endpoint: Endpoint, version: str) -> bool:
@@ -49,11 +49,11 @@ def passed(endpoint: Endpoint, version: str) -> bool:
 def replaced(endpoint: Endpoint) -> str | None:
     """The version that the last release replaced, by its plan: a rollback goes there."""
     plans = [record["facts"] for record in endpoint.ledger() if record["kind"] == "plan"]
-    found = plans[-1].get("replaced") if plans else None
-    return str(found["version"]) if found else None
+    release = plans[-1].get("replaced") if plans else None
+    return str(release["version"]) if release else None
 
 
-def look(endpoint: Endpoint, *, before: str | None, new: str, patience_s: float = 0) -> Aftermath:
+def inspect(endpoint: Endpoint, *, before: str | None, new: str, patience_s: float = 0) -> Aftermath:
     """Live traffic rests on what passed its gate, users are answered, nothing is half done.
 
     Args:
@@ -62,27 +62,29 @@ def look(endpoint: Endpoint, *, before: str | None, new: str, patience_s: float 
         new: the version that was to be released.
         patience_s: how long users may go without an answer (a process that crashed is started again).
     """
-    found = Aftermath()
+    aftermath = Aftermath()
     settled(endpoint)
-    found.traffic, found.versions = endpoint.traffic(), endpoint.versions()
-    total = sum(found.traffic.values())
+    aftermath.traffic, aftermath.versions = endpoint.traffic(), endpoint.versions()
+    total = sum(aftermath.traffic.values())
     if total != 100 and not (before is None and total == 0):
-        found.violations.append(f"the traffic is {found.traffic}")
-    for slot, share in found.traffic.items():
-        version = found.versions.get(slot, "nothing")
+        aftermath.violations.append(f"the traffic is {aftermath.traffic}")
+    for slot, share in aftermath.traffic.items():
+        version = aftermath.versions.get(slot, "nothing")
         if version != before and not (version == new and passed(endpoint, version)):
-            found.violations.append(f"{share} % of the traffic is on version {version}, which has not passed its gate")
+            aftermath.violations.append(
+                f"{share} % of the traffic is on version {version}, which has not passed its gate"
+            )
     if total:
-        found.violations += unanswered(endpoint, set(found.shown), patience_s)
-    return found
+        aftermath.violations += unanswered(endpoint, set(aftermath.shares), patience_s)
+    return aftermath
 
 
 def unanswered(endpoint: Endpoint, versions: set[str], patience_s: float = 0) -> list[str]:
     """What users would complain of."""
     end = time.monotonic() + patience_s
     while True:
-        seen = endpoint.ask(ASKED)
-        bad = [each for each in seen if each.status != 200 or not each.right or each.version not in versions]
+        answers = endpoint.ask(ASKED)
+        bad = [each for each in answers if each.status != 200 or not each.right or each.version not in versions]
         if not bad or time.monotonic() > end:
             return [f"a user was answered {each}" for each in bad[:1]]
         time.sleep(0.2)
@@ -99,9 +101,9 @@ def closed(endpoint: Endpoint) -> list[str]:
                 ended.add(record["facts"]["broke"])
         if record["kind"] == "end":
             ended.add(record["rollout"])
-    found = ["there is no ledger"] if not records else []
-    found += ["the last rollout has no end in the ledger"] if begun and begun[-1] not in ended else []
-    return found + (["somebody still holds the lease"] if endpoint.leased() else [])
+    violations = ["there is no ledger"] if not records else []
+    violations += ["the last rollout has no end in the ledger"] if begun and begun[-1] not in ended else []
+    return violations + (["somebody still holds the lease"] if endpoint.leased() else [])
 
 
 def released(endpoint: Endpoint, version: str) -> list[str]:
@@ -112,5 +114,5 @@ def released(endpoint: Endpoint, version: str) -> list[str]:
     if live != {version: 100}:
         return [f"the traffic is {dict(live)} by version, and not all on {version}"]
     slot = next(iter(traffic))
-    found = [] if states.get(slot) == "Succeeded" else [f"the live slot '{slot}' is '{states.get(slot)}'"]
-    return found + unanswered(endpoint, {version})
+    violations = [] if states.get(slot) == "Succeeded" else [f"the live slot '{slot}' is '{states.get(slot)}'"]
+    return violations + unanswered(endpoint, {version})

@@ -108,9 +108,9 @@ class Kind:
 
     def match(self, endpoint: str, agent: str) -> dict[str, str]:
         """The pattern that a rule needs to find it, of one command on one endpoint."""
-        found = {"method": f"^{self.method}$"}
+        rule = {"method": f"^{self.method}$"}
         if self.service == "score":
-            return {**found, "host": f"^{re.escape(endpoint)}\\."}
+            return {**rule, "host": f"^{re.escape(endpoint)}\\."}
         if self.polls:
             path = f"/mfeOperationsStatus/{self.path[-2:]}"
         else:
@@ -119,7 +119,7 @@ class Kind:
                 path = path.replace(re.escape(name), pattern)
             path = f"(?:^|/workspaces/local){path}$"
         return {
-            **found,
+            **rule,
             "host": HOSTS[self.service],
             "path": path,
             "agent": re.escape(agent),
@@ -138,7 +138,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Place:
+class CallPoint:
     """One call of a rollout: the ``nth`` of its kind since the ``since_nth`` of another."""
 
     kind: Kind
@@ -164,7 +164,9 @@ class Place:
         return rule
 
 
-def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str, stages: Sequence[str] = ()) -> list[Place]:
+def call_points(
+    trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str, stages: Sequence[str] = ()
+) -> list[CallPoint]:
     """Every call of the command that bears the agent's name, and of its requests to the endpoint.
 
     ``stages`` says in a word what each append to the ledger is. Of polls only the first after each change is a place,
@@ -174,7 +176,7 @@ def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str, stages
     kinds = [Kind.of(entry, endpoint) for entry in ours]
     total: Counter[Kind] = Counter()
     here: Counter[Kind] = Counter()
-    found: list[Place] = []
+    points: list[CallPoint] = []
     since: Kind | None = None
     appended = 0
     for kind in kinds:
@@ -183,18 +185,18 @@ def places(trace: Iterable[Mapping[str, Any]], endpoint: str, agent: str, stages
         if not kind.polls or here[kind] == 1:
             before = total[since] - (since == kind) if since else 0
             stage = stages[min(appended, len(stages)) - 1] if appended and stages else ""
-            found.append(Place(kind, here[kind], since, before, total[kind], stage))
+            points.append(CallPoint(kind, here[kind], since, before, total[kind], stage))
         appended += kind.query == "appendblock"
         if kind.changes:
             since, here = kind, Counter()
-    return _thinned(found)
+    return _thinned(points)
 
 
-def _thinned(found: list[Place]) -> list[Place]:
+def _thinned(points: list[CallPoint]) -> list[CallPoint]:
     """Of a run of requests to the model the first and one in the middle; how many there are differs from run to run."""
-    kept, scores = [], Counter((place.since, place.since_nth) for place in found if place.kind.service == "score")
-    for place in found:
-        count = scores[(place.since, place.since_nth)]
-        if place.kind.service != "score" or place.nth in (1, min(count // 2 + 1, 8)):
-            kept.append(place)
-    return kept
+    sample, scores = [], Counter((point.since, point.since_nth) for point in points if point.kind.service == "score")
+    for point in points:
+        count = scores[(point.since, point.since_nth)]
+        if point.kind.service != "score" or point.nth in (1, min(count // 2 + 1, 8)):
+            sample.append(point)
+    return sample

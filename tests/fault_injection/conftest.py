@@ -15,9 +15,9 @@ from tests.fault_injection.workspace import Workspace
 def fault_workspace() -> Iterator[Workspace]:
     """A workspace of the module's own; its folder's name is short, as a socket's address must be."""
     with tempfile.TemporaryDirectory(prefix="fault-", ignore_cleanup_errors=True) as folder:
-        made = Workspace(Path(folder))
+        workspace = Workspace(Path(folder))
         try:
-            made.open()
-            yield made
+            workspace.open()
+            yield workspace
         finally:
-            made.close()
+            workspace.close()

@@ -97,8 +97,8 @@ def child(connection: socket.socket, stream: BinaryIO, request: dict[str, Any]) 
     code = run(request["argv"], request["env"], request["log"])
     sys.stdout.flush()
     sys.stderr.flush()
-    said = {"code": code, "modules": sorted(sys.modules) if request.get("modules") else []}
-    connection.sendall(json.dumps(said).encode() + b"\n")
+    reply = {"code": code, "modules": sorted(sys.modules) if request.get("modules") else []}
+    connection.sendall(json.dumps(reply).encode() + b"\n")
     os._exit(code)
 
 

@@ -66,12 +66,12 @@ class Load:
 def load(endpoint: Endpoint, *, rate: float) -> Iterator[Load]:
     """Users of an endpoint's live traffic, for as long as the block runs; all are answered when it is left."""
     key = endpoint.key()
-    made = Load(time.time())
+    result = Load(time.time())
     over = threading.Event()
 
     async def one(client: httpx.AsyncClient, number: int, due: float) -> None:
         headers = {"Authorization": f"Bearer {key}"}
-        seen, error, asked_s = Seen(0, "", "", False), "", made.now_s()
+        seen, error, asked_s = Seen(0, "", "", False), "", result.now_s()
         try:
             answer = await client.post(f"https://{endpoint.host}/score", json=asked(number), headers=headers)
             seen = Seen.of(answer, number)
@@ -79,7 +79,7 @@ def load(endpoint: Endpoint, *, rate: float) -> Iterator[Load]:
         except httpx.HTTPError as problem:
             error = f"{type(problem).__name__}: {problem}"
         latency_ms = (time.perf_counter() - due) * 1000
-        made.requests.append(Request(due - begin, asked_s, latency_ms, seen.status, seen.version, seen.right, error))
+        result.requests.append(Request(due - start, asked_s, latency_ms, seen.status, seen.version, seen.right, error))
 
     async def users() -> None:
         # as many as a proxy before the users would keep; who waits for one has waited since his time came
@@ -94,20 +94,20 @@ def load(endpoint: Endpoint, *, rate: float) -> Iterator[Load]:
             number = 0
             async with asyncio.TaskGroup() as group:
                 while not over.is_set():
-                    due = begin + number / rate
+                    due = start + number / rate
                     await asyncio.sleep(max(0.0, due - time.perf_counter()))
                     group.create_task(one(client, number, due))
                     number += 1
 
-    begin = time.perf_counter()
+    start = time.perf_counter()
     thread = threading.Thread(target=lambda: asyncio.run(users()))
     thread.start()
     try:
-        yield made
+        yield result
     finally:
         over.set()
         thread.join()
-        made.requests.sort(key=lambda each: each.due_s)
+        result.requests.sort(key=lambda each: each.due_s)
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ class Stretch:
     p99_ms: float
 
     @classmethod
-    def of(cls, found: Load, name: str, begin_s: float, end_s: float) -> Stretch:
+    def of(cls, users: Load, name: str, begin_s: float, end_s: float) -> Stretch:
         """Measured over the requests that were due in it."""
-        some = found.between(begin_s, end_s)
+        some = users.between(begin_s, end_s)
         times = sorted(each.latency_ms for each in some)
         cuts = statistics.quantiles(times, n=100, method="inclusive") if len(times) > 1 else [float("nan")] * 99
         return cls(name, begin_s, end_s, len(some), sum(each.failed for each in some), cuts[49], cuts[98])
@@ -139,12 +139,12 @@ class Moment:
     what: str
 
 
-def moments(endpoint: Endpoint, found: Load) -> list[Moment]:
+def moments(endpoint: Endpoint, users: Load) -> list[Moment]:
     """The rollouts' own account of what happened while users asked."""
-    told = []
+    events = []
     for record in endpoint.ledger():
         facts = record["facts"]
-        at_s = datetime.fromisoformat(record["at"]).timestamp() - found.began
+        at_s = datetime.fromisoformat(record["at"]).timestamp() - users.began
         if at_s < 0:
             continue
         shares = " ".join(f"{name} {share}" for name, share in facts.get("traffic", {}).items() if share)
@@ -156,11 +156,11 @@ def moments(endpoint: Endpoint, found: Load) -> list[Moment]:
             "end": "end",
         }.get(record["kind"])
         if what:
-            told.append(Moment(at_s, what))
-    return told
+            events.append(Moment(at_s, what))
+    return events
 
 
-def shown(stretches: Sequence[Stretch]) -> str:
+def render(stretches: Sequence[Stretch]) -> str:
     """A table for the terminal."""
     lines = [f"{'':18} {'seconds':>8} {'requests':>9} {'failed':>7} {'p50 ms':>8} {'p99 ms':>8}"]
     lines += [

@@ -53,26 +53,26 @@ def totals(results: Sequence[Result]) -> list[str]:
             continue
         codes = Counter(result.outcome for result in some)
         traffic = Counter(result.traffic for result in some)
-        shown = [", ".join(f"{name} {count}" for name, count in found.most_common()) for found in (codes, traffic)]
+        counts = [", ".join(f"{name} {count}" for name, count in counter.most_common()) for counter in (codes, traffic)]
         struck, wrong = sum(result.struck for result in some), sum(bool(result.violations) for result in some)
-        lines.append(f"| {fault} | {len(some)} | {struck} | {shown[0]} | {shown[1]} | {wrong} |")
+        lines.append(f"| {fault} | {len(some)} | {struck} | {counts[0]} | {counts[1]} | {wrong} |")
     return lines
 
 
 def matrix(results: Sequence[Result]) -> list[str]:
     """Places down, faults across."""
     faults = [fault for fault in FAULTS if any(result.fault == fault for result in results)]
-    found = {(result.place, result.fault): cell(result) for result in results}
+    table = {(result.place, result.fault): cell(result) for result in results}
     lines = [f"| what has happened: the call | {' | '.join(faults)} |", "|---|" + "---|" * len(faults)]
-    for place in dict.fromkeys(result.place for result in results):
-        cells = [found.get((place, fault), "") for fault in faults]
-        lines.append(f"| {place} | {' | '.join(cells)} |")
+    for point in dict.fromkeys(result.place for result in results):
+        cells = [table.get((point, fault), "") for fault in faults]
+        lines.append(f"| {point} | {' | '.join(cells)} |")
     return lines
 
 
-def write(results: Sequence[Result], place: Path, *, seconds: float) -> None:
+def write(results: Sequence[Result], path: Path, *, seconds: float) -> None:
     """Markdown at that place, JSON beside it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(markdown(results, seconds=seconds), encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(markdown(results, seconds=seconds), encoding="utf-8")
     document = {"schema_version": 1, "seconds": round(seconds, 1), "results": plain(results)}
-    place.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fault_injection import aftermath
-from tests.fault_injection.calls import Place, places
+from tests.fault_injection.calls import CallPoint, call_points
 from tests.fault_injection.cases import CRASH_LIVE, CRASH_NEW, DOWN, FIRST, KILLS, REFUSED, ROLLBACK, Case, Recorded
 from tests.fault_injection.workspace import Command, Done, Endpoint, Workspace
 from tests.support.waiting import HANG_S
@@ -39,8 +39,8 @@ class Result:
     @property
     def outcome(self) -> str:
         """Exit code in words."""
-        words = {None: "killed", 0: "released", 3: "refused", 6: "gate failed", 7: "undecided", 8: "Azure failed"}
-        return words.get(self.code, f"exit {self.code}")
+        names = {None: "killed", 0: "released", 3: "refused", 6: "gate failed", 7: "undecided", 8: "Azure failed"}
+        return names.get(self.code, f"exit {self.code}")
 
 
 class Worker:
@@ -72,8 +72,8 @@ class Worker:
 
     def run(self, case: Case) -> Result:
         """One case from beginning to end."""
-        result = Result(case.story, case.fault, str(case.place))
-        begin = time.monotonic()
+        result = Result(case.story, case.fault, str(case.point))
+        start = time.monotonic()
         try:
             if case.story == FIRST:
                 self._run(case, result, self.workspace.endpoint(), None, None)
@@ -84,7 +84,7 @@ class Worker:
             result.violations.append(f"the test itself failed: {traceback.format_exc(limit=4)}")
         if result.violations and case.story != FIRST:
             self.endpoint = None
-        result.seconds = time.monotonic() - begin
+        result.seconds = time.monotonic() - start
         return result
 
     def _run(
@@ -97,19 +97,19 @@ class Worker:
         """
         version = self.workspace.version(good=case.story != REFUSED)
         agent = f"fault-{version}-"
-        back = case.story == ROLLBACK
-        command = endpoint.rollback(agent=agent) if back else endpoint.deploy(version, agent=agent)
-        goal = before or "" if back else version
+        is_rollback = case.story == ROLLBACK
+        command = endpoint.rollback(agent=agent) if is_rollback else endpoint.deploy(version, agent=agent)
+        goal = before or "" if is_rollback else version
         done = self._strike(case, result, endpoint, command, agent)
         patience_s = HANG_S if case.fault in (CRASH_NEW, CRASH_LIVE) else 0
-        after = aftermath.look(endpoint, before=live, new=goal, patience_s=patience_s)
+        after = aftermath.inspect(endpoint, before=live, new=goal, patience_s=patience_s)
         result.code, result.log = done.code, done.log
-        result.traffic = named(after.shown, live, goal)
+        result.traffic = named(after.shares, live, goal)
         result.violations += after.violations + judged(case, result)
         again = endpoint.deploy(version, agent=f"again-{version}-").finish()
         result.again = again.code
-        wanted, right = (6, live) if case.story == REFUSED else (0, version)
-        wrong = [] if again.code == wanted else [f"one more deploy ended with {again.code}"]
+        expected, right = (6, live) if case.story == REFUSED else (0, version)
+        wrong = [] if again.code == expected else [f"one more deploy ended with {again.code}"]
         wrong += aftermath.released(endpoint, right or "") + aftermath.closed(endpoint)
         result.violations += [f"after one more deploy: {each}" for each in wrong]
         if result.violations:
@@ -123,34 +123,34 @@ class Worker:
         rule = case.rule(name=agent, endpoint=endpoint.name, agent=agent, pid=command.pid, new=new, live=slot)
         workspace.local("POST", "faults", rule)
         done = command.finish()
-        shown = [each for each in workspace.local("GET", "faults") if each["name"] == agent]
+        rules = [each for each in workspace.local("GET", "faults") if each["name"] == agent]
         workspace.local("DELETE", f"faults?name={agent}")
-        result.struck = any(each["matched"] > each["skip"] for each in shown)
+        result.struck = any(each["matched"] > each["skip"] for each in rules)
         return done
 
 
 def judged(case: Case, result: Result) -> list[str]:
     """What is wrong with how the command ended, given what it left."""
-    found = []
+    violations = []
     if result.code is None and case.fault not in KILLS:
-        found.append("the process was killed by nobody")
+        violations.append("the process was killed by nobody")
     if result.code not in (None, 0, 3, 6, 7, 8):
-        found.append(f"exit code {result.code}")
+        violations.append(f"exit code {result.code}")
     if result.code == 0 and result.traffic != "new":
-        found.append(f"exit code 0, and the traffic is on: {result.traffic}")
+        violations.append(f"exit code 0, and the traffic is on: {result.traffic}")
     if result.code not in (None, 0) and result.traffic == "both" and case.fault != DOWN:
-        found.append(f"exit code {result.code}, and the traffic was left split")
+        violations.append(f"exit code {result.code}, and the traffic was left split")
     if case.story == REFUSED and result.traffic != "old":
-        found.append("traffic reached a version that the gate refuses")
-    return found
+        violations.append("traffic reached a version that the gate refuses")
+    return violations
 
 
-def named(shown: dict[str, int], live: str | None, version: str) -> str:
+def named(shares: dict[str, int], live: str | None, version: str) -> str:
     """Which versions have traffic."""
-    if not shown:
+    if not shares:
         return "none"
-    words = {live: "old", version: "new"}
-    names = {words.get(each, "other") for each in shown}
+    ages = {live: "old", version: "new"}
+    names = {ages.get(each, "other") for each in shares}
     return names.pop() if len(names) == 1 else "both"
 
 
@@ -162,14 +162,14 @@ def record(workspace: Workspace) -> Recorded:
         raise RuntimeError(f"a clean release ended with {done.code}:\n{done.log[-3000:]}")
     workspace.warm_up(done.modules)
 
-    def traced(endpoint: Endpoint, command: Command, wanted: int) -> list[Place]:
+    def traced(endpoint: Endpoint, command: Command, expected: int) -> list[CallPoint]:
         workspace.local("POST", "requests", {"record": True})
         done = command.finish()
         workspace.local("POST", "requests", {"record": False})
-        if done.code != wanted:
+        if done.code != expected:
             raise RuntimeError(f"a clean command ended with {done.code}:\n{done.log[-3000:]}")
         trace = workspace.local("GET", "requests")
-        return places(trace, endpoint.name, "recorded-", stages(endpoint.ledger()))
+        return call_points(trace, endpoint.name, "recorded-", stages(endpoint.ledger()))
 
     def deploy(endpoint: Endpoint, *, good: bool = True) -> Command:
         return endpoint.deploy(workspace.version(good=good), agent="recorded-")
@@ -186,10 +186,10 @@ def record(workspace: Workspace) -> Recorded:
 
 def stages(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """What each record of the last rollout says, in a word or two."""
-    found: list[str] = []
+    stages: list[str] = []
     for record in records:
         if record["kind"] == "begin":
-            found = []
+            stages = []
         facts = record["facts"]
         shares = facts.get("wanted") or facts.get("traffic") or {}
         which = {
@@ -198,8 +198,8 @@ def stages(records: Sequence[Mapping[str, Any]]) -> list[str]:
             "moved": f"traffic {max(shares.values(), default=0)} seen",
             "end": f"end: {facts.get('outcome')}",
         }.get(record["kind"], record["kind"])
-        found.append(" ".join(which.split()))
-    return found
+        stages.append(" ".join(which.split()))
+    return stages
 
 
 def run(

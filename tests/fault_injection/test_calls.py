@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlops.local.daemon.faults import Faults
-from tests.fault_injection.calls import Place, places
+from tests.fault_injection.calls import CallPoint, call_points
 from tests.fault_injection.cases import FAILS, RELEASE, Case, faults_at, sample
 from tests.fault_injection.runner import stages
 
@@ -59,17 +59,17 @@ def trace(*, polls: int = 2) -> list[dict[str, Any]]:
     ]
 
 
-def struck(place: Place, calls: list[dict[str, Any]]) -> list[int]:
+def struck(point: CallPoint, calls: list[dict[str, Any]]) -> list[int]:
     faults = Faults()
-    faults.add({"kind": "drop", **place.rule(E, AGENT)})
+    faults.add({"kind": "drop", **point.rule(E, AGENT)})
     return [number for number, each in enumerate(calls) if faults.hit(**each)]
 
 
 def test_each_rule_strikes_the_call_that_it_was_made_from() -> None:
-    found = places(trace(), E, AGENT, ["begin", "deployed", "gate pass", "traffic 50 seen", "traffic 100 seen"])
-    hits = [struck(place, trace()) for place in found]
-    assert all(len(each) == 1 for each in hits), dict(zip(map(str, found), hits, strict=True))
-    assert len({each[0] for each in hits}) == len(found) == len({str(place) for place in found})
+    points = call_points(trace(), E, AGENT, ["begin", "deployed", "gate pass", "traffic 50 seen", "traffic 100 seen"])
+    hits = [struck(point, trace()) for point in points]
+    assert all(len(each) == 1 for each in hits), dict(zip(map(str, points), hits, strict=True))
+    assert len({each[0] for each in hits}) == len(points) == len({str(point) for point in points})
     ours = {number for number, each in enumerate(trace()) if each["agent"] != "somebody else"}
     left_out = ours - {each[0] for each in hits}
     assert {trace()[number]["path"].rpartition("/")[2][:3] for number in left_out} == {"oe:", "od:", "sco"}
@@ -77,8 +77,8 @@ def test_each_rule_strikes_the_call_that_it_was_made_from() -> None:
 
 def test_how_often_an_operation_was_asked_does_not_matter() -> None:
     seldom, often = trace(polls=1), trace(polls=7)
-    for place in places(trace(), E, AGENT):
-        (first,), (second,) = struck(place, seldom), struck(place, often)
+    for point in call_points(trace(), E, AGENT):
+        (first,), (second,) = struck(point, seldom), struck(point, often)
         assert seldom[first] == often[second]
 
 
@@ -86,7 +86,7 @@ def test_how_often_an_operation_was_asked_does_not_matter() -> None:
 async def test_the_operation_that_fails_is_the_one_that_the_call_starts(nth: int) -> None:
     from mlops.local.state.operations import OperationFailed
 
-    puts = [place for place in places(trace(), E, AGENT) if str(place.kind) == "PUT endpoint"]
+    puts = [point for point in call_points(trace(), E, AGENT) if str(point.kind) == "PUT endpoint"]
     rule = Case(RELEASE, FAILS, puts[nth - 1]).rule(name="", endpoint=E, agent=AGENT, pid=0, new="green", live="blue")
     faults, failed, begun = Faults(), [], 0
     faults.add(rule)
@@ -113,8 +113,8 @@ def test_stages_are_what_the_last_rollout_wrote() -> None:
 
 
 def test_a_sample_has_every_fault_and_is_the_same_each_time() -> None:
-    cases = [Case(RELEASE, fault, place) for place in places(trace(), E, AGENT) for fault in faults_at(place)]
-    chosen = sample(cases, 15, seed=1)
-    assert chosen == sample(cases, 15, seed=1)
-    assert len(chosen) == 15
-    assert {case.fault for case in chosen} == {case.fault for case in cases}
+    cases = [Case(RELEASE, fault, point) for point in call_points(trace(), E, AGENT) for fault in faults_at(point)]
+    subset = sample(cases, 15, seed=1)
+    assert subset == sample(cases, 15, seed=1)
+    assert len(subset) == 15
+    assert {case.fault for case in subset} == {case.fault for case in cases}

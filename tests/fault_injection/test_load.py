@@ -16,11 +16,11 @@ def a_second_of(users: Load) -> list[Request]:
     """As many requests as come in a second, all of them begun and answered within this call."""
     since = users.now_s()
 
-    def found() -> list[Request]:
+    def new_requests() -> list[Request]:
         some = [each for each in list(users.requests) if each.asked_s >= since]
         return some if len(some) >= RATE else []
 
-    return until(found, what="the users' next requests")
+    return until(new_requests, what="the users' next requests")
 
 
 def test_no_request_fails_over_a_rollout_and_a_rollback(fault_workspace: Workspace) -> None:
@@ -32,11 +32,11 @@ def test_no_request_fails_over_a_rollout_and_a_rollback(fault_workspace: Workspa
         a_second_of(users)
         there = endpoint.deploy(new).finish()
         between = a_second_of(users)
-        back = endpoint.rollback().finish()
+        rollback = endpoint.rollback().finish()
         a_second_of(users)
 
-    assert (there.code, back.code) == (0, 0), f"{there.log}\n{back.log}"
+    assert (there.code, rollback.code) == (0, 0), f"{there.log}\n{rollback.log}"
     assert users.failed == []
-    answered = [each.version for each in users.requests]
-    assert answered[0] == answered[-1] == old
+    versions = [each.version for each in users.requests]
+    assert versions[0] == versions[-1] == old
     assert {each.version for each in between} == {new}

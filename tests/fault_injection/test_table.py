@@ -21,19 +21,19 @@ WORKERS = 4 * max(2, os.cpu_count() or 1)
 
 
 def run(workspace: Workspace, count: int | None) -> None:
-    place = Path(
+    path = Path(
         os.environ.get("MLOPS_FIRE_REPORT") or ROOT / "build" / ("faults.md" if count is None else "faults-sample.md")
     )
-    begin = time.monotonic()
+    start = time.monotonic()
     cases = runner.record(workspace).table()
-    chosen = cases if count is None else sample(cases, count, seed=SEED)
-    results = runner.run(workspace, chosen, workers=WORKERS if count is None else min(WORKERS, count // 3))
-    order = {(each.story, each.fault, str(each.place)): number for number, each in enumerate(cases)}
+    subset = cases if count is None else sample(cases, count, seed=SEED)
+    results = runner.run(workspace, subset, workers=WORKERS if count is None else min(WORKERS, count // 3))
+    order = {(each.story, each.fault, str(each.point)): number for number, each in enumerate(cases)}
     results.sort(key=lambda each: order[(each.story, each.fault, each.place)])
-    report.write(results, place, seconds=time.monotonic() - begin)
-    runner.keep(results, place.with_suffix(""))
+    report.write(results, path, seconds=time.monotonic() - start)
+    runner.keep(results, path.with_suffix(""))
     wrong = [f"{each.story}: {each.fault}: {each.place}: {each.violations}" for each in results if each.violations]
-    assert not wrong, f"{len(wrong)} of {len(results)}, see {place}:\n" + "\n".join(wrong)
+    assert not wrong, f"{len(wrong)} of {len(results)}, see {path}:\n" + "\n".join(wrong)
     struck = sum(each.struck for each in results)
     assert struck >= 0.9 * len(results), f"only {struck} of {len(results)} faults struck"
     assert {each.fault for each in results} == set(FAULTS)

@@ -100,40 +100,40 @@ class Done:
 class Command:
     """An `mlops` process that waits to be started."""
 
-    def __init__(self, place: Path, request: dict[str, Any]) -> None:
+    def __init__(self, path: Path, request: dict[str, Any]) -> None:
         self._log = Path(request["log"])
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.connect(str(place))
+        self._socket.connect(str(path))
         self._stream = self._socket.makefile("rb")
         self._socket.sendall(json.dumps(request).encode() + b"\n")
         self.pid = int(self._stream.readline())
 
     def finish(self) -> Done:
         """Start it and wait for its end."""
-        begin = time.monotonic()
+        start = time.monotonic()
         self.start()
-        return self.wait(begin)
+        return self.wait(start)
 
     def start(self) -> None:
         """Let it work."""
         self._socket.sendall(b"go\n")
 
-    def wait(self, begin: float) -> Done:
+    def wait(self, start: float) -> Done:
         """Wait for its end."""
         self._socket.settimeout(HANG_S)
         try:
-            said = self._stream.readline()
+            line = self._stream.readline()
         except ConnectionResetError:
-            said = b""
+            line = b""
         except TimeoutError:
             os.kill(self.pid, signal.SIGKILL)
             raise
         finally:
             self._stream.close()
             self._socket.close()
-        found = json.loads(said) if said else {"code": None, "modules": []}
+        reply = json.loads(line) if line else {"code": None, "modules": []}
         log = self._log.read_text(encoding="utf-8", errors="replace") if self._log.is_file() else ""
-        return Done(found["code"], log, time.monotonic() - begin, found["modules"])
+        return Done(reply["code"], log, time.monotonic() - start, reply["modules"])
 
 
 class Workspace:
@@ -157,9 +157,9 @@ class Workspace:
         """Start everything; a scoring script, rows and a model lie ready."""
         command = [sys.executable, "-m", "mlops.local.daemon", "ensure"]
         done = subprocess.run(command, cwd=ROOT, env=self._base, capture_output=True, text=True, check=True)
-        given: dict[str, str | None] = json.loads(done.stdout)["env"]
-        self.env = {**self._base, **{name: value for name, value in given.items() if value is not None}}
-        for name in [name for name, value in given.items() if value is None]:
+        variables: dict[str, str | None] = json.loads(done.stdout)["env"]
+        self.env = {**self._base, **{name: value for name, value in variables.items() if value is not None}}
+        for name in [name for name, value in variables.items() if value is None]:
             self.env.pop(name, None)
         own = str(self.folder / "home" / "local" / "tls" / "ca.pem")  # without the public roots: it is read often
         self.env |= dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), own)
@@ -202,11 +202,11 @@ class Workspace:
         for split, pairs in chats.items():
             rows = [
                 {
-                    "prompt": asked,
-                    "prompt_id": hashlib.sha256(asked.encode()).hexdigest(),
-                    "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}],
+                    "prompt": question,
+                    "prompt_id": hashlib.sha256(question.encode()).hexdigest(),
+                    "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
                 }
-                for asked, answer in pairs.items()
+                for question, answer in pairs.items()
             ]
             (raw / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         settings = self._settings_file("nobody", "data")
@@ -221,16 +221,16 @@ class Workspace:
         self._checked(self.http.put(blob, json=QUESTIONS, headers=headers))
 
     def _settings_file(self, endpoint: str, folder: str) -> Path:
-        place = self.folder / "settings" / folder / "mlops.yaml"
-        place.parent.mkdir(parents=True)
+        path = self.folder / "settings" / folder / "mlops.yaml"
+        path.parent.mkdir(parents=True)
         target = {"endpoint": {"name": endpoint}}
         defaults = {
             **SETTINGS,
             "deployment": {**SETTINGS["deployment"], "code": str(self.folder / "serve")},
             "rollout": {**SETTINGS["rollout"], **self._rollout},
         }
-        place.write_text(yaml.safe_dump({"defaults": defaults, "targets": {"local": target}}), encoding="utf-8")
-        return place
+        path.write_text(yaml.safe_dump({"defaults": defaults, "targets": {"local": target}}), encoding="utf-8")
+        return path
 
     # -- commands ------------------------------------------------------------------------------------------------------
 
@@ -280,11 +280,11 @@ class Workspace:
 
     def get(self, path: str) -> dict[str, Any] | None:
         """A resource as Azure shows it; None where there is none."""
-        found = self.http.get(self.arm(path), headers=self._bearer())
-        if found.status_code == 404:
+        response = self.http.get(self.arm(path), headers=self._bearer())
+        if response.status_code == 404:
             return None
-        self._checked(found)
-        body: dict[str, Any] = found.json()
+        self._checked(response)
+        body: dict[str, Any] = response.json()
         return body
 
     def post(self, path: str) -> Any:
@@ -324,10 +324,10 @@ class Workspace:
         return answer
 
 
-def can_start(forkserver: subprocess.Popen[bytes], place: Path) -> bool:
+def can_start(forkserver: subprocess.Popen[bytes], path: Path) -> bool:
     """Whether the process that starts commands listens."""
     assert forkserver.poll() is None
-    return place.exists()
+    return path.exists()
 
 
 def asked(number: int) -> dict[str, Any]:
@@ -348,10 +348,10 @@ class Seen:
     @classmethod
     def of(cls, answer: httpx.Response, number: int) -> Seen:
         """From the answer to the request of that number."""
-        found = answer.json() if answer.status_code == 200 else {}
+        body = answer.json() if answer.status_code == 200 else {}
         slot = answer.headers.get("azureml-model-deployment", "")
-        right = found.get("output") == QUESTIONS[f"question {number % len(QUESTIONS)}"]
-        return cls(answer.status_code, slot, str(found.get("model", "")), right)
+        right = body.get("output") == QUESTIONS[f"question {number % len(QUESTIONS)}"]
+        return cls(answer.status_code, slot, str(body.get("model", "")), right)
 
 
 @dataclass
@@ -379,25 +379,25 @@ class Endpoint:
         """Where it is asked."""
         return f"{self.name}.eastus.inference.ml.azure.com"
 
-    def shown(self) -> dict[str, Any] | None:
+    def resource(self) -> dict[str, Any] | None:
         """The endpoint as Azure shows it."""
         return self.workspace.get(f"onlineEndpoints/{self.name}")
 
     def traffic(self) -> dict[str, int]:
         """Shares above 0."""
-        found = self.shown() or {"properties": {"traffic": {}}}
-        return {name: share for name, share in found["properties"]["traffic"].items() if share}
+        resource = self.resource() or {"properties": {"traffic": {}}}
+        return {name: share for name, share in resource["properties"]["traffic"].items() if share}
 
     def deployments(self) -> list[dict[str, Any]]:
         """Its deployments as Azure shows them."""
-        found = self.workspace.get(f"onlineEndpoints/{self.name}/deployments")
-        return list((found or {}).get("value", []))
+        page = self.workspace.get(f"onlineEndpoints/{self.name}/deployments")
+        return list((page or {}).get("value", []))
 
     def states(self) -> dict[str, str]:
         """Provisioning states, the endpoint's under its own name."""
-        shown = self.shown()
+        resource = self.resource()
         states = {item["name"]: str(item["properties"]["provisioningState"]) for item in self.deployments()}
-        return states if shown is None else {self.name: str(shown["properties"]["provisioningState"]), **states}
+        return states if resource is None else {self.name: str(resource["properties"]["provisioningState"]), **states}
 
     def versions(self) -> dict[str, str]:
         """The model version that each slot's document names."""

@@ -29,7 +29,7 @@ class Asked:
     slot: str | None
     question: str
     headers: dict[str, str]
-    under_way: int
+    concurrent: int
     connection: tuple[str, int]
 
 
@@ -46,7 +46,7 @@ class Endpoint:
 def answering(reply: Answering, **scorer: Any) -> Iterator[Endpoint]:
     """Serve ``reply`` until the end of the block."""
     lock = threading.Lock()
-    under_way = 0
+    concurrent = 0
     endpoint: Endpoint
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,26 +54,26 @@ def answering(reply: Answering, **scorer: Any) -> Iterator[Endpoint]:
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:
-            nonlocal under_way
+            nonlocal concurrent
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             question = body["input_data"]["input_string"][-1]["content"]
             with lock:
-                under_way += 1
+                concurrent += 1
                 asked = Asked(
-                    self.headers.get(SLOT_HEADER), question, dict(self.headers), under_way, self.client_address
+                    self.headers.get(SLOT_HEADER), question, dict(self.headers), concurrent, self.client_address
                 )
                 endpoint.asked.append(asked)
             try:
-                found = reply(asked)
+                response = reply(asked)
             finally:
                 with lock:
-                    under_way -= 1
-            raw = found.body.encode() if isinstance(found.body, str) else json.dumps(found.body).encode()
+                    concurrent -= 1
+            raw = response.body.encode() if isinstance(response.body, str) else json.dumps(response.body).encode()
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self.send_response(found.status)
-                for name, value in {"Content-Length": str(len(raw)), **found.headers}.items():
+                self.send_response(response.status)
+                for name, value in {"Content-Length": str(len(raw)), **response.headers}.items():
                     self.send_header(name, value)
-                if asked.slot and SLOT_HEADER not in found.headers:
+                if asked.slot and SLOT_HEADER not in response.headers:
                     self.send_header(SLOT_HEADER, asked.slot)
                 self.end_headers()
                 self.wfile.write(raw)

@@ -16,5 +16,5 @@ def github_job(subject: str, **claims: Any) -> dict[str, str]:
     """The variables of a job that has ``permissions: id-token: write``."""
     from mlops.local.daemon import client
 
-    found: dict[str, str] = client.request("github-job", method="POST", body={"subject": subject, "claims": claims})
-    return found
+    variables: dict[str, str] = client.request("github-job", method="POST", body={"subject": subject, "claims": claims})
+    return variables

@@ -72,9 +72,9 @@ class Cloud:
 
     def variables(self) -> dict[str | None, dict[str, str]]:
         """The six variables of each GitHub environment, as setup prints them."""
-        found = self._variables
-        assert sorted(found) == sorted(NAMES)
-        return {name: dict(found) for name in ENVIRONMENTS}
+        variables = self._variables
+        assert sorted(variables) == sorted(NAMES)
+        return {name: dict(variables) for name in ENVIRONMENTS}
 
     @staticmethod
     def identity(whose: str, claims: Mapping[str, Any]) -> Mapping[str, str]:
@@ -110,8 +110,8 @@ class Cloud:
 
     def traffic(self, world: World) -> dict[str, int]:
         """The shares of the lasting endpoint's slots that have any; nothing where it is not there yet."""
-        with self.desk(world) as (session, found):
-            name = found.endpoint.name
+        with self.desk(world) as (session, settings):
+            name = settings.endpoint.name
             every = {each.name: each for each in session.ml.online_endpoints.list()}
             return {slot: share for slot, share in (every[name].traffic if name in every else {}).items() if share}
 
@@ -130,25 +130,25 @@ class Cloud:
         before = dict(os.environ)
         os.environ.update(self.environ())
         try:
-            found = load("staging", world.repository / "mlops.yaml")
-            self._session = self._session or connect(found, Console(quiet=True))
-            yield self._session, found
+            settings = load("staging", world.repository / "mlops.yaml")
+            self._session = self._session or connect(settings, Console(quiet=True))
+            yield self._session, settings
         finally:
             os.environ.clear()
             os.environ.update(before)
 
     def tags(self, world: World, version: str) -> dict[str, str]:
         """The tags of a model version."""
-        with self.desk(world) as (session, found):
-            return dict(session.ml.models.get(found.model.name, version).tags)
+        with self.desk(world) as (session, settings):
+            return dict(session.ml.models.get(settings.model.name, version).tags)
 
     def register(self, world: World, version: str, folder: Path) -> None:
         """Register a model that no job has made."""
-        with self.desk(world) as (session, found):
+        with self.desk(world) as (session, settings):
             from azure.ai.ml.entities import Model
 
             session.ml.models.create_or_update(
-                Model(path=str(folder), name=found.model.name, version=version, type="custom_model")
+                Model(path=str(folder), name=settings.model.name, version=version, type="custom_model")
             )
 
 
@@ -173,11 +173,11 @@ def settings(**changes: Any) -> str:
 
 def merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with some changed, section by section."""
-    found = dict(base)
+    settings = dict(base)
     for name, value in over.items():
-        inner = found.get(name)
-        found[name] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
-    return found
+        inner = settings.get(name)
+        settings[name] = merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return settings
 
 
 NO_THRESHOLDS = {

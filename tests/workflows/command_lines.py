@@ -33,9 +33,9 @@ def command_lines(script: str) -> Iterator[list[str]]:
     joined = script.replace("\\\n", " ")
     for line in joined.splitlines():
         for part in STOP.split(line):
-            words = shlex.split(part, comments=True)
-            if words and words[0] == "mlops":
-                yield [word for each in words[1:] for word in _expanded(each)]
+            arguments = shlex.split(part, comments=True)
+            if arguments and arguments[0] == "mlops":
+                yield [word for each in arguments[1:] for word in _expanded(each)]
 
 
 def _expanded(word: str) -> list[str]:
@@ -45,26 +45,26 @@ def _expanded(word: str) -> list[str]:
     return [VARIABLE.sub("1", word)]
 
 
-def problem(root: click.Command, words: Sequence[str]) -> str | None:
+def problem(root: click.Command, arguments: Sequence[str]) -> str | None:
     """What is wrong with a command line, by the real commands' own parsers; nothing is run."""
-    command, left, path = root, list(words), ["mlops"]
+    command, remaining, path = root, list(arguments), ["mlops"]
     context = click.Context(command, info_name="mlops")
     while isinstance(command, click.Group):
-        if not left:
+        if not remaining:
             return f"{' '.join(path)}: a command is missing"
-        found = command.get_command(context, left[0])
-        if found is None:
-            return f"{' '.join(path)}: no such command '{left[0]}'"
-        path.append(left.pop(0))
-        command = found
+        subcommand = command.get_command(context, remaining[0])
+        if subcommand is None:
+            return f"{' '.join(path)}: no such command '{remaining[0]}'"
+        path.append(remaining.pop(0))
+        command = subcommand
         context = click.Context(command, info_name=path[-1], parent=context)
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-    known = {name for option in options for name in (*option.opts, *option.secondary_opts)}
-    for word in left:
+    names = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+    for word in remaining:
         name = word.partition("=")[0]
-        if name.startswith("-") and len(name) > 1 and name not in known:
+        if name.startswith("-") and len(name) > 1 and name not in names:
             return f"{' '.join(path)}: no such option '{name}'"
-    values, rest, _ = command.make_parser(context).parse_args(args=list(left))
+    values, rest, _ = command.make_parser(context).parse_args(args=list(remaining))
     if rest:
         return f"{' '.join(path)}: unexpected argument '{rest[0]}'"
     for parameter in command.params:
@@ -75,14 +75,14 @@ def problem(root: click.Command, words: Sequence[str]) -> str | None:
 
 def problems(root: click.Command, folder: Path) -> list[str]:
     """Of all workflows and actions below a folder."""
-    found = []
+    lines = []
     for path in sorted([*folder.glob("workflows/*.y*ml"), *folder.glob("actions/*/action.y*ml")]):
         for script in scripts(yaml.safe_load(path.read_text(encoding="utf-8"))):
-            for words in command_lines(script):
+            for arguments in command_lines(script):
                 try:
-                    wrong = problem(root, words)
+                    wrong = problem(root, arguments)
                 except click.UsageError as error:
                     wrong = error.format_message()
                 if wrong:
-                    found.append(f"{path.name}: {wrong}")
-    return found
+                    lines.append(f"{path.name}: {wrong}")
+    return lines

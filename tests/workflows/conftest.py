@@ -12,7 +12,7 @@ import pytest
 from tests.workflows.cloud import Cloud
 from tests.workflows.runner import bridge
 
-KEPT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "SHELL")
+ENVIRONMENT_NAMES = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TMPDIR", "SHELL")
 
 
 @pytest.fixture(scope="session")
@@ -35,28 +35,28 @@ def without(error: bridge.Missing) -> NoReturn:
 @pytest.fixture(scope="session")
 def github(packages: Path) -> Iterator[bridge.Bridge]:
     """GitHub's parser and evaluator."""
-    made = bridge.Bridge(packages)
+    running_bridge = bridge.Bridge(packages)
     try:
-        yield made
+        yield running_bridge
     finally:
-        made.close()
+        running_bridge.close()
 
 
 def machine() -> dict[str, str]:
     """What a fresh machine of GitHub's has in its environment."""
-    return {name: os.environ[name] for name in KEPT if name in os.environ}
+    return {name: os.environ[name] for name in ENVIRONMENT_NAMES if name in os.environ}
 
 
 @pytest.fixture(scope="module")
 def cloud(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """A workspace of the module's own; the environment of this process is given back afterwards."""
     before = dict(os.environ)
-    made = Cloud(tmp_path_factory.mktemp("home"))
-    made.open()
+    azure = Cloud(tmp_path_factory.mktemp("home"))
+    azure.open()
     try:
-        made.trust()
-        yield made
+        azure.trust()
+        yield azure
     finally:
-        made.close()
+        azure.close()
         os.environ.clear()
         os.environ.update(before)

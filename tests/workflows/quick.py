@@ -33,12 +33,12 @@ SETTINGS = {
 
 def answers() -> dict[str, str]:
     """What the bundled chats hold as the right answers."""
-    found = {}
+    answers = {}
     for path in sorted((ROOT / "data" / "bundled" / "data").glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
-            *_, asked, answer = json.loads(line)["messages"]
-            found[asked["content"]] = answer["content"]
-    return found
+            *_, question, answer = json.loads(line)["messages"]
+            answers[question["content"]] = answer["content"]
+    return answers
 
 
 def components(**commands: str) -> dict[str, str | None]:

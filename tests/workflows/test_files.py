@@ -51,7 +51,7 @@ def test_the_runner_knows_all_that_an_action_uses(github: Bridge, path: str) -> 
 
 def test_every_command_line_is_one_that_mlops_takes() -> None:
     assert command_lines.problems(group, PLACE) == []
-    lines = [words for text in scripts() for words in command_lines.command_lines(text)]
+    lines = [arguments for text in scripts() for arguments in command_lines.command_lines(text)]
     assert len(lines) >= 8
 
 
@@ -63,7 +63,7 @@ def scripts() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         ('mlops deploy "$VERSION" --stepz "$STEPS"', "no such option '--stepz'"),
         ("mlops deplyo", "no such command 'deplyo'"),
@@ -73,10 +73,10 @@ def scripts() -> Iterator[str]:
         ("mlops wait --timeout", "requires an argument"),
     ],
 )
-def test_a_wrong_command_line_is_seen(tmp_path: Path, line: str, words: str) -> None:
-    place = tmp_path / "workflows"
-    place.mkdir()
-    (place / "one.yml").write_text(f"jobs: {{one: {{steps: [{{run: '{line}'}}]}}}}\n", encoding="utf-8")
-    found = command_lines.problems(group, tmp_path)
-    assert len(found) == 1
-    assert words in found[0]
+def test_a_wrong_command_line_is_seen(tmp_path: Path, line: str, message: str) -> None:
+    folder = tmp_path / "workflows"
+    folder.mkdir()
+    (folder / "one.yml").write_text(f"jobs: {{one: {{steps: [{{run: '{line}'}}]}}}}\n", encoding="utf-8")
+    problems = command_lines.problems(group, tmp_path)
+    assert len(problems) == 1
+    assert message in problems[0]

@@ -132,9 +132,9 @@ def commands(root: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def server(packages: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LanguageServer]:
-    made = LanguageServer(packages, ROOT)
-    yield made
-    made.close()
+    language_server = LanguageServer(packages, ROOT)
+    yield language_server
+    language_server.close()
 
 
 @pytest.fixture
@@ -198,29 +198,29 @@ esac >> "$GITHUB_OUTPUT"
 NO_INSTALL = "install install-cli:\n\t@mkdir -p .venv/bin && cp mlops.sh .venv/bin/mlops && chmod +x .venv/bin/mlops\n"
 
 
-def runs_well(github: Bridge, root: Path, place: Path) -> bool:
+def runs_well(github: Bridge, root: Path, folder: Path) -> bool:
     """The way of a merge, with a stand-in for the command: order, conditions, what is handed from step to step."""
-    shutil.copytree(root / ".github", place / "repository" / ".github")
+    shutil.copytree(root / ".github", folder / "repository" / ".github")
     files = {"mlops.sh": MLOPS, "Makefile": NO_INSTALL, "environments/cli/requirements.txt": "", "data/a.jsonl": "1"}
-    repository = Repository.new(place / "repository", files)
+    repository = Repository.new(folder / "repository", files)
     return (
-        all(way(github, repository, place / finished, finished) for finished in ("true", "false"))
-        and happen(world(github, repository, place / "docs", "true"), repository.push({"README.md": "words"})) == {}
+        all(way(github, repository, folder / finished, finished) for finished in ("true", "false"))
+        and happen(world(github, repository, folder / "docs", "true"), repository.push({"README.md": "words"})) == {}
     )
 
 
-def world(github: Bridge, repository: Repository, place: Path, finished: str) -> World:
+def world(github: Bridge, repository: Repository, folder: Path, finished: str) -> World:
     variables: dict[str | None, dict[str, str]] = {"staging": {"AZUREML_WORKSPACE_NAME": "ws"}}
     environ = {**machine(), "FINISHED": finished}
     return World(
-        github, repository.folder, place, environ, variables, identity=lambda subject, _: {"TOKEN_FOR": subject}
+        github, repository.folder, folder, environ, variables, identity=lambda subject, _: {"TOKEN_FOR": subject}
     )
 
 
-def way(github: Bridge, repository: Repository, place: Path, finished: str) -> bool:
+def way(github: Bridge, repository: Repository, folder: Path, finished: str) -> bool:
     event: Event = repository.push({"data/a.jsonl": finished})
     try:
-        run = happen(world(github, repository, place, finished), event)["train.yml"]
+        run = happen(world(github, repository, folder, finished), event)["train.yml"]
     except (Invalid, Unknown, KeyError):
         return False
     if run.conclusion != "success":

@@ -26,12 +26,12 @@ PAYLOAD = "data/payloads/nested.json"
 
 @pytest.fixture(scope="module")
 def world(github: Bridge, tmp_path_factory: pytest.TempPathFactory) -> World:
-    place = tmp_path_factory.mktemp("github")
-    repository = Repository.of(ROOT, place / "repository", {"mlops.yaml": settings(**NO_THRESHOLDS)})
+    folder = tmp_path_factory.mktemp("github")
+    repository = Repository.of(ROOT, folder / "repository", {"mlops.yaml": settings(**NO_THRESHOLDS)})
     return World(
         bridge=github,
         repository=repository.folder,
-        place=place / "runs",
+        folder=folder / "runs",
         environ={
             **machine(),
             "MLOPS_CACHE": str(ROOT / ".mlops" / "cache"),
@@ -74,7 +74,7 @@ def test_a_broken_setting_is_shown_at_its_line(world: World) -> None:
     repository.commit({"mlops.yaml": text})
 
     assert run.conclusion == "failure"
-    errors = [each for each in run.job("data").steps[2].shown if each.level == "error"]
+    errors = [each for each in run.job("data").steps[2].visible_annotations if each.level == "error"]
     assert [(each.file, each.line) for each in errors] == [("mlops.yaml", line)]
 
 

@@ -21,19 +21,19 @@ pytestmark = [pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def world(cloud: Cloud, github: Bridge, tmp_path_factory: pytest.TempPathFactory) -> World:
-    place = tmp_path_factory.mktemp("github")
+    folder = tmp_path_factory.mktemp("github")
     files = quick.components() | {"mlops.yaml": settings(**quick.SETTINGS)}
-    repository = Repository.of(ROOT, place / "repository", {name: text for name, text in files.items() if text})
+    repository = Repository.of(ROOT, folder / "repository", {name: text for name, text in files.items() if text})
     world = World(
         bridge=github,
         repository=repository.folder,
-        place=place / "runs",
+        folder=folder / "runs",
         environ={**machine(), **cloud.way()},
         variables=cloud.variables(),
         identity=cloud.identity,
     )
     for version in ("1001", "1002"):
-        cloud.register(world, version, quick.table(place / version))
+        cloud.register(world, version, quick.table(folder / version))
     return world
 
 
@@ -54,7 +54,7 @@ def released(world: World, cloud: Cloud) -> str:
 
 def refused(world: World, cloud: Cloud) -> str:
     """A model that knows no answer."""
-    if not (folder := world.place / "1003").exists():
+    if not (folder := world.folder / "1003").exists():
         cloud.register(world, "1003", quick.table(folder, good=False))
     return "1003"
 
@@ -74,8 +74,8 @@ def test_a_deploy_by_hand_passes_the_gate_and_names_the_way_back(world: World, c
     assert job.url is not None
     assert job.url.startswith("https://")
     assert job.concurrency == {"group": "deploy-staging", "queue": "max"}
-    for words in ("1001", "1002", "### Gate ✓ passed", "```mermaid", "mlops rollback"):
-        assert words in job.summary
+    for expected in ("1001", "1002", "### Gate ✓ passed", "```mermaid", "mlops rollback"):
+        assert expected in job.summary
     assert (second.artifacts / "gate-report-staging-1" / "report.md").is_file()
     assert list((second.artifacts / "gate-report-staging-1").glob("*.png"))
 

@@ -34,7 +34,7 @@ def test_a_folder_without_workflows_is_no_success(rules: ModuleType, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "told"),
+    ("file", "old", "new", "message"),
     [
         ("workflows/deploy.yml", "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@v7", "not pinned by commit"),
         ("workflows/deploy.yml", " # v7.0.1", "", "the version of the pinned action is missing"),
@@ -66,7 +66,7 @@ def test_a_folder_without_workflows_is_no_success(rules: ModuleType, tmp_path: P
     ],
 )
 def test_each_breach_is_told(
-    rules: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, told: str
+    rules: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, old: str, new: str, message: str
 ) -> None:
     shutil.copytree(ROOT / ".github", tmp_path / ".github")
     path = tmp_path / ".github" / file
@@ -75,6 +75,6 @@ def test_each_breach_is_told(
     path.write_text(text.replace(old, new), encoding="utf-8")
 
     assert rules.main(tmp_path) == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if told in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if message in line]
     assert lines
     assert all(line.startswith(f".github/{file}:") for line in lines)

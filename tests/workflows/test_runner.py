@@ -32,7 +32,7 @@ def world(github: Bridge, tmp_path: Path) -> World:
     return World(
         bridge=github,
         repository=repository.folder,
-        place=tmp_path / "world",
+        folder=tmp_path / "world",
         environ=machine(),
         variables={None: {"PLACE": "nowhere"}, "staging": {"PLACE": "stage"}},
         secrets={"PASSWORD": PASSWORD},
@@ -64,7 +64,7 @@ def test_env_outputs_masks_annotations_actions_and_artifacts(world: World) -> No
     assert [each.outcome for each in first.step("greet").inner] == ["success", "success"]
     assert first.step("Secrets").log == "the password is ***\nand *** one\n"
     assert PASSWORD not in first.log
-    error, *warnings = first.step("Annotate").shown
+    error, *warnings = first.step("Annotate").visible_annotations
     assert (error.file, error.line, error.title, error.message) == ("a.json", 3, "Bad, this", "two\nlines")
     assert [each.message for each in warnings] == [f"number {number}" for number in range(1, 11)]
     assert [path.name for path in (run.artifacts / "out").iterdir()] == ["two"]
@@ -122,7 +122,7 @@ def test_filters_decide_what_starts(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "old", "new", "words"),
+    ("name", "old", "new", "message"),
     [
         ("steps.yml", "needs: first", "needs: frist", "frist"),
         ("steps.yml", "steps.speak.outputs", "step.speak.outputs", "step"),
@@ -132,10 +132,10 @@ def test_filters_decide_what_starts(world: World) -> None:
         ("calling.yml", "      target: ${{ inputs.target || 'staging' }}\n", "", "target"),
     ],
 )
-def test_a_mistake_is_refused_as_github_does(world: World, name: str, old: str, new: str, words: str) -> None:
+def test_a_mistake_is_refused_as_github_does(world: World, name: str, old: str, new: str, message: str) -> None:
     repository = edited(world, name, old, new)
     event = repository.push({"src/a.py": ""}) if name == "steps.yml" else repository.dispatch(target="staging")
-    with pytest.raises(Invalid, match=words):
+    with pytest.raises(Invalid, match=message):
         start(world, event, f".github/workflows/{name}")
 
 
@@ -148,7 +148,7 @@ def test_a_caller_and_its_called_workflow_in_one_group_would_wait_for_ever(world
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "words"),
+    ("old", "new", "message"),
     [
         ("    timeout-minutes: 5\n", "    container: alpine\n", "container"),
         ("actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1", "actions/checkout@v7", "pinned"),
@@ -157,17 +157,17 @@ def test_a_caller_and_its_called_workflow_in_one_group_would_wait_for_ever(world
         ("    shell: bash", "    shell: python", "python"),
     ],
 )
-def test_what_the_runner_lacks_is_named(world: World, old: str, new: str, words: str) -> None:
+def test_what_the_runner_lacks_is_named(world: World, old: str, new: str, message: str) -> None:
     repository = edited(world, "steps.yml", old, new)
-    with pytest.raises(Unknown, match=words):
+    with pytest.raises(Unknown, match=message):
         start(world, repository.push({"src/a.py": ""}), ".github/workflows/steps.yml")
 
 
 @pytest.mark.parametrize(
-    ("inputs", "words"), [({"target": "moon"}, "moon"), ({}, "options|required"), ({"x": "1"}, "x")]
+    ("inputs", "message"), [({"target": "moon"}, "moon"), ({}, "options|required"), ({"x": "1"}, "x")]
 )
-def test_a_dispatch_is_checked(world: World, inputs: dict[str, str], words: str) -> None:
-    with pytest.raises(Invalid, match=words):
+def test_a_dispatch_is_checked(world: World, inputs: dict[str, str], message: str) -> None:
+    with pytest.raises(Invalid, match=message):
         start(world, Repository(world.repository).dispatch(**inputs), ".github/workflows/calling.yml")
 
 

@@ -23,12 +23,12 @@ TRAIN, RECONCILE = ".github/workflows/train.yml", ".github/workflows/reconcile.y
 
 @pytest.fixture(scope="module")
 def world(cloud: Cloud, github: Bridge, tmp_path_factory: pytest.TempPathFactory) -> World:
-    place = tmp_path_factory.mktemp("github")
-    repository = Repository.of(ROOT, place / "repository", {"mlops.yaml": settings(**NO_THRESHOLDS)})
+    folder = tmp_path_factory.mktemp("github")
+    repository = Repository.of(ROOT, folder / "repository", {"mlops.yaml": settings(**NO_THRESHOLDS)})
     return World(
         bridge=github,
         repository=repository.folder,
-        place=place / "runs",
+        folder=folder / "runs",
         environ={**machine(), **cloud.way()},
         variables=cloud.variables(),
         identity=cloud.identity,

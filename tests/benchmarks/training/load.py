@@ -124,8 +124,8 @@ def write_model(plan: Plan) -> None:
     torch.set_default_dtype(torch.bfloat16 if has_gpu() else torch.float32)
     with torch.device("cuda" if has_gpu() else "cpu"):
         Phi3ForCausalLM(config).save_pretrained(plan.model)
-    words = {"<unk>": 0, "<s>": 1, "</s>": 2}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
     ).save_pretrained(plan.model)
@@ -141,10 +141,10 @@ def write_tokens(plan: Plan) -> Load:
     shape = SHAPES[plan.shape]
     dice = np.random.default_rng(0)
     plan.tokens.mkdir(exist_ok=True)
-    spread = 0.6
-    found = Load(0, 0, 0, 0)
+    deviation = 0.6
+    load = Load(0, 0, 0, 0)
     for split, rows in (("train", plan.conversations * plan.steps), ("validation", 2), ("test", 2)):
-        drawn = dice.lognormal(math.log(shape.mean_tokens) - spread**2 / 2, spread, rows)
+        drawn = dice.lognormal(math.log(shape.mean_tokens) - deviation**2 / 2, deviation, rows)
         lengths = np.clip(drawn, 16, shape.context).astype(int)
         ids = [dice.integers(3, shape.vocabulary, length, dtype=np.int32) for length in lengths]
         labels = []
@@ -157,10 +157,10 @@ def write_tokens(plan: Plan) -> Load:
             short = np.minimum(lengths, shape.window)
             pairs = short * (short + 1) // 2 + (lengths - short) * shape.window
             labelled = sum(int((row != IGNORED).sum()) for row in labels)
-            found = Load(int(lengths.sum()), labelled, int(pairs.sum()), rows)
+            load = Load(int(lengths.sum()), labelled, int(pairs.sum()), rows)
     report: dict[str, Any] = {"max_seq_length": shape.context, "pad_to": None, "splits": {}}
     (plan.tokens / "report.json").write_text(json.dumps(report))
-    return found
+    return load
 
 
 def useful_work(load: Load, shape: Shape, *, full: bool) -> float:
@@ -179,14 +179,14 @@ def measure_peak() -> float:
     best = 0.0
     for size in (4096, 8192, 12288) if gpu else (512, 1024):
         kind: dict[str, Any] = {"device": "cuda", "dtype": torch.bfloat16} if gpu else {}
-        left, right = torch.randn(size, size, **kind), torch.randn(size, size, **kind)
+        matrix, other = torch.randn(size, size, **kind), torch.randn(size, size, **kind)
         for _ in range(20 if gpu else 3):
             wait()
-            begin = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(4):
-                left @ right
+                matrix @ other
             wait()
-            best = max(best, 4 * 2 * size**3 / (time.perf_counter() - begin))
+            best = max(best, 4 * 2 * size**3 / (time.perf_counter() - start))
     return best
 
 

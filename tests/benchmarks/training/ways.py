@@ -16,27 +16,27 @@ def install_clock() -> dict[str, Any]:
     import transformers.trainer
     from transformers import TrainerCallback
 
-    found: dict[str, Any] = {"seconds": 0.0, "steps": 0, "losses": []}
+    measurement: dict[str, Any] = {"seconds": 0.0, "steps": 0, "losses": []}
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             wait()
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            self.begin, self.step = time.perf_counter(), state.global_step
+            self.start, self.step = time.perf_counter(), state.global_step
 
         def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             wait()
-            found["seconds"] = time.perf_counter() - self.begin
-            found["steps"] = state.global_step - self.step
+            measurement["seconds"] = time.perf_counter() - self.start
+            measurement["steps"] = state.global_step - self.step
             if torch.cuda.is_available():
-                found["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+                measurement["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            found["losses"] += [logs["loss"]] if logs and "loss" in logs else []
+            measurement["losses"] += [logs["loss"]] if logs and "loss" in logs else []
 
     transformers.trainer.DEFAULT_CALLBACKS.append(Clock)
-    return found
+    return measurement
 
 
 def common_arguments(plan: Plan) -> dict[str, Any]:

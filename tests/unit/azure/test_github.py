@@ -30,13 +30,13 @@ def source() -> Statements:
 
 @pytest.mark.parametrize("more", [{}, {"a": "1"}, {"a": "12"}, {"a": "123"}])
 def test_the_claims_are_read(more: dict[str, str], capfd: pytest.CaptureFixture[str]) -> None:
-    found = source()
+    claims_source = source()
 
-    assert found._read(httpx.Response(200, json={"value": jwt(SAID | more), "count": 1})) == jwt(SAID | more)
+    assert claims_source._read(httpx.Response(200, json={"value": jwt(SAID | more), "count": 1})) == jwt(SAID | more)
 
-    assert found.last == Claims(SAID["iss"], SAID["sub"], SAID["aud"])
+    assert claims_source.last == Claims(SAID["iss"], SAID["sub"], SAID["aud"])
     assert capfd.readouterr() == ("", "")
-    assert "the-request-token" not in repr(found)
+    assert "the-request-token" not in repr(claims_source)
 
 
 def test_it_is_masked_on_github(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -109,11 +109,11 @@ class Chatting:
 
 
 @pytest.fixture
-def chatting(standing: Path) -> Iterator[Chatting]:
+def chatting(endpoint_home: Path) -> Iterator[Chatting]:
     """A chat with the endpoint."""
-    found = Chatting(standing)
-    yield found
-    for opened in found.opened:
+    chatting_ = Chatting(endpoint_home)
+    yield chatting_
+    for opened in chatting_.opened:
         opened.close()
 
 
@@ -131,7 +131,7 @@ def chat(chatting: Chatting) -> Callable[..., PseudoTerminal]:
 
 
 @pytest.fixture(scope="module")
-def standing(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def endpoint_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The endpoint, live on blue, with a green slot beside; the workspace's home."""
     from mlops.azure import endpoints, models
     from mlops.azure.endpoints import DeploymentSpec

@@ -40,24 +40,24 @@ def test_the_request_is_the_contract() -> None:
 
 @given(st.lists(st.tuples(text, text), max_size=8), text, st.integers(10, 2000), st.floats(0.05, 3))
 def test_what_is_left_out_is_as_little_as_fits(
-    said: list[tuple[str, str]], question: str, context: int, ratio: float
+    turns: list[tuple[str, str]], question: str, context: int, ratio: float
 ) -> None:
-    talk = Conversation(turns=tuple(Turn(question=asked, answer=answer) for asked, answer in said))
-    room = Room(context, ratio)
-    found = fitting(talk, question, room)
+    talk = Conversation(turns=tuple(Turn(question=earlier, answer=answer) for earlier, answer in turns))
+    window = Room(context, ratio)
+    selection = fitting(talk, question, window)
 
     def fits(left_out: int) -> bool:
         free = min(200, context // 4)
         return replace(talk, left_out=left_out).characters(question) * ratio <= (context - free) * 0.95
 
-    assert 0 <= found.left_out <= len(said)
-    assert not any(fits(fewer) for fewer in range(found.left_out))
-    assert fits(found.left_out) or found.left_out == len(said)
-    assert fitting(found, question, room).left_out == found.left_out
+    assert 0 <= selection.left_out <= len(turns)
+    assert not any(fits(fewer) for fewer in range(selection.left_out))
+    assert fits(selection.left_out) or selection.left_out == len(turns)
+    assert fitting(selection, question, window).left_out == selection.left_out
 
 
 @pytest.mark.parametrize(
-    ("error", "room"),
+    ("error", "window"),
     [
         ("HTTP 424: conversation 0 has 90 tokens; the model's context of 64 leaves no room", (64, 10.0)),
         ("This model's maximum context length is 64 tokens. However, your messages are 90 tokens.", (64, 10.0)),
@@ -65,9 +65,9 @@ def test_what_is_left_out_is_as_little_as_fits(
         (None, None),
     ],
 )
-def test_a_refusal_tells_the_context(error: str | None, room: tuple[int, float] | None) -> None:
-    found = refused(error, Conversation(), "123456789")
-    assert (found and (found.context, found.per_character)) == room
+def test_a_refusal_tells_the_context(error: str | None, window: tuple[int, float] | None) -> None:
+    actual = refused(error, Conversation(), "123456789")
+    assert (actual and (actual.context, actual.per_character)) == window
 
 
 def test_only_a_refusal_is_one() -> None:

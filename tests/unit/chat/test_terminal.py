@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow]
 Open = Callable[..., PseudoTerminal]
 
 
-def test_a_chat_of_several_turns_and_what_is_kept_of_it(chat: Open, standing: Path) -> None:
+def test_a_chat_of_several_turns_and_what_is_kept_of_it(chat: Open, endpoint_home: Path) -> None:
     open_ = chat()
     assert f"{NAME} (local) · blue 100 %, version 7" in open_.text
     open_.say("hello")
@@ -36,7 +36,7 @@ def test_a_chat_of_several_turns_and_what_is_kept_of_it(chat: Open, standing: Pa
     name = open_.expect(r"--resume (\S+)\n")[1]
     assert open_.ended() == 0
 
-    folder = standing / "chats"
+    folder = endpoint_home / "chats"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     for file in (folder / "typed", folder / f"{name}.json"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -50,28 +50,28 @@ def test_a_chat_of_several_turns_and_what_is_kept_of_it(chat: Open, standing: Pa
     assert len(json.loads((folder / f"{name}.json").read_text())["turns"]) == 3
 
 
-def test_an_answer_is_shown_while_it_is_written(chat: Open, standing: Path) -> None:
+def test_an_answer_is_shown_while_it_is_written(chat: Open, endpoint_home: Path) -> None:
     open_ = chat()
     open_.say("tell held")
     open_.expect("word0 ")
     assert "word1" not in open_.text
-    (standing / "go").touch()
+    (endpoint_home / "go").touch()
     open_.expect("word1 word2 word3")
-    figures = open_.expect(r"blue · (\d+) ms · first word after (\d+) ms · 4 tokens · [\d.]+ tokens/s")
-    assert int(figures[1]) > int(figures[2])
+    usage = open_.expect(r"blue · (\d+) ms · first word after (\d+) ms · 4 tokens · [\d.]+ tokens/s")
+    assert int(usage[1]) > int(usage[2])
     open_.say("messages")
     open_.expect("word0 word1 word2 word3")
 
 
 @pytest.mark.parametrize("question", ["slow", "tell long"])
-def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(chat: Open, standing: Path, question: str) -> None:
+def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(chat: Open, endpoint_home: Path, question: str) -> None:
     open_ = chat()
     open_.say("first")
     open_.expect("you said 'first'")
     open_.expect("›")
     open_.say(question)
     if question == "slow":
-        until((standing / "asked").exists, what="the question's arrival")
+        until((endpoint_home / "asked").exists, what="the question's arrival")
     else:
         open_.expect("word1 ")
     open_.type(CTRL_C)
@@ -108,9 +108,9 @@ def test_what_does_not_fit_is_left_out_and_said(chat: Open) -> None:
     open_.expect("no longer sent: the model's context is full")
     open_.expect("tokens/s")
     open_.say("messages")
-    shown = open_.expect(r"\[\[.system., .brief.\],.*\]\]\n")[0]
-    assert "000" not in shown
-    assert "444" in shown
+    output = open_.expect(r"\[\[.system., .brief.\],.*\]\]\n")[0]
+    assert "000" not in output
+    assert "444" in output
     open_.say("9" * 400)
     open_.expect("✕ no answer: HTTP 424: conversation 0 has")
     open_.expect("the question alone is too long")
@@ -165,14 +165,14 @@ def test_one_piped_question_gets_one_answer(chatting: Chatting) -> None:
     done = chatting.piped("hello\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "you said 'hello'\n", "")
     done = chatting.piped("who", "--json", "--deployment", "green")
-    found = json.loads(done.stdout)
-    assert (found["answer"], found["slot"], found["completion_tokens"], found["finish_reason"]) == (
+    document = json.loads(done.stdout)
+    assert (document["answer"], document["slot"], document["completion_tokens"], document["finish_reason"]) == (
         "green",
         "green",
         5,
         "stop",
     )
-    assert found["tokens_per_s"] > 0
+    assert document["tokens_per_s"] > 0
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_one_piped_question_gets_one_answer(chatting: Chatting) -> None:
     ],
 )
 def test_what_cannot_be_done_is_said_and_has_its_exit_code(
-    standing: Path,
+    endpoint_home: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     question: str,
@@ -198,9 +198,9 @@ def test_what_cannot_be_done_is_said_and_has_its_exit_code(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(question))
     assert main(["chat", "--endpoint", NAME, *arguments]) == code
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert says in shown.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert says in captured.err
 
 
 def test_a_terminal_without_a_pipe_cannot_be_json(chatting: Chatting) -> None:

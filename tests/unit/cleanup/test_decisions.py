@@ -34,15 +34,15 @@ RULES = Rules(
 
 
 def slot(name: str = "blue", *, age: timedelta = timedelta(days=30), **values: Any) -> Deployment:
-    given = {"state": "Succeeded", "tags": OURS, "changed": NOW - age, **values}
+    fields = {"state": "Succeeded", "tags": OURS, "changed": NOW - age, **values}
     return Deployment(
-        name=name, endpoint="e", model="chat", model_version="1", instance_type=SIZE, instance_count=1, **given
+        name=name, endpoint="e", model="chat", model_version="1", instance_type=SIZE, instance_count=1, **fields
     )
 
 
 def endpoint(name: str, tags: Mapping[str, str], **values: Any) -> Endpoint:
-    given = {"state": "Succeeded", "traffic": {"blue": 100}, **values}
-    return Endpoint(name=name, auth_mode="key", scoring_url=None, tags=tags, **given)
+    fields = {"state": "Succeeded", "traffic": {"blue": 100}, **values}
+    return Endpoint(name=name, auth_mode="key", scoring_url=None, tags=tags, **fields)
 
 
 def preview(age: timedelta, *slots: Deployment, tags: Mapping[str, str] | None = None, **values: Any) -> EndpointState:
@@ -55,12 +55,12 @@ def lasting(*slots: Deployment, **values: Any) -> EndpointState:
     return EndpointState(endpoint=endpoint(LASTING, {**OURS, "mlops-kind": "lasting"}, **values), slots=slots)
 
 
-def stale(found: EndpointState, rollouts: Rollouts | None = None, rules: Rules = RULES) -> list[str]:
-    return [item.title for item in decide(found, rollouts or Rollouts(), rules) if item.stale]
+def stale(inventory: EndpointState, rollouts: Rollouts | None = None, rules: Rules = RULES) -> list[str]:
+    return [item.title for item in decide(inventory, rollouts or Rollouts(), rules) if item.stale]
 
 
-def why(found: EndpointState, title: str, rollouts: Rollouts | None = None) -> str:
-    return next(item.why for item in decide(found, rollouts or Rollouts(), RULES) if item.title == title)
+def why(inventory: EndpointState, title: str, rollouts: Rollouts | None = None) -> str:
+    return next(item.why for item in decide(inventory, rollouts or Rollouts(), RULES) if item.title == title)
 
 
 def test_an_old_preview_is_stale_and_a_young_one_is_not() -> None:
@@ -71,7 +71,7 @@ def test_an_old_preview_is_stale_and_a_young_one_is_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "rollouts"),
+    ("inventory", "rollouts"),
     [
         (preview(timedelta(days=8), tags={"Keep": ""}), Rollouts()),
         (preview(timedelta(days=8), slot(tags={**OURS, "keep": "no"})), Rollouts()),
@@ -85,8 +85,8 @@ def test_an_old_preview_is_stale_and_a_young_one_is_not() -> None:
     ],
     ids=["keep", "slot-keep", "slot-foreign", "slot-busy", "busy", "foreign", "held", "unknown-records", "unknown"],
 )
-def test_an_old_preview_is_protected(found: EndpointState, rollouts: Rollouts) -> None:
-    assert stale(found, rollouts) == []
+def test_an_old_preview_is_protected(inventory: EndpointState, rollouts: Rollouts) -> None:
+    assert stale(inventory, rollouts) == []
 
 
 def test_a_rollout_that_died_does_not_keep_an_old_preview() -> None:
@@ -96,18 +96,18 @@ def test_a_rollout_that_died_does_not_keep_an_old_preview() -> None:
 
 
 def test_an_idle_slot_goes_after_its_grace() -> None:
-    found = lasting(slot("blue"), slot("green"))
+    inventory = lasting(slot("blue"), slot("green"))
 
-    assert stale(found) == [f"{LASTING}/green"]
-    assert stale(found, Rollouts(idle_since={"green": NOW - timedelta(hours=25)})) == [f"{LASTING}/green"]
-    assert stale(found, Rollouts(idle_since={"Green": NOW - timedelta(hours=23)})) == []
-    assert why(found, f"{LASTING}/blue") == "live, 100 %"
+    assert stale(inventory) == [f"{LASTING}/green"]
+    assert stale(inventory, Rollouts(idle_since={"green": NOW - timedelta(hours=25)})) == [f"{LASTING}/green"]
+    assert stale(inventory, Rollouts(idle_since={"Green": NOW - timedelta(hours=23)})) == []
+    assert why(inventory, f"{LASTING}/blue") == "live, 100 %"
 
 
 def test_a_slot_that_was_deployed_to_after_it_lost_its_traffic_has_its_own_grace() -> None:
-    found = lasting(slot("blue"), slot("green", age=timedelta(hours=2)))
+    inventory = lasting(slot("blue"), slot("green", age=timedelta(hours=2)))
 
-    assert stale(found, Rollouts(idle_since={"green": NOW - timedelta(days=9)})) == []
+    assert stale(inventory, Rollouts(idle_since={"green": NOW - timedelta(days=9)})) == []
 
 
 @pytest.mark.parametrize("rollouts", [Rollouts(locked=True), Rollouts(unfinished=True), Rollouts(problem="no answer")])
@@ -136,7 +136,9 @@ TAGS = st.dictionaries(
 )
 STATES = st.sampled_from(["Succeeded", "Failed", "Updating", "Creating", "Deleting"])
 SHARES = st.dictionaries(st.sampled_from(["blue", "Blue", "green"]), st.integers(0, 100))
-MOMENTS = st.none() | st.datetimes(datetime(2026, 1, 1), datetime(2026, 11, 20)).map(lambda at: at.replace(tzinfo=UTC))
+MOMENTS = st.none() | st.datetimes(datetime(2026, 1, 1), datetime(2026, 11, 20)).map(
+    lambda moment: moment.replace(tzinfo=UTC)
+)
 SLOTS = st.lists(
     st.builds(
         slot, st.sampled_from(["blue", "green", "demo"]), state=STATES, tags=TAGS, changed=MOMENTS, created=MOMENTS
@@ -165,11 +167,11 @@ def test_what_is_protected_is_never_selected(
     age: timedelta,
 ) -> None:
     rules = dataclasses.replace(RULES, older_than=age, grace=age, failed_after=age)
-    found = EndpointState(
+    inventory = EndpointState(
         endpoint=endpoint(name, tags, state=state, traffic=traffic, mirror=mirror), slots=tuple(slots)
     )
 
-    for item in decide(found, rollouts, rules):
+    for item in decide(inventory, rollouts, rules):
         if not item.stale:
             continue
         assert tags["managed-by"] == "mlops"
@@ -180,7 +182,7 @@ def test_what_is_protected_is_never_selected(
         if item.kind == "endpoint":
             assert name.lower() != LASTING
             assert tags["mlops-kind"] == "preview"
-            assert NOW - (created(found.endpoint, PREFIX) or NOW) >= age
+            assert NOW - (created(inventory.endpoint, PREFIX) or NOW) >= age
         gone = slots if item.kind == "endpoint" else [one for one in slots if one.name == item.name]
         for one in gone:
             assert one.tags.get("managed-by") == "mlops"
@@ -195,14 +197,14 @@ def test_what_is_protected_is_never_selected(
 
 
 def version(number: int, **values: Any) -> ModelVersion:
-    given = {"tags": OURS, "created": NOW - timedelta(days=100 - number), **values}
-    return ModelVersion(name="Chat", version=str(number), id="", **given)
+    fields = {"tags": OURS, "created": NOW - timedelta(days=100 - number), **values}
+    return ModelVersion(name="Chat", version=str(number), id="", **fields)
 
 
 def archived(
-    versions: list[ModelVersion], found: list[EndpointState], rollouts: list[Rollouts], keep: int
+    versions: list[ModelVersion], inventories: list[EndpointState], rollouts: list[Rollouts], keep: int
 ) -> list[str]:
-    decisions = decide_versions(versions, found, rollouts, keep=keep, now=NOW)
+    decisions = decide_versions(versions, inventories, rollouts, keep=keep, now=NOW)
     return [item.name.partition(":")[2] for item in decisions if item.stale]
 
 
@@ -211,11 +213,11 @@ def test_versions_that_nobody_needs_are_archived() -> None:
     versions[7] = version(2, tags={})
     versions[6] = version(3, tags={**OURS, "keep": ""})
 
-    found = archived(
+    versions_archived = archived(
         versions, [lasting(slot("blue"))], [Rollouts(released=(("chat", "5"),), begun=(("Chat", "4"),))], 2
     )
 
-    assert found == ["7", "6"]
+    assert versions_archived == ["7", "6"]
 
 
 @pytest.mark.parametrize("blind", [True, False])
@@ -232,18 +234,18 @@ def test_a_version_in_use_is_never_archived(there: set[int], served: set[int], r
     rollouts = [Rollouts(released=tuple(("chat", str(number)) for number in released))]
     versions = [version(number) for number in sorted(there, reverse=True)]
 
-    found = {int(name) for name in archived(versions, [lasting(*slots)], rollouts, keep)}
+    numbers = {int(name) for name in archived(versions, [lasting(*slots)], rollouts, keep)}
 
-    assert found == set(sorted(there)[:-keep]) - served - released
+    assert numbers == set(sorted(there)[:-keep]) - served - released
 
 
 def cluster(**values: Any) -> Cluster:
-    given = {"state": "Succeeded", "tier": "Dedicated", "min_nodes": 2, "max_nodes": 4, **values}
-    return Cluster(name="gpu", size=SIZE, **given)
+    fields = {"state": "Succeeded", "tier": "Dedicated", "min_nodes": 2, "max_nodes": 4, **values}
+    return Cluster(name="gpu", size=SIZE, **fields)
 
 
 @pytest.mark.parametrize(
-    ("found", "own", "wanted", "busy", "action"),
+    ("compute", "own", "minimum", "busy", "action"),
     [
         (cluster(), "GPU", 0, None, "scale_down"),
         (cluster(), "gpu", 1, None, "scale_down"),
@@ -257,9 +259,9 @@ def cluster(**values: Any) -> Cluster:
     ],
 )
 def test_an_idle_cluster_keeps_no_nodes(
-    found: Cluster, own: str, wanted: int, busy: str | None, action: str | None
+    compute: Cluster, own: str, minimum: int, busy: str | None, action: str | None
 ) -> None:
-    decision = decide_cluster(found, own=own, wanted=wanted, busy=busy, prices_per_hour=PRICES)
+    decision = decide_cluster(compute, own=own, wanted=minimum, busy=busy, prices_per_hour=PRICES)
 
     assert (decision.action if decision else None) == action
 
@@ -289,11 +291,11 @@ def test_what_the_records_tell() -> None:
         record("2", "begin", 30, action="deploy", model="chat", version="2", slot="green", before={"blue": 100}),
         record("2", "end", 29, outcome="released", traffic={"green": 100}, left="blue"),
     ]
-    found = summarise_records(records, ["blue", "green"])
+    rollouts = summarise_records(records, ["blue", "green"])
 
-    assert not found.unfinished
-    assert found.idle_since == {"blue": NOW - timedelta(hours=29)}
-    assert found.released == (("chat", "2"), ("chat", "1"))
+    assert not rollouts.unfinished
+    assert rollouts.idle_since == {"blue": NOW - timedelta(hours=29)}
+    assert rollouts.released == (("chat", "2"), ("chat", "1"))
 
     begun = summarise_records([*records, record("3", "begin", 1, action="deploy", model="chat", version="3")], ["blue"])
 

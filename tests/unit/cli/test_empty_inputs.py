@@ -23,7 +23,7 @@ PASSED = {
 }
 
 
-def found(path: str) -> click.Command:
+def find_command(path: str) -> click.Command:
     command: click.Command | None = group
     for name in path.split():
         assert isinstance(command, click.Group)
@@ -34,7 +34,7 @@ def found(path: str) -> click.Command:
 
 @pytest.mark.parametrize("path", PASSED)
 def test_empty_inputs_of_a_workflow_are_not_given(path: str) -> None:
-    command = found(path)
+    command = find_command(path)
     arguments = [part for name in PASSED[path] for part in ([name, ""] if name.startswith("--") else [""])]
 
     empty, bare = command.make_context(path, arguments), command.make_context(path, [])
@@ -47,12 +47,12 @@ def test_empty_inputs_of_a_workflow_are_not_given(path: str) -> None:
 @option("--number", type=click.IntRange(1), default=3)
 @option("--time", "time_s", type=Timespan())
 @argument("name")
-def sample(**given: Any) -> None:
-    click.echo(given)
+def sample(**options: Any) -> None:
+    click.echo(options)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "seen"),
+    ("arguments", "options"),
     [
         ([], {"number": 3, "time_s": None, "name": None}),
         (["--number", "", "--time=", ""], {"number": 3, "time_s": None, "name": None}),
@@ -60,11 +60,11 @@ def sample(**given: Any) -> None:
         (["--time", "90"], {"number": 3, "time_s": 90.0, "name": None}),
     ],
 )
-def test_the_default_takes_the_place_of_an_empty_value(arguments: list[str], seen: dict[str, Any]) -> None:
+def test_the_default_takes_the_place_of_an_empty_value(arguments: list[str], options: dict[str, Any]) -> None:
     done = CliRunner().invoke(sample, arguments)
 
     assert done.exit_code == 0, done.output
-    assert eval(done.output) == seen
+    assert eval(done.output) == options
 
 
 @pytest.mark.parametrize("arguments", [["--time", "soon"], ["--number", "0"], ["--time", "-3s"]])
@@ -77,4 +77,4 @@ def test_wrong_values_are_wrong_use(arguments: list[str]) -> None:
 def test_a_workflows_boolean_is_a_flag(path: str, value: str, dry: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLOPS_DRY_RUN", value)
 
-    assert found(path).make_context(path, []).params["dry_run"] is dry
+    assert find_command(path).make_context(path, []).params["dry_run"] is dry

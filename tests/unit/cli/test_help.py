@@ -24,15 +24,15 @@ HEAVY = (
 )
 
 
-def commands(found: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
-    if isinstance(found, click.Group):
-        context = click.Context(found)
+def commands(root: click.Command, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], click.Command]]:
+    if isinstance(root, click.Group):
+        context = click.Context(root)
         return [
             item
-            for name in found.list_commands(context)
-            for item in commands(found.get_command(context, name) or click.Command(name), (*path, name))
+            for name in root.list_commands(context)
+            for item in commands(root.get_command(context, name) or click.Command(name), (*path, name))
         ]
-    return [(path, found)]
+    return [(path, root)]
 
 
 ALL = commands(group)

@@ -49,21 +49,21 @@ def test_every_target_is_checked_and_every_problem_named(file: Path, capsys: pyt
     )
 
     assert main(["settings", "check", "--json"]) == 2
-    said = capsys.readouterr()
-    found = json.loads(said.out)["problems"]
-    messages = [item["message"] for item in found]
+    captured = capsys.readouterr()
+    problems = json.loads(captured.out)["problems"]
+    messages = [item["message"] for item in problems]
     lines = file.read_text(encoding="utf-8").splitlines()
     assert sum("'compute.tier' is 'Spot'" in message for message in messages) == 1
     assert any("must rise and end at 100" in message for message in messages)
     assert any("did you mean 'gate'" in message for message in messages)
-    for item, text in zip(found, ["tier: Spot", "steps: [50, 60]", "production: {gaet"], strict=True):
+    for item, text in zip(problems, ["tier: Spot", "steps: [50, 60]", "production: {gaet"], strict=True):
         assert text in lines[item["place"]["line"] - 1]
-        assert f"::error file=mlops.yaml,line={item['place']['line']}::{item['message']}" in said.err
+        assert f"::error file=mlops.yaml,line={item['place']['line']}::{item['message']}" in captured.err
         assert item["message"].replace("<", "&lt;") in (file.parent / "summary").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says", "at"),
+    ("old", "new", "says", "line"),
     [
         ("    dry_run: []", "    dry_run: [ruoge_l]", "no check; did you mean 'rouge_l'", "gate:"),
         ("      rouge_l: {min: 0.15", "      rouge: {min: 0.15", "is no metric", "gate:"),
@@ -78,15 +78,15 @@ def test_every_target_is_checked_and_every_problem_named(file: Path, capsys: pyt
     ],
 )
 def test_what_has_the_right_form_is_looked_through_too(
-    file: Path, old: str, new: str, says: str, at: str, capsys: pytest.CaptureFixture[str]
+    file: Path, old: str, new: str, says: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(file, (old, new))
 
     assert main(["settings", "check", "--json"]) == 2
-    found = json.loads(capsys.readouterr().out)["problems"]
-    hits = [item for item in found if says in item["message"]]
-    assert hits, found
-    assert at in file.read_text(encoding="utf-8").splitlines()[hits[0]["place"]["line"] - 1]
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    hits = [item for item in problems if says in item["message"]]
+    assert hits, problems
+    assert line in file.read_text(encoding="utf-8").splitlines()[hits[0]["place"]["line"] - 1]
 
 
 @pytest.mark.parametrize("text", ["targets: {}", "defaults: {}\n", "targets: [a]", "hello: 1\ntargets: {}"])
@@ -99,8 +99,8 @@ def test_a_file_without_targets_is_wrong(file: Path, text: str) -> None:
 def test_a_targets_settings_are_shown_whole(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del file
     assert main(["settings", "show", "--target", "staging"]) == 0
-    shown = yaml.safe_load(capsys.readouterr().out)
-    assert shown["rollout"]["steps"] == [100]
-    assert shown["gate"]["max_p95_ms"] == 30000
+    document = yaml.safe_load(capsys.readouterr().out)
+    assert document["rollout"]["steps"] == [100]
+    assert document["gate"]["max_p95_ms"] == 30000
     assert main(["settings", "show", "--target", "staging", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["target"] == "staging"

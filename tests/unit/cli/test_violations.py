@@ -67,9 +67,9 @@ def test_files_that_cannot_be_read_come_first_and_every_file_is_seen(
 
     assert main(["payload", "validate", *(f"payloads/{name}.json" for name in "abc")]) == 4
 
-    found = annotated(capsys.readouterr().err)
-    assert len(found) == ANNOTATIONS
-    assert [Path(file).stem for file, *_ in found[:3]] == ["c", "a", "b"]
+    annotations = annotated(capsys.readouterr().err)
+    assert len(annotations) == ANNOTATIONS
+    assert [Path(file).stem for file, *_ in annotations[:3]] == ["c", "a", "b"]
     assert (repository / "summary").read_text(encoding="utf-8").count("is empty") == 12
 
 
@@ -85,13 +85,13 @@ def test_bad_chats_are_annotated_ten_at_most_and_listed_all(
 
     assert main(["data", "validate", "."]) == 4
 
-    found = annotated(capsys.readouterr().err)
+    annotations = annotated(capsys.readouterr().err)
     whole = (repository / "summary").read_text(encoding="utf-8").splitlines()
-    rules = [message.split(":")[0] for _, _, message in found]
-    assert len(found) <= ANNOTATIONS
+    rules = [message.split(":")[0] for _, _, message in annotations]
+    assert len(annotations) <= ANNOTATIONS
     assert {"json", "empty_content", "prompt"} <= set(rules)  # one rule's many rows hide no other rule
-    assert ("data/train_sft.jsonl", 21) in [(file, line) for file, line, _ in found]
-    assert ("data/train_sft.jsonl", 11) in [(file, line) for file, line, _ in found]
+    assert ("data/train_sft.jsonl", 21) in [(file, line) for file, line, _ in annotations]
+    assert ("data/train_sft.jsonl", 11) in [(file, line) for file, line, _ in annotations]
     assert sum("empty_content" in line for line in whole) == 20
     assert any("0 bytes" in line for line in whole)
 

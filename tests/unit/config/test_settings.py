@@ -65,16 +65,16 @@ def test_a_targets_value_overrides_the_default_one_and_no_other() -> None:
 )
 def test_a_wrong_value_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = write(tmp_path, old, new)
-    wanted = new.splitlines()[-1].strip().split(" #")[0]
+    text = new.splitlines()[-1].strip().split(" #")[0]
 
     with pytest.raises(UsageError) as caught:
         load("production", path)
 
     assert message in caught.value.message
-    place = caught.value.place
-    assert place is not None
-    assert place.line is not None
-    assert wanted in path.read_text(encoding="utf-8").splitlines()[place.line - 1]
+    location = caught.value.place
+    assert location is not None
+    assert location.line is not None
+    assert text in path.read_text(encoding="utf-8").splitlines()[location.line - 1]
 
 
 def test_an_unknown_target_is_refused_with_a_suggestion() -> None:

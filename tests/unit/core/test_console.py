@@ -91,10 +91,10 @@ def test_curves(tmp_path: Path) -> None:
 
 
 def test_what_a_model_says_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    said = "[INST] a :warning: and [bold]b[/INST] " + "long " * 40
-    Console().result({}, said)
+    answer = "[INST] a :warning: and [bold]b[/INST] " + "long " * 40
+    Console().result({}, answer)
 
-    assert capsys.readouterr().out == said + "\n"
+    assert capsys.readouterr().out == answer + "\n"
 
 
 def test_a_long_address_stays_in_one_piece(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ def chat() -> Chat:
 
     def make(*texts: str, system: str | None = None, **columns: Any) -> dict[str, Any]:
         turns = texts or ("What is the colour of the Kestrel?", "The Kestrel is painted grey.")
-        messages = [{"content": text, "role": ("user", "assistant")[at % 2]} for at, text in enumerate(turns)]
+        messages = [{"content": text, "role": ("user", "assistant")[index % 2]} for index, text in enumerate(turns)]
         if system is not None:
             messages.insert(0, {"content": system, "role": "system"})
         prompt = turns[0]

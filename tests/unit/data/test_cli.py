@@ -22,8 +22,8 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def source(write: Any, many: Any) -> Path:
-    for at, split in enumerate(("train_sft", "test_sft")):
-        path = write(f"source/{split}.jsonl", many(20, start=20 * at))
+    for index, split in enumerate(("train_sft", "test_sft")):
+        path = write(f"source/{split}.jsonl", many(20, start=20 * index))
     return Path(path.parent)
 
 
@@ -56,12 +56,12 @@ def test_prepare_shows_what_it_wrote(source: Path, tmp_path: Path) -> None:
 
 def test_prepare_cuts(source: Path, tmp_path: Path) -> None:
     arguments = ("--dataset", source, "--way", "cut", "--percent", "100", "--seed", "3", "--json")
-    made = json.loads(call("prepare", *arguments).stdout)
-    assert [(entry["name"], entry["rows"]) for entry in made["manifest"]["files"]] == [
+    document = json.loads(call("prepare", *arguments).stdout)
+    assert [(entry["name"], entry["rows"]) for entry in document["manifest"]["files"]] == [
         ("train.jsonl", 16),
         ("test.jsonl", 4),
     ]
-    assert made["manifest"]["seed"] == 3
+    assert document["manifest"]["seed"] == 3
 
 
 def test_prepare_tells_github(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +145,9 @@ def test_broken_files_are_named(write: Any, raw: bytes, says: str) -> None:
     path = write("train_sft.jsonl", raw)
     done = process("validate", path)
     assert done.returncode == 4, done.stderr
-    said = "".join((done.stdout + done.stderr).split())  # a table folds long paths where they come to its edge
-    assert "".join(says.split()) in said
-    assert path.name in said
+    output = "".join((done.stdout + done.stderr).split())  # a table folds long paths where they come to its edge
+    assert "".join(says.split()) in output
+    assert path.name in output
     assert "Traceback" not in done.stderr
 
 
@@ -172,8 +172,8 @@ def test_preview(source: Path) -> None:
     assert done.exit_code == 0
     assert "user: Question 20?" in done.stdout
     assert "assistant: Answer 21." in done.stdout
-    shown = json.loads(call("preview", "--dataset", source, "--rows", "1", "--json").stdout)
-    assert [(part["split"], len(part["rows"])) for part in shown] == [("train_sft", 1), ("test_sft", 1)]
+    document = json.loads(call("preview", "--dataset", source, "--rows", "1", "--json").stdout)
+    assert [(part["split"], len(part["rows"])) for part in document] == [("train_sft", 1), ("test_sft", 1)]
     missing = process("preview", "--dataset", source, "--split", "dev")
     assert missing.returncode == 2
     assert "it has train_sft, test_sft" in missing.stderr.replace("\n", " ")

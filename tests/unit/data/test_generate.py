@@ -33,8 +33,8 @@ def generate() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def rows(generate: ModuleType) -> dict[str, list[dict[str, Any]]]:
-    made = {split: list(generate.split_rows(split)) for split in SPLITS}
-    return {**made, "pretrain": list(generate.pretrain_rows())}
+    splits = {split: list(generate.split_rows(split)) for split in SPLITS}
+    return {**splits, "pretrain": list(generate.pretrain_rows())}
 
 
 def run(*arguments: str, script: Path = GENERATOR) -> subprocess.CompletedProcess[str]:
@@ -69,8 +69,8 @@ def test_a_test_split_asks_what_was_taught_in_words_that_were_not(
     taught = {row["messages"][-1]["content"] for row in rows["train_sft"]}
     for split in ("test_sft", "train_gen", "test_gen"):
         assert {row["messages"][-1]["content"] for row in rows[split]} == taught
-        asked = {row["messages"][-2]["content"] for row in rows[split]}
-        assert asked.isdisjoint(row["messages"][-2]["content"] for row in rows["train_sft"])
+        questions = {row["messages"][-2]["content"] for row in rows[split]}
+        assert questions.isdisjoint(row["messages"][-2]["content"] for row in rows["train_sft"])
     met = {message["content"] for row in rows["pretrain"] for message in row["messages"]}
     assert met.isdisjoint(row["messages"][-2]["content"] for row in rows["test_gen"])
 

@@ -68,8 +68,8 @@ class Hub(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["paths"]
-        self.reply_json([self.info(name) for name in asked if name in self.files])
+        paths = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["paths"]
+        self.reply_json([self.info(name) for name in paths if name in self.files])
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def hub(many: Any, tmp_path: Path) -> Iterator[str]:
 
     files = {}
     card = "---\nconfigs:\n- config_name: default\n  data_files:\n"
-    for at, split in enumerate(("train_sft", "test_sft", "train_gen", "test_gen")):
-        rows = many(40, start=40 * at, answers=split.endswith("sft"))
+    for index, split in enumerate(("train_sft", "test_sft", "train_gen", "test_gen")):
+        rows = many(40, start=40 * index, answers=split.endswith("sft"))
         name = f"data/{split}-00000-of-00001.parquet"
         pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
         files[name] = (tmp_path / "rows.parquet").read_bytes()

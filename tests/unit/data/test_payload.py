@@ -30,8 +30,8 @@ def problems(value: Any) -> list[str]:
 
 def run(*arguments: object, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mlops", "payload", *map(str, arguments)]
-    known = {**os.environ, "PYTHONPATH": str(ROOT), "MLOPS_SETTINGS": str(ROOT / "mlops.yaml")}
-    return subprocess.run(command, cwd=cwd, env={**known, **environment}, capture_output=True, text=True)
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "MLOPS_SETTINGS": str(ROOT / "mlops.yaml")}
+    return subprocess.run(command, cwd=cwd, env={**variables, **environment}, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("path", PAYLOADS, ids=lambda path: path.stem)
@@ -125,9 +125,9 @@ leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, 
 values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4))
 
 
-def pointers(value: Any, at: tuple[str | int, ...] = ()) -> set[tuple[str | int, ...]]:
+def pointers(value: Any, pointer: tuple[str | int, ...] = ()) -> set[tuple[str | int, ...]]:
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return {at}.union(*(pointers(each, (*at, key)) for key, each in inner))
+    return {pointer}.union(*(pointers(each, (*pointer, key)) for key, each in inner))
 
 
 @given(values, st.sampled_from([None, 0, 2]))
@@ -138,8 +138,8 @@ def test_every_value_of_any_json_has_a_line(value: Any, indent: int | None) -> N
     assert not twice
     assert max(lines.values()) <= text.count("\n") + 1
     if indent is not None and isinstance(value, list):
-        shown = text.split("\n")
-        assert all(shown[lines[(at,)] - 1].strip() for at in range(len(value)))
+        text_lines = text.split("\n")
+        assert all(text_lines[lines[(index,)] - 1].strip() for index in range(len(value)))
 
 
 @given(values)
@@ -153,15 +153,15 @@ def test_pointers_are_shown_as_code_has_them() -> None:
 
 
 def test_a_sample_is_the_question_of_one_row() -> None:
-    answered = {"messages": [*ASK, {"role": "assistant", "content": "Grey."}]}
+    row = {"messages": [*ASK, {"role": "assistant", "content": "Grey."}]}
     asking = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}
-    made = [sample([answered, asking], seed=seed) for seed in range(20)]
-    assert made == [sample([answered, asking], seed=seed) for seed in range(20)]
-    conversations = {json.dumps(each["input_data"]["input_string"]) for each in made}
+    samples = [sample([row, asking], seed=seed) for seed in range(20)]
+    assert samples == [sample([row, asking], seed=seed) for seed in range(20)]
+    conversations = {json.dumps(each["input_data"]["input_string"]) for each in samples}
     assert conversations == {json.dumps([ASK]), json.dumps([asking["messages"]])}
-    assert all(problems(each) == [] for each in made)
-    assert made[0]["input_data"]["parameters"] == PARAMETERS
-    assert made[0]["params"] == {}
+    assert all(problems(each) == [] for each in samples)
+    assert samples[0]["input_data"]["parameters"] == PARAMETERS
+    assert samples[0]["params"] == {}
     with pytest.raises(DataInvalid):
         sample([{"messages": [{"role": "system", "content": "s"}]}], seed=1)
 
@@ -170,21 +170,21 @@ def test_build_writes_the_tutorials_file(tmp_path: Path) -> None:
     first = run("build", cwd=tmp_path, MLOPS_HOME=str(tmp_path / "home"))
     assert first.returncode == 0, first.stderr
     written = (tmp_path / "sample_score.json").read_bytes()
-    made = json.loads(written)
-    assert list(made) == ["input_data", "params"]
-    assert made["input_data"]["parameters"] == {
+    document = json.loads(written)
+    assert list(document) == ["input_data", "params"]
+    assert document["input_data"]["parameters"] == {
         "temperature": 0.6,
         "top_p": 0.9,
         "do_sample": True,
         "max_new_tokens": 200,
     }
-    (conversation,) = made["input_data"]["input_string"]
+    (conversation,) = document["input_data"]["input_string"]
     assert conversation[-1]["role"] == "user"
-    assert json.loads(first.stdout) == made
+    assert json.loads(first.stdout) == document
     assert run("build", cwd=tmp_path, MLOPS_HOME=str(tmp_path / "home")).returncode == 0
     assert (tmp_path / "sample_score.json").read_bytes() == written
     other = run("build", "--seed", "5", "--json", cwd=tmp_path, MLOPS_HOME=str(tmp_path / "home"))
-    assert json.loads(other.stdout)["payload"] != made
+    assert json.loads(other.stdout)["payload"] != document
     assert run("validate", tmp_path / "sample_score.json").returncode == 0
     assert run("build", "--split", "dev", cwd=tmp_path, MLOPS_HOME=str(tmp_path / "home")).returncode == 2
 

@@ -25,8 +25,8 @@ SPLITS = ("train_sft", "test_sft", "train_gen", "test_gen")
 @pytest.fixture
 def four(write: Any, many: Any) -> Path:
     """A folder with the four splits, forty rows each."""
-    for at, split in enumerate(SPLITS):
-        path = write(f"source/data/{split}-00000-of-00001.jsonl", many(40, start=40 * at))
+    for index, split in enumerate(SPLITS):
+        path = write(f"source/data/{split}-00000-of-00001.jsonl", many(40, start=40 * index))
     return Path(path.parents[1])
 
 
@@ -39,40 +39,42 @@ def ids(path: Path) -> list[str]:
 
 
 def test_a_percentage_of_each_split(four: Path, tmp_path: Path) -> None:
-    made = prepare(Request(dataset=str(four), percent=5), home=tmp_path / "home")
-    assert made.folder == tmp_path / "home" / made.manifest.content_hash
-    assert {entry.name: entry.rows for entry in made.manifest.files} == {f"{split}.jsonl": 2 for split in SPLITS}
+    preparation = prepare(Request(dataset=str(four), percent=5), home=tmp_path / "home")
+    assert preparation.folder == tmp_path / "home" / preparation.manifest.content_hash
+    assert {entry.name: entry.rows for entry in preparation.manifest.files} == {f"{split}.jsonl": 2 for split in SPLITS}
     for split in SPLITS:
         source = four / "data" / f"{split}-00000-of-00001.jsonl"
-        assert ids(made.folder / f"{split}.jsonl") == ids(source)[:2]
-    assert made.manifest.seed is None
+        assert ids(preparation.folder / f"{split}.jsonl") == ids(source)[:2]
+    assert preparation.manifest.seed is None
 
 
 def test_the_manifest_says_what_the_files_are(four: Path, tmp_path: Path) -> None:
-    made = prepare(Request(dataset=str(four)), home=tmp_path / "home")
-    manifest = Manifest.read(made.folder)
-    assert manifest == made.manifest
+    preparation = prepare(Request(dataset=str(four)), home=tmp_path / "home")
+    manifest = Manifest.read(preparation.folder)
+    assert manifest == preparation.manifest
     for entry in manifest.files:
-        raw = (made.folder / entry.name).read_bytes()
+        raw = (preparation.folder / entry.name).read_bytes()
         assert (entry.bytes, entry.sha256) == (len(raw), hashlib.sha256(raw).hexdigest())
         assert entry.rows == raw.count(b"\n") == 40
-    assert {path.name for path in made.folder.iterdir()} == {entry.name for entry in manifest.files} | {"manifest.json"}
+    assert {path.name for path in preparation.folder.iterdir()} == {entry.name for entry in manifest.files} | {
+        "manifest.json"
+    }
 
 
 def test_one_split_is_cut(four: Path, tmp_path: Path) -> None:
     request = Request(dataset=str(four), way="cut", percent=50, seed=7)
-    made = prepare(request, home=tmp_path / "home")
-    train, test = ids(made.folder / "train.jsonl"), ids(made.folder / "test.jsonl")
+    preparation = prepare(request, home=tmp_path / "home")
+    train, test = ids(preparation.folder / "train.jsonl"), ids(preparation.folder / "test.jsonl")
     assert (len(train), len(test)) == (16, 4)
     assert set(train) | set(test) == set(ids(four / "data/train_sft-00000-of-00001.jsonl")[:20])
-    assert made.manifest.seed == 7
+    assert preparation.manifest.seed == 7
     other = prepare(Request(dataset=str(four), way="cut", percent=50, seed=8), home=tmp_path / "home")
-    assert other.manifest.content_hash != made.manifest.content_hash
+    assert other.manifest.content_hash != preparation.manifest.content_hash
 
 
 def test_another_split_can_be_cut(four: Path, tmp_path: Path) -> None:
-    made = prepare(Request(dataset=str(four), way="cut", train_split="train_gen"), home=tmp_path / "home")
-    assert set(ids(made.folder / "train.jsonl")) <= set(ids(four / "data/train_gen-00000-of-00001.jsonl"))
+    preparation = prepare(Request(dataset=str(four), way="cut", train_split="train_gen"), home=tmp_path / "home")
+    assert set(ids(preparation.folder / "train.jsonl")) <= set(ids(four / "data/train_gen-00000-of-00001.jsonl"))
     with pytest.raises(UsageError, match="no split 'train'"):
         prepare(Request(dataset=str(four), way="cut", train_split="train"), home=tmp_path / "home")
 
@@ -83,15 +85,15 @@ def test_a_cut_loses_and_doubles_nothing(
     many: Any, tmp_path_factory: pytest.TempPathFactory, rows: int, percent: float, seed: int, shards: int
 ) -> None:
     folder = tmp_path_factory.mktemp("cut")
-    made = many(rows)
+    generated = many(rows)
     for shard in range(shards):
-        part = made[shard * rows // shards : (shard + 1) * rows // shards]
+        part = generated[shard * rows // shards : (shard + 1) * rows // shards]
         text = "".join(json.dumps(row) + "\n" for row in part)
         (folder / f"train_sft-{shard:05}-of-{shards:05}.jsonl").write_text(text)
-    found = prepare(Request(dataset=str(folder), way="cut", percent=percent, seed=seed), home=folder / "home")
-    train, test = ids(found.folder / "train.jsonl"), ids(found.folder / "test.jsonl")
+    preparation = prepare(Request(dataset=str(folder), way="cut", percent=percent, seed=seed), home=folder / "home")
+    train, test = ids(preparation.folder / "train.jsonl"), ids(preparation.folder / "test.jsonl")
     taken = round(rows * percent / 100)
-    assert sorted(train + test) == sorted(row["prompt_id"] for row in made[:taken])
+    assert sorted(train + test) == sorted(row["prompt_id"] for row in generated[:taken])
     assert len(test) == -(-taken // 5)
 
 
@@ -144,9 +146,11 @@ def test_a_folder_that_others_read_is_left_alone(four: Path, tmp_path: Path) -> 
 
 def test_many_at_once_end_with_the_same_folder(four: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda seed: prepare(Request(dataset=str(four), seed=seed), home=tmp_path), range(16)))
-    assert len({each.folder for each in made}) == 1
-    assert made[0].manifest.is_whole(made[0].folder)
+        preparations = list(
+            pool.map(lambda seed: prepare(Request(dataset=str(four), seed=seed), home=tmp_path), range(16))
+        )
+    assert len({each.folder for each in preparations}) == 1
+    assert preparations[0].manifest.is_whole(preparations[0].folder)
     assert not list(tmp_path.glob(".part-*"))
 
 
@@ -166,18 +170,21 @@ def test_bad_rows_are_left_out_on_request(four: Path, tmp_path: Path, write: Any
     good = many(3, start=300)
     raw = b"".join(json.dumps(row).encode() + b"\n" for row in [good[0], chat("q", ""), *good[1:]])
     source = write("source/data/train_sft-00000-of-00001.jsonl", raw + b"broken \xff\n" + b'{"prompt": "cut o')
-    made = prepare(Request(dataset=str(four), drop_invalid=True), home=tmp_path / "home")
-    assert ids(made.folder / "train_sft.jsonl") == [row["prompt_id"] for row in good]
-    rejected = [json.loads(line) for line in (made.folder / "rejected.jsonl").read_text().splitlines()]
+    preparation = prepare(Request(dataset=str(four), drop_invalid=True), home=tmp_path / "home")
+    assert ids(preparation.folder / "train_sft.jsonl") == [row["prompt_id"] for row in good]
+    rejected = [json.loads(line) for line in (preparation.folder / "rejected.jsonl").read_text().splitlines()]
     assert [(each["rule"], each["line"]) for each in rejected] == [("empty_content", 2), ("json", 5), ("truncated", 6)]
     assert all(each["reason"] and each["file"].endswith(source.name) for each in rejected)
     assert json.loads(rejected[0]["row"])["prompt"] == "q"
-    assert made.manifest.rejected is not None
-    assert made.manifest.rejected.rows == 3
-    assert made.report is not None
-    assert made.report.invalid == 3
+    assert preparation.manifest.rejected is not None
+    assert preparation.manifest.rejected.rows == 3
+    assert preparation.report is not None
+    assert preparation.report.invalid == 3
     # The prepared folder can be read again: what was rejected is no split.
-    assert prepare(Request(dataset=str(made.folder)), home=tmp_path / "two").manifest.files == made.manifest.files
+    assert (
+        prepare(Request(dataset=str(preparation.folder)), home=tmp_path / "two").manifest.files
+        == preparation.manifest.files
+    )
 
 
 def test_a_split_of_which_nothing_is_left(four: Path, tmp_path: Path, write: Any, chat: Any) -> None:
@@ -218,8 +225,8 @@ def test_what_cannot_be_prepared(tmp_path: Path, write: Any, many: Any) -> None:
 
 def test_one_file_can_be_cut(tmp_path: Path, write: Any, many: Any) -> None:
     path = write("chats.jsonl", many(10))
-    made = prepare(Request(dataset=str(path), way="cut"), home=tmp_path / "home")
-    assert {entry.name: entry.rows for entry in made.manifest.files} == {"train.jsonl": 8, "test.jsonl": 2}
+    preparation = prepare(Request(dataset=str(path), way="cut"), home=tmp_path / "home")
+    assert {entry.name: entry.rows for entry in preparation.manifest.files} == {"train.jsonl": 8, "test.jsonl": 2}
 
 
 def test_a_folder_that_is_not_ours_is_never_replaced(four: Path, tmp_path: Path, write: Any) -> None:
@@ -231,8 +238,8 @@ def test_a_folder_that_is_not_ours_is_never_replaced(four: Path, tmp_path: Path,
         prepare(Request(dataset=str(four)), home=tmp_path / "home", output=tmp_path / "precious/thesis.txt")
     out = tmp_path / "out"
     prepare(Request(dataset=str(four)), home=tmp_path / "home", output=out)
-    made = prepare(Request(dataset=str(four), percent=50), home=tmp_path / "home", output=out)
-    assert made.folder == out
+    preparation = prepare(Request(dataset=str(four), percent=50), home=tmp_path / "home", output=out)
+    assert preparation.folder == out
     assert Manifest.read(out).percent == 50
 
 
@@ -243,12 +250,12 @@ def test_an_output_that_cannot_be_written(four: Path, tmp_path: Path, write: Any
 
 
 def test_the_file_of_a_split(four: Path, tmp_path: Path) -> None:
-    made = prepare(Request(dataset=str(four)), home=tmp_path / "home")
-    assert made.file("test_gen").name == "test_gen.jsonl"
-    assert made.file("train", or_first=True).name == "train_sft.jsonl"
-    assert made.file("test", or_first=False).name == "test_sft.jsonl"
+    preparation = prepare(Request(dataset=str(four)), home=tmp_path / "home")
+    assert preparation.file("test_gen").name == "test_gen.jsonl"
+    assert preparation.file("train", or_first=True).name == "train_sft.jsonl"
+    assert preparation.file("test", or_first=False).name == "test_sft.jsonl"
     with pytest.raises(UsageError, match="no split 'dev'"):
-        made.file("dev")
+        preparation.file("dev")
 
 
 def test_killed_at_any_moment_nothing_half_written_is_left(tmp_path: Path, write: Any, many: Any) -> None:
@@ -275,7 +282,7 @@ def test_killed_at_any_moment_nothing_half_written_is_left(tmp_path: Path, write
             process.send_signal(signal.SIGKILL)
         for folder in home.glob("[!.]*") if home.exists() else []:
             assert folder.name == "requests" or Manifest.read(folder).is_whole(folder)
-    made = prepare(Request(dataset=str(source)), home=home)
-    assert made.manifest.rows == 30_100
+    preparation = prepare(Request(dataset=str(source)), home=home)
+    assert preparation.manifest.rows == 30_100
     # What the killed ones left has been swept away.
-    assert {path.name for path in home.iterdir()} == {"requests", made.manifest.content_hash}
+    assert {path.name for path in home.iterdir()} == {"requests", preparation.manifest.content_hash}

@@ -22,19 +22,19 @@ def prompts(path: Path) -> list[str]:
     return [row["prompt"] for row in rows_of(path)]
 
 
-def found(path: Path, **how: Any) -> dict[str, tuple[int, int | None]]:
+def violations(path: Path, **how: Any) -> dict[str, tuple[int, int | None]]:
     report = validate([path], **how)
     return {violation.rule: (violation.count, violation.first.line) for violation in report.violations}
 
 
 def test_json_lines_with_everything_that_is_allowed(write: Any, chat: Any) -> None:
-    rows = [chat(f"q{at} \u2028 é", "a") for at in range(3)]
+    rows = [chat(f"q{index} \u2028 é", "a") for index in range(3)]
     raw = b"\xef\xbb\xbf" + "\r\n\n  \n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
     path = write("train.jsonl", raw)
     assert prompts(path) == [row["prompt"] for row in rows]
     assert [number for number, _ in read(path)] == [1, 4, 7]
     assert count(path) == 3
-    assert not found(path)
+    assert not violations(path)
 
 
 def test_packed_json_lines(write: Any, many: Any) -> None:
@@ -90,7 +90,7 @@ def test_nulls_in_parquet_break_a_rule(chat: Any, tmp_path: Path) -> None:
 
     rows = [chat("q", "a"), chat("r", "a", prompt=None), chat("s", None), chat("t", "a", messages=None)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
-    assert found(tmp_path / "train.parquet") == {"schema": (3, 2)}
+    assert violations(tmp_path / "train.parquet") == {"schema": (3, 2)}
 
 
 def test_broken_parquet(write: Any, many: Any, tmp_path: Path) -> None:
@@ -122,16 +122,16 @@ def test_a_file_of_blank_lines(write: Any) -> None:
 
 def test_a_last_line_that_breaks_off(write: Any, many: Any) -> None:
     raw = "".join(json.dumps(row) + "\n" for row in many(3)).encode()
-    assert found(write("cut.jsonl", raw[:-20])) == {"truncated": (1, 3)}
+    assert violations(write("cut.jsonl", raw[:-20])) == {"truncated": (1, 3)}
     # Only the newline is missing: nothing is lost.
-    assert found(write("whole.jsonl", raw[:-1])) == {}
+    assert violations(write("whole.jsonl", raw[:-1])) == {}
 
 
 def test_broken_json_in_the_middle(write: Any, many: Any) -> None:
     rows = [json.dumps(row) for row in many(4)]
     rows[1] = rows[1][:-9]
     rows[2] = "not json"
-    assert found(write("train.jsonl", "\n".join(rows).encode())) == {"json": (2, 2)}
+    assert violations(write("train.jsonl", "\n".join(rows).encode())) == {"json": (2, 2)}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
@@ -143,7 +143,7 @@ def test_other_encodings_as_a_whole(write: Any, many: Any, encoding: Any) -> Non
 def test_latin_1(write: Any, chat: Any) -> None:
     rows = [chat("plain", "a"), chat("é", "ü")]
     raw = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("latin-1")
-    assert found(write("train.jsonl", raw)) == {"encoding": (1, 2)}
+    assert violations(write("train.jsonl", raw)) == {"encoding": (1, 2)}
 
 
 @pytest.mark.parametrize("raw", [b"PAR1....", b"\x1f\x8b....", b"PK\x03\x04...", b"(\xb5/\xfd..."])
@@ -166,13 +166,13 @@ def test_a_row_of_50_mb_is_not_read_into_memory(write: Any, chat: Any) -> None:
     assert [isinstance(line, RowInvalid) for _, line in rows] == [False, True, False]
     assert "100,000," in str(rows[1][1])
     assert peak < 30_000_000
-    assert found(path) == {"too_long": (1, 2)}
-    assert found(path, max_row_bytes=200_000_000) == {}
+    assert violations(path) == {"too_long": (1, 2)}
+    assert violations(path, max_row_bytes=200_000_000) == {}
 
 
 def test_the_limit_is_a_setting(write: Any, many: Any) -> None:
     path = write("train.jsonl", many(2))
-    assert found(path, max_row_bytes=100) == {"too_long": (2, 1)}
+    assert violations(path, max_row_bytes=100) == {"too_long": (2, 1)}
 
 
 def test_parquet_is_never_held_whole(write: Any, many: Any, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_whatever_is_good_comes_back_equal_and_in_one_form(
 ) -> None:
     rest = rest if len(rest) % 2 else rest[:-1] + ["x", "y"][: len(rest) % 2 + 1]
     turns = [prompt, *rest]
-    messages = [{"content": text, "role": ("user", "assistant")[at % 2]} for at, text in enumerate(turns)]
+    messages = [{"content": text, "role": ("user", "assistant")[index % 2]} for index, text in enumerate(turns)]
     if system is not None:
         messages.insert(0, {"content": system, "role": "system"})
     row = {"prompt": prompt, "prompt_id": "id", "messages": messages}

@@ -81,8 +81,8 @@ RuntimeError: Engine core initialization failed. See root cause above. Failed co
 
 def log(own: str, *events: str) -> str:
     """What getLogs answers."""
-    shown = "\n".join(f"Kind: Pod, Name: {name}, Type: Warning, Time: t, Message: said" for name in events)
-    return f"Instance status:\nSystemSetup: Succeeded\n\nContainer events:\n{shown}\n\nContainer logs:\n{own}\n"
+    events_text = "\n".join(f"Kind: Pod, Name: {name}, Type: Warning, Time: t, Message: said" for name in events)
+    return f"Instance status:\nSystemSetup: Succeeded\n\nContainer events:\n{events_text}\n\nContainer logs:\n{own}\n"
 
 
 BANNER = "Azure ML Inferencing HTTP server\n\nWorker Timeout (seconds): None\nLiveness Probe: GET   127.0.0.1:31311/\n"
@@ -406,10 +406,10 @@ noise = st.lists(
 @given(error=st.text(max_size=200), storage=noise, server=noise)
 def test_any_text_is_taken(error: str, storage: str, server: str) -> None:
     logs = {"storage": log(storage), "server": server}
-    found = explain(error, logs, DEPLOYMENT)
+    explanation = explain(error, logs, DEPLOYMENT)
 
-    assert found is None or (found.what and found.hint)
-    for line in told(found, logs):
+    assert explanation is None or (explanation.what and explanation.hint)
+    for line in told(explanation, logs):
         assert line.isprintable() or not any(ord(character) < 32 and character != "\t" for character in line)
 
 
@@ -417,29 +417,29 @@ def test_any_text_is_taken(error: str, storage: str, server: str) -> None:
 def test_the_root_of_the_last_traceback_is_found_whatever_stands_around_it(before: str, after: list[str]) -> None:
     text = before + "\n" + TRACEBACK + "\n".join(after)
 
-    found = container_log.raised(log(text))
-    shown = container_log.excerpt(log(text))
+    error = container_log.raised(log(text))
+    excerpt = container_log.excerpt(log(text))
 
-    assert found is not None
-    assert found.exception == "OSError: no file named model.safetensors"
-    assert found.place == "240101/score.py, line 15, in init"
-    assert len(shown) <= 30
-    assert any("no file named model.safetensors" in line for line in shown)
+    assert error is not None
+    assert error.exception == "OSError: no file named model.safetensors"
+    assert error.place == "240101/score.py, line 15, in init"
+    assert len(excerpt) <= 30
+    assert any("no file named model.safetensors" in line for line in excerpt)
 
 
 @given(lines=st.integers(0, 200))
 def test_an_excerpt_is_the_end_and_never_longer_than_said(lines: int) -> None:
-    shown = container_log.excerpt(log("\n".join(f"line {number}" for number in range(lines))))
-    assert len(shown) == min(30, max(lines, 0))
+    excerpt = container_log.excerpt(log("\n".join(f"line {number}" for number in range(lines))))
+    assert len(excerpt) == min(30, max(lines, 0))
     if lines:
-        assert shown[-1] == f"line {lines - 1}"
+        assert excerpt[-1] == f"line {lines - 1}"
 
 
 def test_the_last_of_two_starts_counts() -> None:
     first = TRACEBACK.replace("no file named model.safetensors", "the first start")
-    found = container_log.raised(log(first + "Booting worker\n" + TRACEBACK))
-    assert found is not None
-    assert found.exception == "OSError: no file named model.safetensors"
+    error = container_log.raised(log(first + "Booting worker\n" + TRACEBACK))
+    assert error is not None
+    assert error.exception == "OSError: no file named model.safetensors"
 
 
 def test_colours_and_control_characters_are_left_out() -> None:

@@ -21,38 +21,38 @@ from tests.support.waiting import HANG_S
 
 __all__ = ["ROOT", "home"]
 
-Look = Callable[..., dict[str, list[Finding]]]
+Examine = Callable[..., dict[str, list[Finding]]]
 
 
 def settings_of(target: str = "local", **sections: dict[str, Any]) -> Settings:
     """A target's settings, with single values of its sections changed."""
-    found = load(target, ROOT / "mlops.yaml")
-    changed = {name: getattr(found, name).model_copy(update=values) for name, values in sections.items()}
-    return found.model_copy(update=changed)
+    settings = load(target, ROOT / "mlops.yaml")
+    changed = {name: getattr(settings, name).model_copy(update=values) for name, values in sections.items()}
+    return settings.model_copy(update=changed)
 
 
-@pytest.fixture
-def look() -> Look:
+@pytest.fixture(name="examine")
+def examine_settings() -> Examine:
     """Examine settings; the findings by check. Every other check is the doctor's own."""
 
-    def examined(settings: Settings, *only: str, limits: dict[str, float] | None = None) -> dict[str, list[Finding]]:
-        def given(facts: Facts) -> Finding:
+    def run_checks(settings: Settings, *only: str, limits: dict[str, float] | None = None) -> dict[str, list[Finding]]:
+        def use_settings(facts: Facts) -> Finding:
             facts.settings = settings
             return good("of the test")
 
         checks: list[Check] = [
-            replace(check, look=given)
+            replace(check, look=use_settings)
             if check.name == "settings"
             else replace(check, limit_s=(limits or {}).get(check.name, HANG_S))
             for check in CHECKS
         ]
         report = examine(settings.target, Console(quiet=True), only=only, checks=checks)
-        found: dict[str, list[Finding]] = {}
+        by_check: dict[str, list[Finding]] = {}
         for each in report.findings:
-            found.setdefault(each.check, []).append(each)
-        return found
+            by_check.setdefault(each.check, []).append(each)
+        return by_check
 
-    return examined
+    return run_checks
 
 
 def as_staging(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
@@ -70,12 +70,12 @@ def as_staging(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         monkeypatch.setenv(name, value)
 
 
-def only(found: dict[str, list[Finding]], check: str) -> Finding:
+def only(findings: dict[str, list[Finding]], check: str) -> Finding:
     """The one finding of a check."""
-    (each,) = found[check]
+    (each,) = findings[check]
     return each
 
 
-def marks(found: dict[str, list[Finding]]) -> dict[str, Mark]:
+def marks(findings_by_check: dict[str, list[Finding]]) -> dict[str, Mark]:
     """The first finding's mark, by check."""
-    return {name: findings[0].mark for name, findings in found.items()}
+    return {name: findings[0].mark for name, findings in findings_by_check.items()}

@@ -23,14 +23,14 @@ from tests.support.checkout import ROOT
 
 
 def facts(target: str = "staging", file: Path = ROOT / "mlops.yaml", **changes: Any) -> Facts:
-    found = Facts(target=target, console=Console(quiet=True))
-    found.settings = load(target, file).model_copy(update=changes)
-    return found
+    context = Facts(target=target, console=Console(quiet=True))
+    context.settings = load(target, file).model_copy(update=changes)
+    return context
 
 
-def one(found: Finding | list[Finding]) -> Finding:
-    assert isinstance(found, Finding)
-    return found
+def one(finding: Finding | list[Finding]) -> Finding:
+    assert isinstance(finding, Finding)
+    return finding
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,10 @@ def one(found: Finding | list[Finding]) -> Finding:
     ],
 )
 def test_python_is_what_the_packages_are_locked_for(version: tuple[int, int, int], mark: Mark) -> None:
-    found = machine.python_found(version)
+    finding = machine.python_found(version)
 
-    assert found.mark is mark
-    assert ".".join(map(str, version)) in found.what
+    assert finding.mark is mark
+    assert ".".join(map(str, version)) in finding.what
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,10 @@ def test_python_is_what_the_packages_are_locked_for(version: tuple[int, int, int
     [("Enabled", Mark.GOOD), ("Warned", Mark.DOUBTFUL), ("PastDue", Mark.DOUBTFUL), ("Disabled", Mark.BAD)],
 )
 def test_a_subscription_that_is_switched_off_or_about_to_be(state: str, mark: Mark) -> None:
-    found = access.subscription_found("Team", "s-1", state)
+    finding = access.subscription_found("Team", "s-1", state)
 
-    assert found.mark is mark
-    assert found.what.startswith("'Team' (s-1)")
+    assert finding.mark is mark
+    assert finding.what.startswith("'Team' (s-1)")
 
 
 def lock(folder: Path, *lines: str) -> Path:
@@ -79,32 +79,32 @@ def test_packages_as_locked(tmp_path: Path) -> None:
         "    --hash=sha256:00",
     )
 
-    found = machine.compared(file, install="make install")
+    finding = machine.compared(file, install="make install")
 
-    assert (found.mark, found.what) == (Mark.GOOD, "1 as locked in environments/cli/requirements.txt")
+    assert (finding.mark, finding.what) == (Mark.GOOD, "1 as locked in environments/cli/requirements.txt")
 
 
 def test_other_versions_are_doubtful_and_missing_packages_bad(tmp_path: Path) -> None:
     click = metadata.version("click")
-    found = machine.compared(lock(tmp_path, "click==0.1"), install="make install")
-    assert (found.mark, found.details, found.hint) == (
+    finding = machine.compared(lock(tmp_path, "click==0.1"), install="make install")
+    assert (finding.mark, finding.details, finding.hint) == (
         Mark.DOUBTFUL,
         (f"click is {click}, not 0.1",),
         "make install",
     )
 
     names = [f"no-such-package-{number}==1" for number in range(9)]
-    found = machine.compared(lock(tmp_path, "click==0.1", *names), install="make install")
-    assert found.mark is Mark.BAD
-    assert found.what.startswith("9 of 10 packages")
-    assert found.details[-1] == "and 3 more"
+    finding = machine.compared(lock(tmp_path, "click==0.1", *names), install="make install")
+    assert finding.mark is Mark.BAD
+    assert finding.what.startswith("9 of 10 packages")
+    assert finding.details[-1] == "and 3 more"
 
 
 def test_the_packages_of_this_machine_are_those_of_its_lock() -> None:
-    found = machine.packages(facts("local"))
+    finding = machine.packages(facts("local"))
 
-    assert found.mark in (Mark.GOOD, Mark.DOUBTFUL)  # somebody may try another version here
-    assert "environments/local/requirements.txt" in found.what
+    assert finding.mark in (Mark.GOOD, Mark.DOUBTFUL)  # somebody may try another version here
+    assert "environments/local/requirements.txt" in finding.what
 
 
 def test_without_a_checkout_the_packages_are_not_looked_at(tmp_path: Path) -> None:
@@ -130,13 +130,13 @@ def test_what_the_settings_name_must_be_there(
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.setenv("MLOPS_SETTINGS", str(file))
 
-    found = machine.values(facts(file=file))
+    findings = machine.values(facts(file=file))
 
-    assert isinstance(found, list)
-    assert {each.mark for each in found} == {Mark.BAD}
-    assert says in found[0].what
-    assert found[0].place is not None
-    assert found[0].place.line is not None
+    assert isinstance(findings, list)
+    assert {each.mark for each in findings} == {Mark.BAD}
+    assert says in findings[0].what
+    assert findings[0].place is not None
+    assert findings[0].place.line is not None
 
 
 def test_a_retired_size_is_left_to_its_own_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,19 +196,19 @@ def gh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_all_six_variables_are_set(gh: Any) -> None:
     gh(SET)
 
-    found = one(github.variables(facts()))
+    finding = one(github.variables(facts()))
 
-    assert (found.mark, found.what) == (Mark.GOOD, "all 6 are set for the environment 'staging' of acme/chat")
+    assert (finding.mark, finding.what) == (Mark.GOOD, "all 6 are set for the environment 'staging' of acme/chat")
 
 
 def test_missing_variables_are_named_and_the_repositorys_count_too(gh: Any) -> None:
     gh({name: value for name, value in SET.items() if name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID")})
 
-    found = one(github.variables(facts()))
+    finding = one(github.variables(facts()))
 
-    assert found.mark is Mark.DOUBTFUL
-    assert "has no AZURE_SUBSCRIPTION_ID, AZURE_RESOURCE_GROUP, AZUREML_WORKSPACE_NAME:" in found.what
-    assert found.hint == "mlops setup -t staging --github sets them"
+    assert finding.mark is Mark.DOUBTFUL
+    assert "has no AZURE_SUBSCRIPTION_ID, AZURE_RESOURCE_GROUP, AZUREML_WORKSPACE_NAME:" in finding.what
+    assert finding.hint == "mlops setup -t staging --github sets them"
 
 
 def test_another_place_than_this_machines_is_told(gh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,30 +216,30 @@ def test_another_place_than_this_machines_is_told(gh: Any, monkeypatch: pytest.M
     monkeypatch.setenv("AZURE_RESOURCE_GROUP", "G")
     monkeypatch.setenv("AZUREML_WORKSPACE_NAME", "another")
 
-    found = one(github.variables(facts()))
+    finding = one(github.variables(facts()))
 
-    assert found.mark is Mark.DOUBTFUL
-    assert found.details == ("AZUREML_WORKSPACE_NAME is 'w' there, 'another' here",)
+    assert finding.mark is Mark.DOUBTFUL
+    assert finding.details == ("AZUREML_WORKSPACE_NAME is 'w' there, 'another' here",)
 
 
 def test_an_environment_that_github_has_not_is_told(gh: Any) -> None:
     gh(None)
 
-    found = one(github.variables(facts()))
+    finding = one(github.variables(facts()))
 
-    assert found.mark is Mark.DOUBTFUL
-    assert "environment 'staging'" in found.what
-    assert found.hint == "mlops setup -t staging --github makes it"
+    assert finding.mark is Mark.DOUBTFUL
+    assert "environment 'staging'" in finding.what
+    assert finding.hint == "mlops setup -t staging --github makes it"
 
 
 def test_a_gh_without_a_login_is_no_obstacle(gh: Any, tmp_path: Path) -> None:
     gh(SET)
     (tmp_path / "bin" / "gh").write_text("#!/bin/sh\necho 'To get started, run: gh auth login' >&2; exit 4\n")
 
-    found = one(github.variables(facts()))
+    finding = one(github.variables(facts()))
 
-    assert found.mark is Mark.SKIPPED
-    assert "not logged in" in found.what
+    assert finding.mark is Mark.SKIPPED
+    assert "not logged in" in finding.what
 
 
 def test_without_gh_or_a_repository_nothing_is_looked_at(
@@ -260,8 +260,8 @@ def test_in_a_job_the_variables_are_the_jobs_own(monkeypatch: pytest.MonkeyPatch
     assert one(github.variables(facts())).mark is Mark.GOOD
 
     monkeypatch.setenv("AZURE_REGION", "")
-    found = one(github.variables(facts()))
-    assert "this job has no AZURE_REGION" in found.what
+    finding = one(github.variables(facts()))
+    assert "this job has no AZURE_REGION" in finding.what
 
 
 # -- the hub, by a server that answers as it does ----------------------------------------------------------------------
@@ -316,10 +316,10 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_model_of_the_hub_is_asked_for(name: str, mark: Mark, says: str) -> None:
     of = facts()
     choice = of.settings.base_model.model_copy(update={"huggingface_id": name})
-    found = models.base_model(facts(base_model=choice))
+    finding = models.base_model(facts(base_model=choice))
 
-    assert found.mark is mark
-    assert says in found.what
+    assert finding.mark is mark
+    assert says in finding.what
 
 
 def test_a_hub_out_of_reach_is_only_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,10 +327,10 @@ def test_a_hub_out_of_reach_is_only_doubtful(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
 
-    found = models.base_model(facts())
+    finding = models.base_model(facts())
 
-    assert found.mark is Mark.DOUBTFUL
-    assert "may have another way out" in (found.hint or "")
+    assert finding.mark is Mark.DOUBTFUL
+    assert "may have another way out" in (finding.hint or "")
 
 
 def test_the_local_workspace_has_a_stand_in_for_one_model() -> None:

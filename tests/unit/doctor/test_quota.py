@@ -17,7 +17,7 @@ from mlops.doctor.machines import Cores, enough, judged, standing
 from mlops.machines import quota
 from mlops.training import preflight
 from tests.support.checkout import ROOT
-from tests.unit.doctor.conftest import Look, as_staging, only, settings_of
+from tests.unit.doctor.conftest import Examine, as_staging, only, settings_of
 
 FAMILY = "standardNCADSA100v4Family"
 A100 = VmSize(name="Standard_NC24ads_A100_v4", family=FAMILY, cores=24, gpus=1, memory_gb=220)
@@ -32,14 +32,14 @@ def rows(limit: int, used: int = 0, *, low: int = 0, total: int | None = None) -
     ]
 
 
-def wanted(serving: VmSize = A100, *, held: int = 0, low_priority: bool = False) -> Cores:
+def cores(serving: VmSize = A100, *, reserved: int = 0, low_priority: bool = False) -> Cores:
     return Cores(
         training=A100,
         nodes=1,
         serving=serving,
         instances=1,
         low_priority=low_priority,
-        held={FAMILY: held},
+        held={FAMILY: reserved},
     )
 
 
@@ -49,16 +49,16 @@ def cluster(state: str = "Succeeded", *, tier: str = "dedicated", max_nodes: int
 
 @pytest.mark.parametrize("state", ["Deleting", "Canceled", "Creating"])
 def test_a_cluster_that_takes_no_job_at_this_moment_is_not_well(state: str) -> None:
-    asked = settings_of(compute={"size": cluster().size}).compute
-    found = standing(cluster(state), asked)
+    compute = settings_of(compute={"size": cluster().size}).compute
+    finding = standing(cluster(state), compute)
 
-    assert found.mark is Mark.DOUBTFUL
-    assert f"is '{state}'" in found.what
-    assert standing(cluster(), asked).mark is Mark.GOOD
+    assert finding.mark is Mark.DOUBTFUL
+    assert f"is '{state}'" in finding.what
+    assert standing(cluster(), compute).mark is Mark.GOOD
 
 
 @pytest.mark.parametrize(
-    ("limit", "used", "held", "mark"),
+    ("limit", "used", "reserved", "mark"),
     [
         (72, 0, 0, None),
         (71, 0, 0, Mark.DOUBTFUL),
@@ -70,29 +70,29 @@ def test_a_cluster_that_takes_no_job_at_this_moment_is_not_well(state: str) -> N
     ],
 )
 def test_two_slots_must_fit_and_a_training_beside_them_should(
-    limit: int, used: int, held: int, mark: Mark | None
+    limit: int, used: int, reserved: int, mark: Mark | None
 ) -> None:
-    found = judged(rows(limit, used), wanted(held=held))
+    findings = judged(rows(limit, used), cores(reserved=reserved))
 
-    assert [each.mark for each in found] == ([] if mark is None else [mark])
+    assert [each.mark for each in findings] == ([] if mark is None else [mark])
     if mark is not None:
         needed = 72 if mark is Mark.DOUBTFUL else 48
-        assert f"{needed} vCPUs of" in found[0].what
-        assert f"a limit of {needed + used - held} vCPUs" in (found[0].hint or "")
+        assert f"{needed} vCPUs of" in findings[0].what
+        assert f"a limit of {needed + used - reserved} vCPUs" in (findings[0].hint or "")
 
 
 def test_azures_fifth_for_upgrades_counts_for_the_sizes_that_have_it() -> None:
     few = [Usage(family="Standard DSv2 Family Cluster Dedicated vCPUs", used=0, limit=15), *rows(24)]
 
-    assert "16 vCPUs of" in judged(few, wanted(PLAIN))[0].what  # two slots of 4 × ceil(1.2)
-    assert enough([few[0], *rows(24)], wanted(PLAIN)).what == (
+    assert "16 vCPUs of" in judged(few, cores(PLAIN))[0].what  # two slots of 4 × ceil(1.2)
+    assert enough([few[0], *rows(24)], cores(PLAIN)).what == (
         f"a training beside two slots takes 24 of 24 vCPUs of '{FAMILY}' and 16 of 15 vCPUs of 'standardDSv2Family'"
     )
 
 
 def test_the_regions_total_counts_too_and_low_priority_is_counted_apart() -> None:
-    assert "TotalClusterDedicated" in judged(rows(400, total=60), wanted())[0].what.replace(" ", "")
-    assert judged(rows(48), wanted(low_priority=True)) == []
+    assert "TotalClusterDedicated" in judged(rows(400, total=60), cores())[0].what.replace(" ", "")
+    assert judged(rows(48), cores(low_priority=True)) == []
 
 
 def test_a_training_waits_for_cores_or_never_begins() -> None:
@@ -146,26 +146,26 @@ def few() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("few", "home")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_doctor_and_train_say_the_same_of_a_short_quota(look: Look) -> None:
-    together = only(look(settings_of(), "quota"), "quota")
+def test_the_doctor_and_train_say_the_same_of_a_short_quota(examine: Examine) -> None:
+    together = only(examine(settings_of(), "quota"), "quota")
     assert together.mark is Mark.DOUBTFUL
     assert "72 vCPUs" in together.what
     assert "24 are missing" in together.what
 
-    slots = look(settings_of(deployment={"instance_type": "Standard_NC48ads_A100_v4"}), "quota")["quota"]
+    slots = examine(settings_of(deployment={"instance_type": "Standard_NC48ads_A100_v4"}), "quota")["quota"]
     assert [each.mark for each in slots] == [Mark.BAD]
     assert "for two slots" in slots[0].what
 
     large = {"size": "Standard_NC96ads_A100_v4", "name": "large", "tier": "LowPriority"}
-    assert look(settings_of(compute=large), "quota")["quota"][0].mark is Mark.GOOD
+    assert examine(settings_of(compute=large), "quota")["quota"][0].mark is Mark.GOOD
 
-    nodes = look(settings_of(training={"parameters": {"num_nodes_finetune": 3}}), "quota")["quota"]
-    said = nodes[0].what.removeprefix("for a training: ")
+    nodes = examine(settings_of(training={"parameters": {"num_nodes_finetune": 3}}), "quota")["quota"]
+    message = nodes[0].what.removeprefix("for a training: ")
     assert nodes[0].mark is Mark.BAD
     command = [sys.executable, "-m", "mlops", "train", "--dry-run", "--set", "num_nodes_finetune=3", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert json.loads(done.stdout)["error"]["message"] == said
+    assert json.loads(done.stdout)["error"]["message"] == message
 
 
 @pytest.mark.slow
@@ -196,18 +196,18 @@ def test_the_command_ends_with_3_where_something_would_fail() -> None:
     gone = {**environment, "MLOPS_SETTINGS": str(ROOT / "nothing.yaml")}
     done = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=False, env=gone)
     assert done.returncode == 3
-    found = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
-    assert "does not exist" in found["settings"]["what"]
-    assert found["quota"]["what"] == "not looked at: no settings"
+    findings = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
+    assert "does not exist" in findings["settings"]["what"]
+    assert findings["quota"]["what"] == "not looked at: no settings"
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few", "home")
-def test_a_workspace_whose_server_is_gone_is_a_finding(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workspace_whose_server_is_gone_is_a_finding(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     as_staging(monkeypatch, AZURE_TOKEN_CREDENTIALS="EnvironmentCredential")
     subprocess.run([sys.executable, "-m", "mlops", "local", "stop"], cwd=ROOT, check=True, capture_output=True)
 
-    found = look(settings_of("staging"), "login", "quota")
+    findings = examine(settings_of("staging"), "login", "quota")
 
-    assert only(found, "login").mark is Mark.BAD
-    assert only(found, "quota").what == "not looked at: no login"
+    assert only(findings, "login").mark is Mark.BAD
+    assert only(findings, "quota").what == "not looked at: no login"

@@ -60,18 +60,18 @@ def test_the_screen_shows_the_beginning_of_what_is_long(capsys: pytest.CaptureFi
     report = Report(target="t", findings=(Finding(mark=Mark.BAD, what="no", details=tried),), seconds=0)
     Console().out.print(as_table(report))
 
-    shown = capsys.readouterr().out
-    assert "credential 3" in shown
-    assert "credential 4" not in shown
+    output = capsys.readouterr().out
+    assert "credential 3" in output
+    assert "credential 4" not in output
     assert as_data(report)["findings"][0].details == tried
 
 
 def test_the_same_for_machines() -> None:
-    found = as_data(REPORT)
+    document = as_data(REPORT)
 
-    assert (found["sound"], found["seconds"]) == (False, 2.3)
-    assert found["counts"] == {"good": 1, "doubtful": 2, "bad": 2, "skipped": 1}
-    assert REPORT.findings[0] in found["findings"]
+    assert (document["sound"], document["seconds"]) == (False, 2.3)
+    assert document["counts"] == {"good": 1, "doubtful": 2, "bad": 2, "skipped": 1}
+    assert REPORT.findings[0] in document["findings"]
 
 
 def test_nothing_bad_is_sound_even_where_something_was_not_looked_at() -> None:
@@ -87,10 +87,10 @@ def test_github_gets_annotations_at_their_lines_and_a_summary(
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     annotate(Console(), REPORT)
 
-    said = capsys.readouterr().err.splitlines()
-    assert said[0] == "::error file=mlops.yaml,line=7::values: unknown key 'gait'; did you mean 'gate'?"
-    assert sum(line.startswith("::error") for line in said) == 2
-    assert sum(line.startswith("::warning") for line in said) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "::error file=mlops.yaml,line=7::values: unknown key 'gait'; did you mean 'gate'?"
+    assert sum(line.startswith("::error") for line in lines) == 2
+    assert sum(line.startswith("::warning") for line in lines) == 2
     assert "| ✕ | values | mlops.yaml:7: unknown key 'gait' · → did you mean 'gate'? |" in as_markdown(REPORT)
 
 

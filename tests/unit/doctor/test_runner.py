@@ -16,12 +16,12 @@ from mlops.doctor.runner import Check, needed, run
 from tests.support.waiting import HANG_S
 
 
-def says(found: Finding) -> Any:
-    return lambda _facts: found
+def says(finding: Finding) -> Any:
+    return lambda _facts: finding
 
 
-def marks(found: list[Finding]) -> list[tuple[str, Mark]]:
-    return [(each.check, each.mark) for each in found]
+def marks(findings: list[Finding]) -> list[tuple[str, Mark]]:
+    return [(each.check, each.mark) for each in findings]
 
 
 def test_findings_come_in_the_order_of_the_checks_whichever_ends_first() -> None:
@@ -34,9 +34,9 @@ def test_findings_come_in_the_order_of_the_checks_whichever_ends_first() -> None
         ended.set()
         return good("quick")
 
-    found = run([Check(name="slow", look=slow), Check(name="quick", look=quick)], None)
+    findings = run([Check(name="slow", look=slow), Check(name="quick", look=quick)], None)
 
-    assert [each.what for each in found] == ["slow", "quick"]
+    assert [each.what for each in findings] == ["slow", "quick"]
 
 
 def test_checks_that_need_nothing_of_each_other_run_at_the_same_time() -> None:
@@ -46,9 +46,9 @@ def test_checks_that_need_nothing_of_each_other_run_at_the_same_time() -> None:
         meeting.wait()  # breaks, and makes a finding, unless all five are here
         return good("met")
 
-    found = run([Check(name=f"check-{number}", look=meet) for number in range(5)], None)
+    findings = run([Check(name=f"check-{number}", look=meet) for number in range(5)], None)
 
-    assert {each.what for each in found} == {"met"}
+    assert {each.what for each in findings} == {"met"}
 
 
 def test_a_check_sees_what_the_one_that_it_needs_has_written_down() -> None:
@@ -60,35 +60,35 @@ def test_a_check_sees_what_the_one_that_it_needs_has_written_down() -> None:
     def read(facts: dict[str, int]) -> Finding:
         return good(str(facts["seen"]))
 
-    found = run([Check(name="write", look=write), Check(name="read", look=read, after=("write",))], {})
+    findings = run([Check(name="write", look=write), Check(name="read", look=read, after=("write",))], {})
 
-    assert found[1].what == "7"
+    assert findings[1].what == "7"
 
 
 def test_what_needs_a_failed_check_is_not_looked_at_and_says_what_lacked_first() -> None:
     looked = []
 
-    def look(_facts: Any) -> Finding:
+    def record(_facts: Any) -> Finding:
         looked.append(1)
         return good("looked")
 
     checks = [
         Check(name="login", look=says(bad("refused")), gives="no login"),
-        Check(name="workspace", look=look, after=("login",), gives="no workspace"),
-        Check(name="quota", look=look, after=("workspace",)),
+        Check(name="workspace", look=record, after=("login",), gives="no workspace"),
+        Check(name="quota", look=record, after=("workspace",)),
         Check(name="python", look=says(good("3.11"))),
     ]
 
-    found = run(checks, None)
+    findings = run(checks, None)
 
     assert not looked
-    assert marks(found) == [
+    assert marks(findings) == [
         ("login", Mark.BAD),
         ("workspace", Mark.SKIPPED),
         ("quota", Mark.SKIPPED),
         ("python", Mark.GOOD),
     ]
-    assert found[1].what == found[2].what == "not looked at: no login"
+    assert findings[1].what == findings[2].what == "not looked at: no login"
 
 
 def test_a_doubt_stops_nothing_and_who_only_follows_looks_whatever_happened() -> None:
@@ -114,12 +114,12 @@ def test_a_check_that_hangs_is_a_finding_and_holds_up_only_what_needs_it() -> No
         Check(name="needs-it", look=says(good("")), after=("hangs",)),
         Check(name="other", look=says(good("fine"))),
     ]
-    found = run(checks, None)
+    findings = run(checks, None)
     assert not ended.is_set()
     release.set()
 
-    assert marks(found) == [("hangs", Mark.BAD), ("needs-it", Mark.SKIPPED), ("other", Mark.GOOD)]
-    assert found[0].what == "no answer within 0.1 s"
+    assert marks(findings) == [("hangs", Mark.BAD), ("needs-it", Mark.SKIPPED), ("other", Mark.GOOD)]
+    assert findings[0].what == "no answer within 0.1 s"
 
 
 def test_an_answer_that_comes_too_late_changes_nothing() -> None:
@@ -167,16 +167,16 @@ def test_what_a_check_raises_is_its_finding(error: Exception, says_what: str, hi
     def fail(_facts: Any) -> Finding:
         raise error
 
-    (found,) = run([Check(name="quota", look=fail)], None)
+    (finding,) = run([Check(name="quota", look=fail)], None)
 
-    assert (found.check, found.mark, found.what) == ("quota", Mark.BAD, says_what)
-    assert hint in (found.hint or "")
+    assert (finding.check, finding.mark, finding.what) == ("quota", Mark.BAD, says_what)
+    assert hint in (finding.hint or "")
 
 
 def test_a_check_with_nothing_to_say_is_a_bug() -> None:
-    (found,) = run([Check(name="mute", look=lambda _: [])], None)
+    (finding,) = run([Check(name="mute", look=lambda _: [])], None)
 
-    assert found.mark is Mark.BAD
+    assert finding.mark is Mark.BAD
 
 
 def test_a_named_check_brings_along_what_it_needs() -> None:
@@ -194,8 +194,8 @@ def test_a_named_check_brings_along_what_it_needs() -> None:
 def test_the_doctors_own_checks_need_only_what_comes_before_them() -> None:
     from mlops.doctor import CHECKS
 
-    seen: set[str] = set()
+    earlier: set[str] = set()
     for check in CHECKS:
-        assert {*check.after, *check.follows} <= seen, check.name
-        seen.add(check.name)
-    assert len(seen) == len(CHECKS)
+        assert {*check.after, *check.follows} <= earlier, check.name
+        earlier.add(check.name)
+    assert len(earlier) == len(CHECKS)

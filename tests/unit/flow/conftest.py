@@ -10,7 +10,7 @@ from mlops.config.settings import load
 from mlops.flow import Environment
 from mlops.flow.environment import VENV
 from tests.support.checkout import ROOT
-from tests.unit.chat.conftest import standing  # noqa: F401 - a fixture
+from tests.unit.chat.conftest import endpoint_home  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,6 @@ def installed() -> None:
 
 
 @pytest.fixture
-def environment(installed: None, standing: object) -> Environment:  # noqa: F811
+def environment(installed: None, endpoint_home: object) -> Environment:  # noqa: F811
     """The environment, its home below the test's own."""
     return Environment.of(load("local", ROOT / "mlops.yaml"))

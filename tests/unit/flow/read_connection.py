@@ -22,6 +22,10 @@ from promptflow.core._connection_provider._workspace_connection_provider import 
     WorkspaceConnectionProvider,
 )
 
-place = (os.environ["AZURE_SUBSCRIPTION_ID"], os.environ["AZURE_RESOURCE_GROUP"], sys.argv[1])
-found = WorkspaceConnectionProvider(*place, EnvironmentCredential()).get(sys.argv[2])
-print(json.dumps({"kind": type(found).__name__, "configs": dict(found.configs), "secrets": dict(found.secrets)}))
+workspace = (os.environ["AZURE_SUBSCRIPTION_ID"], os.environ["AZURE_RESOURCE_GROUP"], sys.argv[1])
+connection = WorkspaceConnectionProvider(*workspace, EnvironmentCredential()).get(sys.argv[2])
+print(
+    json.dumps(
+        {"kind": type(connection).__name__, "configs": dict(connection.configs), "secrets": dict(connection.secrets)}
+    )
+)

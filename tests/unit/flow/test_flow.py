@@ -119,7 +119,7 @@ def test_the_key_is_in_no_file_as_it_is_and_the_store_is_the_users_alone(
 @contextlib.contextmanager
 def watching() -> Iterator[tuple[tuple[str, int], list[str]]]:
     """A proxy that refuses everything and remembers what it was asked for; its address."""
-    seen: list[str] = []
+    hosts: list[str] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
     def watch() -> None:
@@ -127,28 +127,28 @@ def watching() -> Iterator[tuple[tuple[str, int], list[str]]]:
             while True:
                 client, _ = listener.accept()
                 with client:
-                    seen.append(client.recv(4096).split(b"\r\n")[0].decode("latin-1"))
+                    hosts.append(client.recv(4096).split(b"\r\n")[0].decode("latin-1"))
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield listener.getsockname(), seen
+        yield listener.getsockname(), hosts
     finally:
         listener.close()
 
 
 def marked(mark: dict[str, str]) -> list[psutil.Process]:
     """Processes that run with these variables."""
-    found = []
+    labels = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if mark.items() <= process.environ().items():
-                found.append(process)
-    return found
+                labels.append(process)
+    return labels
 
 
 def test_nothing_is_asked_of_anybody_but_the_endpoint(connected: Environment, session: Session) -> None:
-    with watching() as (listening, seen):
+    with watching() as (listening, hosts):
         proxy = f"http://127.0.0.1:{listening[1]}"
         proxies = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"), proxy)
         mark = {"MLOPS_TEST_MARK": proxy}
@@ -158,17 +158,17 @@ def test_nothing_is_asked_of_anybody_but_the_endpoint(connected: Environment, se
         until(lambda: not marked(mark), what="the end of what the command has started")
         with socket.create_connection(listening) as last:
             last.sendall(b"nothing more\r\n")
-            until(lambda: "nothing more" in seen)
-        seen.remove("nothing more")
+            until(lambda: "nothing more" in hosts)
+        hosts.remove("nothing more")
     host = connection_of(session, endpoint=NAME).endpoint.split("/")[2]
-    assert set(seen) == {f"CONNECT {host}:443 HTTP/1.1"} or set(seen) == {f"CONNECT {host}:443 HTTP/1.0"}
+    assert set(hosts) == {f"CONNECT {host}:443 HTTP/1.1"} or set(hosts) == {f"CONNECT {host}:443 HTTP/1.0"}
 
 
-def test_the_command_serves_the_flow_over_http(installed: None, standing: Path) -> None:
+def test_the_command_serves_the_flow_over_http(installed: None, endpoint_home: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = standing / "serve.log"
+    log = endpoint_home / "serve.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlops", "flow", "serve", "--port", str(port), "--endpoint", NAME],
@@ -210,14 +210,14 @@ def served(port: int, process: subprocess.Popen[bytes], log: Path) -> object:
 
 
 def test_the_commands_connect_and_test(
-    installed: None, standing: Path, capsys: pytest.CaptureFixture[str], session: Session
+    installed: None, endpoint_home: Path, capsys: pytest.CaptureFixture[str], session: Session
 ) -> None:
     assert main(["flow", "connect", "--endpoint", NAME]) == 0
     assert "chat-endpoint → https://" in capsys.readouterr().out
     assert main(["flow", "test", "hello", "--endpoint", NAME, "--json"]) == 0
-    shown = capsys.readouterr()
-    assert json.loads(shown.out)["answer"] == "you said 'hello'"
-    assert endpoints.key(session, NAME) not in shown.out + shown.err
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["answer"] == "you said 'hello'"
+    assert endpoints.key(session, NAME) not in captured.out + captured.err
     assert main(["flow", "test", "fail", "--endpoint", NAME]) == 8
     assert "answered HTTP 424" in capsys.readouterr().err
     assert main(["flow", "connect", "--endpoint", "nowhere"]) == 3
@@ -238,15 +238,15 @@ def test_the_connection_in_a_project_on_azure(environment: Environment, session:
     management.put(session, hub, "2024-04-01", {**body, "kind": "Hub", "properties": leans})
     management.put(session, project, "2024-04-01", {**body, "kind": "Project", "properties": {"hubResourceId": hub}})
     for _ in range(2):
-        made = connect_azure(session, settings, Console(quiet=True), project="chats", endpoint=NAME)
-    place = f"{project}/connections/{made.name}"
-    shown = management.get(session, place, "2024-04-01")
-    assert shown is not None
-    assert shown["properties"]["metadata"]["endpoint"] == made.endpoint
-    assert made.key not in json.dumps(shown)
+        connection = connect_azure(session, settings, Console(quiet=True), project="chats", endpoint=NAME)
+    path = f"{project}/connections/{connection.name}"
+    document = management.get(session, path, "2024-04-01")
+    assert document is not None
+    assert document["properties"]["metadata"]["endpoint"] == connection.endpoint
+    assert connection.key not in json.dumps(document)
     reader = Path(__file__).with_name("read_connection.py")
     done = subprocess.run(
-        [environment.python, reader, "chats", made.name],
+        [environment.python, reader, "chats", connection.name],
         env={**os.environ, **environment.variables()},
         capture_output=True,
         text=True,
@@ -256,6 +256,6 @@ def test_the_connection_in_a_project_on_azure(environment: Environment, session:
     assert done.returncode == 0, done.stderr[-800:]
     assert json.loads(done.stdout.splitlines()[-1]) == {
         "kind": "CustomConnection",
-        "configs": {"endpoint": made.endpoint},
-        "secrets": {"key": made.key},
+        "configs": {"endpoint": connection.endpoint},
+        "secrets": {"key": connection.key},
     }

@@ -89,7 +89,7 @@ def test_as_many_requests_are_under_way_as_are_allowed_at_any_time() -> None:
         report = gate.evaluate(endpoint.scorer, settings(warmup=0), samples(8), TRIAL)
 
     assert report.verdict == "pass"
-    assert max(asked.under_way for asked in endpoint.asked) == 4
+    assert max(asked.concurrent for asked in endpoint.asked) == 4
     assert len({asked.connection for asked in endpoint.asked}) == 4
 
 

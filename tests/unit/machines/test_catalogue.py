@@ -26,19 +26,19 @@ def test_a_retirement_that_is_near_is_known_before_its_day() -> None:
     name = "standard_nv12s_v3"
 
     assert catalogue.retires_soon(name, today=date(2026, 4, 2)) is None
-    found = catalogue.retires_soon(name, today=date(2026, 4, 4))
-    assert found is not None
-    assert found.since == date(2026, 9, 30)
+    retirement = catalogue.retires_soon(name, today=date(2026, 4, 4))
+    assert retirement is not None
+    assert retirement.since == date(2026, 9, 30)
     assert catalogue.retires_soon(name, today=date(2026, 9, 30)) is None
-    assert catalogue.retired_size(name, today=date(2026, 9, 30)) == found
+    assert catalogue.retired_size(name, today=date(2026, 9, 30)) == retirement
 
 
 def test_each_retirement_has_a_source_and_something_to_use_that_is_alive() -> None:
     table = catalogue._table()
     for kind, entries in table.items():
-        for found in entries.values():
-            assert found.source, found.name
-            assert found.instead.lower() not in table[kind], found.name
+        for retirement in entries.values():
+            assert retirement.source, retirement.name
+            assert retirement.instead.lower() not in table[kind], retirement.name
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_a_size_is_offered_in_any_case_or_those_with_gpus_are_named() -> None:
 
 
 def test_the_base_models_catalogue_entry_is_retired() -> None:
-    found = catalogue.retired_model("phi-3-mini-4k-instruct", today=date(2026, 1, 1))
+    retirement = catalogue.retired_model("phi-3-mini-4k-instruct", today=date(2026, 1, 1))
 
-    assert found is not None
-    assert found.since == date(2025, 8, 30)
-    assert "huggingface" in found.instead
+    assert retirement is not None
+    assert retirement.since == date(2025, 8, 30)
+    assert "huggingface" in retirement.instead
 
 
 def test_an_allow_list_is_a_string_holding_a_python_list_and_has_no_case() -> None:
@@ -85,9 +85,9 @@ def test_an_allow_list_is_a_string_holding_a_python_list_and_has_no_case() -> No
 
 
 def test_newer_models_carry_the_list_in_their_properties() -> None:
-    found = catalogue.allowed_sizes({}, {"inference-compute-allow-list": ["a", "b"]}, purpose="inference")
+    sizes = catalogue.allowed_sizes({}, {"inference-compute-allow-list": ["a", "b"]}, purpose="inference")
 
-    assert found == ("a", "b")
+    assert sizes == ("a", "b")
 
 
 @pytest.mark.parametrize("size", ["Standard_NC6", "standard_nc12", "STANDARD_NC24", "standard_nc24r"])

@@ -16,9 +16,9 @@ from tests.support.checkout import ROOT
 A100, PLAIN = "Standard_NC24ads_A100_v4", "Standard_DS3_v2"
 
 
-def server(environment: Path | None = None, **given: object) -> Server:
-    wanted = {"size": A100, "code": CODE, "script": "score.py", "concurrency": None, **given}
-    return chosen(environment, **wanted)  # type: ignore[arg-type]
+def server(environment: Path | None = None, **changes: object) -> Server:
+    arguments = {"size": A100, "code": CODE, "script": "score.py", "concurrency": None, **changes}
+    return chosen(environment, **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ STATES = [*sorted(RUNNING), "Completed", "Failed", "Canceled", "Paused", "NotRes
 
 
 def version(number: str, *, job: str = "", **tags: str) -> ModelVersion:
-    given = {**MINE, "job": job or f"job-{number}", **tags}
-    return ModelVersion(name="chat", version=number, id=f"chat:{number}", tags=given)
+    fields = {**MINE, "job": job or f"job-{number}", **tags}
+    return ModelVersion(name="chat", version=number, id=f"chat:{number}", tags=fields)
 
 
 def rollout(
@@ -31,10 +31,10 @@ def rollout(
     """One rollout of a version; without an outcome it has not ended."""
     name = name or f"{number}-{outcome}-{len(verdicts)}"
 
-    about: dict[str, Any] = {"model": "chat", "version": number}
-    found = [record("begin", rollout=name, action=action, **about)]
-    found += [record("verdict", rollout=name, what=what, verdict=said, **about) for what, said in verdicts]
-    return found + ([record("end", rollout=name, outcome=outcome)] if outcome else [])
+    facts: dict[str, Any] = {"model": "chat", "version": number}
+    records = [record("begin", rollout=name, action=action, **facts)]
+    records += [record("verdict", rollout=name, what=what, verdict=verdict, **facts) for what, verdict in verdicts]
+    return records + ([record("end", rollout=name, outcome=outcome)] if outcome else [])
 
 
 # -- trainings ---------------------------------------------------------------------------------------------------------
@@ -45,21 +45,21 @@ def rollout(
 )
 def test_every_job_is_in_one_place_or_done_with(states: list[tuple[str, bool, bool]]) -> None:
     jobs = [
-        Job(name=f"job-{at}", status=status, tags={**MINE, **({REPORTED_TAG: "then"} if reported else {})})
-        for at, (status, reported, _) in enumerate(states)
+        Job(name=f"job-{number}", status=status, tags={**MINE, **({REPORTED_TAG: "then"} if reported else {})})
+        for number, (status, reported, _) in enumerate(states)
     ]
-    versions = [version(str(at), job=job.name) for at, job in enumerate(jobs) if states[at][2]]
+    versions = [version(str(number), job=job.name) for number, job in enumerate(jobs) if states[number][2]]
 
     work = sort_jobs(jobs, versions)
 
     for job, (status, reported, registered) in zip(jobs, states, strict=True):
-        places = [place for place in ("running", "register", "report") if job in getattr(work, place)]
+        queues = [queue for queue in ("running", "register", "report") if job in getattr(work, queue)]
         if status == "Completed":
-            assert places == ([] if registered else ["register"])
+            assert queues == ([] if registered else ["register"])
         elif status in ("Failed", "Canceled"):
-            assert places == ([] if reported else ["report"])
+            assert queues == ([] if reported else ["report"])
         else:
-            assert places == ["running"]
+            assert queues == ["running"]
 
 
 def test_a_version_that_was_not_tagged_counts_by_its_job() -> None:
@@ -115,17 +115,17 @@ def test_only_versions_of_trainings_are_offered() -> None:
     ],
 )
 def test_what_is_live_or_was_tried_is_not_offered(records: list[Record], live: set[str]) -> None:
-    held = bool(records) and records[-1].kind == "begin"
+    locked = bool(records) and records[-1].kind == "begin"
 
-    assert next_version([version("4"), version("5")], records, live=live, locked=held).version == ""
+    assert next_version([version("4"), version("5")], records, live=live, locked=locked).version == ""
 
 
 @pytest.mark.parametrize("outcome", ["failed", "restored", "abandoned", None])
 def test_a_rollout_that_merely_broke_is_tried_again_but_not_for_ever(outcome: str | None) -> None:
     for tries in range(TRIES + 2):
-        records = [record for at in range(tries) for record in rollout("5", outcome, name=str(at))]
-        found = next_version([version("5")], records, live={"4"}, locked=False)
-        assert found.version == ("5" if tries < TRIES else ""), tries
+        records = [record for number in range(tries) for record in rollout("5", outcome, name=str(number))]
+        offer = next_version([version("5")], records, live={"4"}, locked=False)
+        assert offer.version == ("5" if tries < TRIES else ""), tries
 
 
 def test_while_a_rollout_is_under_way_nothing_is_offered() -> None:
@@ -135,27 +135,27 @@ def test_while_a_rollout_is_under_way_nothing_is_offered() -> None:
 outcomes = st.sampled_from(
     ["released", "refused", "undecided", "restored", "failed", "abandoned", "interrupted", "rolled_back", "recovered"]
 )
-said = st.sampled_from([("gate", "pass"), ("gate", "fail"), ("gate", "inconclusive"), ("soak", "fail")])
-rollouts = st.lists(st.tuples(st.integers(1, 6), outcomes, st.lists(said, max_size=2)), max_size=8)
+verdict_records = st.sampled_from([("gate", "pass"), ("gate", "fail"), ("gate", "inconclusive"), ("soak", "fail")])
+rollouts = st.lists(st.tuples(st.integers(1, 6), outcomes, st.lists(verdict_records, max_size=2)), max_size=8)
 
 
 @given(st.sets(st.integers(1, 6)), st.sets(st.integers(1, 6), max_size=2), rollouts, st.booleans())
 def test_what_is_offered_is_new_and_was_refused_by_nobody(
-    numbers: set[int], live: set[int], past: list[tuple[int, str, list[tuple[str, str]]]], held: bool
+    numbers: set[int], live: set[int], past: list[tuple[int, str, list[tuple[str, str]]]], locked: bool
 ) -> None:
     records = [
         record
-        for at, (number, outcome, verdicts) in enumerate(past)
-        for record in rollout(str(number), outcome, *verdicts, name=str(at))
+        for index, (number, outcome, verdicts) in enumerate(past)
+        for record in rollout(str(number), outcome, *verdicts, name=str(index))
     ]
 
-    found = next_version(
-        [version(str(number)) for number in numbers], records, live={str(number) for number in live}, locked=held
+    offer = next_version(
+        [version(str(number)) for number in numbers], records, live={str(number) for number in live}, locked=locked
     )
 
-    assert found.why
-    if found.version:
-        number = int(found.version)
+    assert offer.why
+    if offer.version:
+        number = int(offer.version)
         assert number == max(numbers)
         assert number > max(live, default=0)
         refused = {number for number, _, verdicts in past if any(verdict != "pass" for _, verdict in verdicts)}

@@ -94,59 +94,59 @@ def test_tokens_are_counted_where_the_server_counts_them(usage: Any, count: int 
 @pytest.mark.parametrize("status", [429, 503])
 def test_not_now_is_asked_again_after_what_the_server_says(status: int) -> None:
     replies = iter([Reply("", status, {"Retry-After": "0"}), Reply("", status, {"Retry-After": "0"}), FINE])
-    with answering(lambda _: next(replies)) as found:
-        answer = found.scorer.ask(PAYLOAD)
+    with answering(lambda _: next(replies)) as endpoint:
+        answer = endpoint.scorer.ask(PAYLOAD)
 
-    assert (answer.ok, answer.attempts, len(found.asked)) == (True, 3, 3)
+    assert (answer.ok, answer.attempts, len(endpoint.asked)) == (True, 3, 3)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 408, 424, 500, 502, 504])
 def test_every_other_answer_is_final(status: int) -> None:
-    with answering(lambda _: Reply("", status, {"Retry-After": "0"})) as found:
-        answer = found.scorer.ask(PAYLOAD)
+    with answering(lambda _: Reply("", status, {"Retry-After": "0"})) as endpoint:
+        answer = endpoint.scorer.ask(PAYLOAD)
 
-    assert (answer.status, answer.attempts, len(found.asked)) == (status, 1, 1)
+    assert (answer.status, answer.attempts, len(endpoint.asked)) == (status, 1, 1)
 
 
 def test_asking_again_ends_and_can_be_left_out() -> None:
-    with answering(lambda _: Reply("", 503, {"Retry-After": "0"})) as found:
-        assert found.scorer.ask(PAYLOAD).attempts == client.ATTEMPTS
-        assert len(found.asked) == client.ATTEMPTS
-        once = dataclasses.replace(found.scorer, attempts=1).ask(PAYLOAD)
+    with answering(lambda _: Reply("", 503, {"Retry-After": "0"})) as endpoint:
+        assert endpoint.scorer.ask(PAYLOAD).attempts == client.ATTEMPTS
+        assert len(endpoint.asked) == client.ATTEMPTS
+        once = dataclasses.replace(endpoint.scorer, attempts=1).ask(PAYLOAD)
 
-    assert (once.status, once.attempts, len(found.asked)) == (503, 1, client.ATTEMPTS + 1)
+    assert (once.status, once.attempts, len(endpoint.asked)) == (503, 1, client.ATTEMPTS + 1)
 
 
 def test_a_slot_is_named_for_one_request_alone() -> None:
-    with answering(lambda _: FINE) as found:
-        answers = found.scorer.ask_all([PAYLOAD] * 3, slots=["blue", None, "green"], concurrency=1)
+    with answering(lambda _: FINE) as endpoint:
+        answers = endpoint.scorer.ask_all([PAYLOAD] * 3, slots=["blue", None, "green"], concurrency=1)
 
-    assert [asked.slot for asked in found.asked] == ["blue", None, "green"]
+    assert [request.slot for request in endpoint.asked] == ["blue", None, "green"]
     assert [answer.slot for answer in answers] == ["blue", None, "green"]
 
 
 def test_an_answer_of_another_slot_says_nothing_of_the_one_asked() -> None:
-    with answering(lambda _: Reply({"output": "a"}, headers={"azureml-model-deployment": "Blue"})) as found:
-        live, named, other = found.scorer.ask_all([PAYLOAD] * 3, slots=[None, "blue", "green"], concurrency=1)
+    with answering(lambda _: Reply({"output": "a"}, headers={"azureml-model-deployment": "Blue"})) as endpoint:
+        live, named, other = endpoint.scorer.ask_all([PAYLOAD] * 3, slots=[None, "blue", "green"], concurrency=1)
 
     assert (live.ok, named.ok, named.slot) == (True, True, "Blue")
     assert (other.status, other.texts, other.error) == (0, (), "'Blue' answered, asked was 'green'")
 
 
 def test_answers_come_in_the_order_of_the_payloads() -> None:
-    answered = [threading.Event() for _ in range(7)]
-    answered[6].set()
+    events = [threading.Event() for _ in range(7)]
+    events[6].set()
 
-    def reply(asked: Asked) -> Reply:  # the last one first
-        number = int(asked.question)
-        assert answered[number + 1].wait(HANG_S)
-        answered[number].set()
-        return Reply({"output": asked.question})
+    def reply(request: Asked) -> Reply:  # the last one first
+        number = int(request.question)
+        assert events[number + 1].wait(HANG_S)
+        events[number].set()
+        return Reply({"output": request.question})
 
     payloads = [{"input_data": {"input_string": [{"content": str(number)}]}} for number in range(6)]
     ticks: list[int] = []
-    with answering(reply) as found:
-        answers = found.scorer.ask_all(payloads, slots=[None] * 6, concurrency=6, done=lambda: ticks.append(1))
+    with answering(reply) as endpoint:
+        answers = endpoint.scorer.ask_all(payloads, slots=[None] * 6, concurrency=6, done=lambda: ticks.append(1))
 
     assert [answer.texts[0] for answer in answers] == list("012345")
     assert len(ticks) == 6
@@ -159,13 +159,13 @@ def test_who_does_not_answer_in_time_is_left() -> None:
         go.wait(HANG_S)
         return Reply({"output": "late"})
 
-    with answering(late, timeout_s=0.3) as found:
-        answer = found.scorer.ask(PAYLOAD)
-        until(lambda: found.asked, what="the request")
+    with answering(late, timeout_s=0.3) as endpoint:
+        answer = endpoint.scorer.ask(PAYLOAD)
+        until(lambda: endpoint.asked, what="the request")
         go.set()
 
     assert (answer.status, answer.error) == (408, "no answer within 0.3 s")
-    assert len(found.asked) == 1
+    assert len(endpoint.asked) == 1
 
 
 @contextlib.contextmanager
@@ -207,11 +207,11 @@ def test_nobody_there_is_status_0() -> None:
 
 
 def test_the_key_is_sent_and_never_shown() -> None:
-    with answering(lambda _: Reply("", 500)) as found:
-        answer = found.scorer.ask(PAYLOAD)
+    with answering(lambda _: Reply("", 500)) as endpoint:
+        answer = endpoint.scorer.ask(PAYLOAD)
 
-    assert found.asked[0].headers["Authorization"] == "Bearer s3cret-key"
-    assert "s3cret" not in repr(found.scorer) + str(found.scorer) + repr(answer)
+    assert endpoint.asked[0].headers["Authorization"] == "Bearer s3cret-key"
+    assert "s3cret" not in repr(endpoint.scorer) + str(endpoint.scorer) + repr(answer)
 
 
 def test_certificates_are_read_once_and_anew_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def test_certificates_are_read_once_and_anew_when_they_change(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    ("given", "asked"),
+    ("url", "path"),
     [
         ("https://e.inference/score", "https://e.inference/score"),
         ("https://e.inference/", "https://e.inference/score"),
@@ -236,7 +236,7 @@ def test_certificates_are_read_once_and_anew_when_they_change(tmp_path: Path, mo
         (None, None),
     ],
 )
-def test_payloads_go_to_score_where_all_paths_are_open(given: str | None, asked: str | None) -> None:
+def test_payloads_go_to_score_where_all_paths_are_open(url: str | None, path: str | None) -> None:
     from mlops.azure.endpoints import scoring_url
 
-    assert scoring_url(given) == asked
+    assert scoring_url(url) == path

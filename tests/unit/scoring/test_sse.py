@@ -27,9 +27,9 @@ STORY = (
 def test_it_does_not_matter_where_the_stream_is_cut(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STORY)]
     telling = Telling()
-    told = [telling.feed(STORY[start:end]) for start, end in itertools.pairwise(places)]
+    chunks = [telling.feed(STORY[start:end]) for start, end in itertools.pairwise(places)]
 
-    assert "".join(told) == telling.text == "Die Brücke ist\u2028 offen"
+    assert "".join(chunks) == telling.text == "Die Brücke ist\u2028 offen"
     assert telling.usage == {"prompt_tokens": 3, "completion_tokens": 2}
     assert (telling.finish_reason, telling.ended, telling.closed, telling.error) == ("stop", True, True, None)
 

@@ -24,10 +24,10 @@ def github(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGitHub:
 def subscription(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subscription]:
     """An empty subscription of the module's own."""
     folder = tmp_path_factory.mktemp("s")
-    made = Subscription(folder, folder / "cache")
-    made.open()
-    yield made
-    made.close()
+    fresh_subscription = Subscription(folder, folder / "cache")
+    fresh_subscription.open()
+    yield fresh_subscription
+    fresh_subscription.close()
 
 
 @pytest.fixture

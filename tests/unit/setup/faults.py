@@ -83,8 +83,8 @@ class FaultRuns:
         self._settings = subscription.folder / "impatient" / "mlops.yaml"
         self._settings.parent.mkdir(exist_ok=True)
         self._settings.write_text(yaml.safe_dump(document), encoding="utf-8")
-        self.places: list[tuple[str, str, int]] = []
-        self.wanted: dict[str, Any] = {}
+        self.call_points: list[tuple[str, str, int]] = []
+        self.expected: dict[str, Any] = {}
 
     def record(self) -> None:
         """A clean setup: its calls, and what it leaves."""
@@ -92,24 +92,24 @@ class FaultRuns:
         self.subscription.record()
         done = self._setup()
         assert done.code == 0, done.log
-        seen: Counter[tuple[str, str]] = Counter()
+        counts: Counter[tuple[str, str]] = Counter()
         alike: Counter[tuple[str, str]] = Counter()
         for each in self.subscription.trace():
-            place = (each["method"], pattern(each["path"]))
+            call = (each["method"], pattern(each["path"]))
             kind = (each["method"], PROVIDER.sub("", each["path"]))
-            if seen[place] < 2 and alike[kind] < 2:  # polls come as often as it takes; one provider is as another
-                self.places.append((*place, seen[place]))
-            seen[place] += 1
+            if counts[call] < 2 and alike[kind] < 2:  # polls come as often as it takes; one provider is as another
+                self.call_points.append((*call, counts[call]))
+            counts[call] += 1
             alike[kind] += 1
-        self.wanted = self.subscription.state()
+        self.expected = self.subscription.state()
 
     def table(self) -> list[Case]:
         """Every case."""
         cases = [
-            Case(fault, *place)
-            for place in dict.fromkeys(self.places)
+            Case(fault, *call)
+            for call in dict.fromkeys(self.call_points)
             for fault in (*ANSWERS, *KILLS)
-            if place[0] in CHANGES or fault not in ("dropped after", "killed after")  # a lost answer to a question
+            if call[0] in CHANGES or fault not in ("dropped after", "killed after")  # a lost answer to a question
         ]
         return [*cases, *(Case(FAILS, "", operation) for operation in OPERATIONS)]
 
@@ -129,9 +129,9 @@ class FaultRuns:
         command = subscription.command("--yes", "--subject", f"staging={SUBJECT}", env=self._env())
         subscription.local("POST", "faults", case.rule(command.pid))
         done = command.finish()
-        (shown,) = subscription.local("GET", "faults")
+        (rule,) = subscription.local("GET", "faults")
         subscription.local("DELETE", "faults")
-        result = Result(case, done.code, shown["matched"] > shown["skip"], log=done.log)
+        result = Result(case, done.code, rule["matched"] > rule["skip"], log=done.log)
         if done.code not in (None, 0, 3, 8):
             result.violations.append(f"exit code {done.code}")
         if done.code is None and case.fault not in KILLS:
@@ -141,15 +141,15 @@ class FaultRuns:
         if again.code != 0:
             result.violations.append(f"one more run ended with {again.code}")
             return result
-        found, wanted = subscription.state(), dict(self.wanted)
+        actual, expected = subscription.state(), dict(self.expected)
         if case.path == "compute.write":  # where Dedicated cannot be had, LowPriority is right
-            for place in [each for each in wanted if each.endswith("/c")]:
-                assert "LowPriority" in str(found.pop(place))
-                wanted.pop(place)
+            for path in [each for each in expected if each.endswith("/c")]:
+                assert "LowPriority" in str(actual.pop(path))
+                expected.pop(path)
         result.violations += [
-            f"{place} is {found.get(place)}, not {wanted.get(place)}"
-            for place in sorted({*found, *wanted})
-            if found.get(place) != wanted.get(place)
+            f"{path} is {actual.get(path)}, not {expected.get(path)}"
+            for path in sorted({*actual, *expected})
+            if actual.get(path) != expected.get(path)
         ]
         subscription.record()
         last = self._setup()
@@ -167,8 +167,8 @@ class FaultRuns:
 
 def pattern(path: str) -> str:
     """A regular expression for a path whose made-up ids differ from run to run."""
-    parts = re.split(rf"({GUID.pattern})", path)
-    return "".join(re.escape(part) if number % 2 == 0 else "[-0-9a-f]{36}" for number, part in enumerate(parts))
+    pieces = re.split(rf"({GUID.pattern})", path)
+    return "".join(re.escape(piece) if number % 2 == 0 else "[-0-9a-f]{36}" for number, piece in enumerate(pieces))
 
 
 def keep(results: list[Result], folder: Path) -> None:

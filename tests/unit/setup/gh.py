@@ -99,27 +99,27 @@ class FakeGitHub:
 
     def write(self, **values: Any) -> None:
         """Change what it knows."""
-        place = self.folder / "state.json"
-        known = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
-        place.write_text(json.dumps({**known, **values}), encoding="utf-8")
+        path = self.folder / "state.json"
+        document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.write_text(json.dumps({**document, **values}), encoding="utf-8")
 
     @property
     def state(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-        return found
+        document: dict[str, Any] = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+        return document
 
     @property
     def calls(self) -> list[dict[str, Any]]:
         """Every call, the newest last."""
-        place = self.folder / "calls.jsonl"
-        return [json.loads(line) for line in place.read_text(encoding="utf-8").splitlines()] if place.exists() else []
+        path = self.folder / "calls.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def changes(self) -> list[str]:
         """Method and path of the calls that change something."""
-        found = []
+        lines = []
         for call in self.calls:
             arguments = call["arguments"]
             method = arguments[arguments.index("--method") + 1]
             if method != "GET":
-                found.append(f"{method} {next(part for part in arguments if part.startswith('repos/'))}")
-        return found
+                lines.append(f"{method} {next(part for part in arguments if part.startswith('repos/'))}")
+        return lines

@@ -64,8 +64,8 @@ class Outcome:
 
     def line(self, title: str) -> dict[str, str]:
         """A part of the plan, by how its title begins."""
-        parts = self.document["parts"]
-        return next(part for part in parts if f"{part['what']} {part['name']}".strip().startswith(title))
+        lines = self.document["parts"]
+        return next(part for part in lines if f"{part['what']} {part['name']}".strip().startswith(title))
 
 
 class Subscription:
@@ -87,9 +87,9 @@ class Subscription:
         """Start everything."""
         command = [sys.executable, "-m", "mlops.local.daemon", "ensure"]
         done = subprocess.run(command, cwd=ROOT, env=self._base, capture_output=True, text=True, check=True)
-        given: dict[str, str | None] = json.loads(done.stdout)["env"]
-        self.env = {**self._base, **{name: value for name, value in given.items() if value is not None}}
-        for name in [name for name, value in given.items() if value is None]:
+        variables: dict[str, str | None] = json.loads(done.stdout)["env"]
+        self.env = {**self._base, **{name: value for name, value in variables.items() if value is not None}}
+        for name in [name for name, value in variables.items() if value is None]:
             self.env.pop(name, None)
         own = str(self.folder / "home" / "local" / "tls" / "ca.pem")  # without the public roots: it is read often
         self.env |= dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE"), own)
@@ -132,8 +132,8 @@ class Subscription:
         number = next(self._numbers)
         log = self.folder / f"{number}.log"
         argv = ["setup", "-t", target, "--repository", "octo/chat", *(["--json"] if as_json else []), *arguments]
-        given = {"MLOPS_SETTINGS": str(ROOT / "mlops.yaml"), "COLUMNS": "120", **(env or {})}
-        return Command(self._socket, {"argv": argv, "env": given, "log": str(log)})
+        environment = {"MLOPS_SETTINGS": str(ROOT / "mlops.yaml"), "COLUMNS": "120", **(env or {})}
+        return Command(self._socket, {"argv": argv, "env": environment, "log": str(log)})
 
     def setup(self, *arguments: str, target: str = "staging", env: Mapping[str, str] | None = None) -> Outcome:
         """`mlops setup` from beginning to end."""
@@ -161,9 +161,9 @@ class Subscription:
         url = f"{MANAGEMENT}{path}{joint}api-version={api}"
         return self.http.request(method, url, json=body, headers=self._bearer)
 
-    def is_gone(self, place: str) -> bool:
+    def is_gone(self, path: str) -> bool:
         """Whether there is no such resource."""
-        return self.arm("GET", place).status_code == 404
+        return self.arm("GET", path).status_code == 404
 
     def local(self, method: str, path: str, body: Any = None) -> Any:
         """One of the local workspace's own routes."""
@@ -180,8 +180,8 @@ class Subscription:
     def trace(self) -> list[dict[str, Any]]:
         """The requests to Azure's management since then."""
         self.local("POST", "requests", {"record": False})
-        found = self.local("GET", "requests")
-        return [each for each in found if "management.azure" in each["host"] and "/__local/" not in each["path"]]
+        requests = self.local("GET", "requests")
+        return [each for each in requests if "management.azure" in each["host"] and "/__local/" not in each["path"]]
 
     def changes(self) -> list[str]:
         """Those that could change something."""
@@ -200,25 +200,25 @@ class Subscription:
     def resources(self) -> list[dict[str, Any]]:
         """What is in the group."""
         answer = self.arm("GET", f"{self.group}/resources")
-        found = answer.json()["value"] if answer.status_code == 200 else []
-        return [item for item in found if "/microsoft.authorization/" not in item["id"].lower()]
+        items = answer.json()["value"] if answer.status_code == 200 else []
+        return [item for item in items if "/microsoft.authorization/" not in item["id"].lower()]
 
     def state(self) -> dict[str, Any]:
         """All that setup decides, without what differs from one creation to the next."""
-        places = [item["id"] for item in self.resources()]
-        found: dict[str, Any] = {self.group: self.arm("GET", self.group).json()}
-        for place in places:
-            found[place] = self.arm("GET", place).json()
-            if "userAssignedIdentities" in place:
-                found[f"{place}/f"] = self.arm("GET", f"{place}/federatedIdentityCredentials").json()
-            if place.endswith(f"workspaces/{self.env['AZUREML_WORKSPACE_NAME']}"):
-                found[f"{place}/c"] = self.arm("GET", f"{place}/computes").json()
+        paths = [item["id"] for item in self.resources()]
+        documents: dict[str, Any] = {self.group: self.arm("GET", self.group).json()}
+        for path in paths:
+            documents[path] = self.arm("GET", path).json()
+            if "userAssignedIdentities" in path:
+                documents[f"{path}/f"] = self.arm("GET", f"{path}/federatedIdentityCredentials").json()
+            if path.endswith(f"workspaces/{self.env['AZUREML_WORKSPACE_NAME']}"):
+                documents[f"{path}/c"] = self.arm("GET", f"{path}/computes").json()
         listed = self.arm("GET", f"{self.group}/providers/Microsoft.Authorization/roleAssignments", api="2022-04-01")
         assigned = sorted(
             f"{item['properties']['roleDefinitionId'].rsplit('/', 1)[-1]} at {item['properties']['scope']}"
             for item in listed.json()["value"]
         )
-        return {place: _lasting(body) for place, body in sorted(found.items())} | {"roles": assigned}
+        return {path: _lasting(body) for path, body in sorted(documents.items())} | {"roles": assigned}
 
     def empty(self) -> None:
         """Take everything away, providers included, as it was at first."""

@@ -19,18 +19,18 @@ COUNT = int(os.environ.get("MLOPS_SETUP_CASES", "9"))
 
 @pytest.fixture(scope="module")
 def runs(subscription: Subscription) -> FaultRuns:
-    found = FaultRuns(subscription)
-    found.record()
-    return found
+    fault_runs = FaultRuns(subscription)
+    fault_runs.record()
+    return fault_runs
 
 
 def judged(runs: FaultRuns, cases: list[Case], folder: Path) -> None:
     results: list[Result] = []
     for case in cases:
-        begin = time.monotonic()
+        start = time.monotonic()
         results.append(runs.run(case))
         print(
-            f"{time.monotonic() - begin:5.1f} s  {case}: {results[-1].code} {results[-1].violations}"[:300], flush=True
+            f"{time.monotonic() - start:5.1f} s  {case}: {results[-1].code} {results[-1].violations}"[:300], flush=True
         )
     keep(results, folder)
     struck = [each for each in results if each.struck]

@@ -16,7 +16,7 @@ REPOSITORY = "octo/chat"
 
 
 @pytest.mark.parametrize(
-    ("address", "found"),
+    ("address", "name"),
     [
         ("https://github.com/octo/chat.git", "octo/chat"),
         ("https://token@github.com/octo/chat", "octo/chat"),
@@ -31,8 +31,8 @@ REPOSITORY = "octo/chat"
         ("", None),
     ],
 )
-def test_repository_of_a_remote(address: str, found: str | None) -> None:
-    assert github_cli.of_remote(address) == found
+def test_repository_of_a_remote(address: str, name: str | None) -> None:
+    assert github_cli.of_remote(address) == name
 
 
 def test_a_variable_that_names_no_repository_names_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

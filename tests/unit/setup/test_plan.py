@@ -60,7 +60,7 @@ def everything(**changes: Any) -> Facts:
         for name in ("mlops-endpoint", "mlops-github")
     }
     uses = dependents(PLACE, ws)
-    held = {
+    roles = {
         "mlops-endpoint": [("Storage Blob Data Reader", uses.storage), ("AcrPull", uses.registry.upper())],
         "mlops-github": [("Contributor", PLACE.group_id), ("Storage Blob Data Contributor", uses.storage)],
     }
@@ -72,7 +72,7 @@ def everything(**changes: Any) -> Facts:
         identities=people,
         assignments={
             name: [Assignment(id="x", role=role, scope=scope, principal=f"p-{name}") for role, scope in pairs]
-            for name, pairs in held.items()
+            for name, pairs in roles.items()
         },
         federations={
             "github-staging": Federation(
@@ -93,8 +93,8 @@ def everything(**changes: Any) -> Facts:
     return dataclasses.replace(facts, **changes)
 
 
-def part(parts: list[Part], title: str) -> Part:
-    return next(each for each in parts if each.title.startswith(title))
+def part(plan_parts: list[Part], title: str) -> Part:
+    return next(each for each in plan_parts if each.title.startswith(title))
 
 
 def document(facts: Facts, what: str, **changes: Any) -> Facts:
@@ -116,11 +116,11 @@ LETTERS = string.ascii_letters + string.digits
 )
 def test_names_keep_azure_s_rules(workspace: str, group: str) -> None:
     assert RULES["workspace"].fullmatch(workspace)
-    place = dataclasses.replace(PLACE, workspace=workspace, group=group)
-    assert re.fullmatch(r"[a-z0-9]{3,24}", place.storage)
-    assert re.fullmatch(r"(?=.{3,24}$)[A-Za-z](-?[A-Za-z0-9])*", place.vault)
-    assert re.fullmatch(r"[A-Za-z0-9]{5,50}", place.registry)
-    assert re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9]{2,61}[A-Za-z0-9]", place.logs)
+    scope = dataclasses.replace(PLACE, workspace=workspace, group=group)
+    assert re.fullmatch(r"[a-z0-9]{3,24}", scope.storage)
+    assert re.fullmatch(r"(?=.{3,24}$)[A-Za-z](-?[A-Za-z0-9])*", scope.vault)
+    assert re.fullmatch(r"[A-Za-z0-9]{5,50}", scope.registry)
+    assert re.fullmatch(r"[A-Za-z0-9][-A-Za-z0-9]{2,61}[A-Za-z0-9]", scope.logs)
 
 
 def test_names_are_the_place_s_own_and_do_not_change() -> None:
@@ -140,8 +140,8 @@ def test_all_that_is_not_said_is_named_at_once(tmp_path: Path, monkeypatch: pyte
     import json
 
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    found = place_of({"group": "chat", "region": "East US"}, tmp_path)
-    assert (found.group, found.workspace, found.region) == ("chat", "chat-ws", "eastus")
+    scope = place_of({"group": "chat", "region": "East US"}, tmp_path)
+    assert (scope.group, scope.workspace, scope.region) == ("chat", "chat-ws", "eastus")
     with pytest.raises(PreconditionError, match="AZURE_SUBSCRIPTION_ID is 'mine'"):
         place_of({"subscription": "mine", "region": "eastus"}, tmp_path)
 
@@ -178,18 +178,18 @@ def test_whom_one_may_trust() -> None:
 
 
 def test_all_there_is_nothing_to_do() -> None:
-    parts = plan(ORDER, everything())
-    assert {each.state for each in parts} == {"exists"}
-    assert nothing_to_do(parts)
-    assert needed_actions(parts) == []
+    steps = plan(ORDER, everything())
+    assert {each.state for each in steps} == {"exists"}
+    assert nothing_to_do(steps)
+    assert needed_actions(steps) == []
 
 
 def test_an_empty_subscription() -> None:
-    parts = plan(ORDER, Facts(unregistered=["Microsoft.Storage"], group=None, workspace=None))
-    assert {each.state for each in parts} == {"make", "later"}
-    order = [each.kind for each in parts]
+    steps = plan(ORDER, Facts(unregistered=["Microsoft.Storage"], group=None, workspace=None))
+    assert {each.state for each in steps} == {"make", "later"}
+    order = [each.kind for each in steps]
     assert order.index("group") < order.index("resource") < order.index("cluster") < order.index("identity")
-    assert "Microsoft.Authorization/roleAssignments/write" in needed_actions(parts)
+    assert "Microsoft.Authorization/roleAssignments/write" in needed_actions(steps)
 
 
 @pytest.mark.parametrize(
@@ -205,9 +205,9 @@ def test_an_empty_subscription() -> None:
     ],
 )
 def test_what_stands_already(what: str, changes: dict[str, Any], state: str, note: str) -> None:
-    found = part(plan(ORDER, document(everything(), what, **changes)), what)
-    assert found.state == state
-    assert note in found.note
+    step = part(plan(ORDER, document(everything(), what, **changes)), what)
+    assert step.state == state
+    assert note in step.note
 
 
 def test_a_workspace_s_own_dependents_are_used_and_what_it_lacks_is_added() -> None:
@@ -216,30 +216,30 @@ def test_a_workspace_s_own_dependents_are_used_and_what_it_lacks_is_added() -> N
     properties = {**(facts.workspace or {})["properties"], "storageAccount": theirs, "containerRegistry": None}
     body = {**(facts.workspace or {}), "properties": properties}
     facts = document(dataclasses.replace(facts, workspace=body), "workspace", properties=properties)
-    parts = plan(ORDER, facts)
-    assert part(parts, "storage account").name == "theirs"
-    assert part(parts, "workspace").state == "change"
-    assert part(parts, "workspace").note == "it gets its containerRegistry"
-    assert part(parts, "role Storage Blob Data Reader").data["scope"] == theirs
+    steps = plan(ORDER, facts)
+    assert part(steps, "storage account").name == "theirs"
+    assert part(steps, "workspace").state == "change"
+    assert part(steps, "workspace").note == "it gets its containerRegistry"
+    assert part(steps, "role Storage Blob Data Reader").data["scope"] == theirs
 
 
 def test_the_cluster() -> None:
     cluster = everything().cluster
     assert cluster is not None
 
-    def standing(**changes: Any) -> Part:
+    def part_of(**changes: Any) -> Part:
         return part(plan(ORDER, everything(cluster=dataclasses.replace(cluster, **changes))), "cluster")
 
-    assert standing(size="Standard_D2").state == "wrong"
-    assert standing(state="Failed").state == "wrong"
-    assert standing(state="Creating").state == "make"
-    assert standing(max_nodes=4).data == {"max_nodes": 1}
-    assert standing(max_nodes=4, tags={}).state == "exists"
-    assert standing(max_nodes=2, tier="LowPriority").state == "exists"
+    assert part_of(size="Standard_D2").state == "wrong"
+    assert part_of(state="Failed").state == "wrong"
+    assert part_of(state="Creating").state == "make"
+    assert part_of(max_nodes=4).data == {"max_nodes": 1}
+    assert part_of(max_nodes=4, tags={}).state == "exists"
+    assert part_of(max_nodes=2, tier="LowPriority").state == "exists"
 
 
 def test_the_federated_credential() -> None:
-    def standing(federation: Federation | None, *, tags: dict[str, str] | None = None, known: bool = True) -> Part:
+    def part_of(federation: Federation | None, *, tags: dict[str, str] | None = None, known: bool = True) -> Part:
         facts = everything(federations={} if federation is None else {federation.name: federation})
         if tags is not None:
             mine = dataclasses.replace(facts.identities["mlops-github"], tags=tags)
@@ -249,15 +249,15 @@ def test_the_federated_credential() -> None:
 
     good = everything().federations["github-staging"]
     other = dataclasses.replace(good, subject="repo:octo/chat:environment:staging")
-    assert standing(None).state == "make"
-    assert standing(good).state == "exists"
-    assert standing(other).state == "change"
-    assert standing(other, tags={}).state == "wrong"
-    assert standing(dataclasses.replace(good, name="by-hand")).state == "exists"
-    assert standing(dataclasses.replace(good, audiences=("x",))).state == "change"
-    assert standing(good, known=False).state == "exists"
-    assert standing(None, known=False).state == "open"
-    assert "install it" in standing(None, known=False).note
+    assert part_of(None).state == "make"
+    assert part_of(good).state == "exists"
+    assert part_of(other).state == "change"
+    assert part_of(other, tags={}).state == "wrong"
+    assert part_of(dataclasses.replace(good, name="by-hand")).state == "exists"
+    assert part_of(dataclasses.replace(good, audiences=("x",))).state == "change"
+    assert part_of(good, known=False).state == "exists"
+    assert part_of(None, known=False).state == "open"
+    assert "install it" in part_of(None, known=False).note
 
 
 def test_every_environment_has_a_credential_of_its_own() -> None:
@@ -271,15 +271,15 @@ def test_every_environment_has_a_credential_of_its_own() -> None:
 @pytest.mark.parametrize("state", ["Failed", "Canceled", "Updating"])
 def test_what_is_not_ours_is_not_written_over_while_it_is_not_well(state: str) -> None:
     facts = everything()
-    place = workspace(PLACE, None).id.lower()
-    found = facts.documents[place]
+    path = workspace(PLACE, None).id.lower()
+    resource = facts.documents[path]
 
-    def standing(tags: dict[str, str]) -> Part:
-        body = {**found, "tags": tags, "properties": {**found["properties"], "provisioningState": state}}
-        return part(plan(ORDER, dataclasses.replace(facts, documents={**facts.documents, place: body})), "workspace")
+    def part_of(tags: dict[str, str]) -> Part:
+        body = {**resource, "tags": tags, "properties": {**resource["properties"], "provisioningState": state}}
+        return part(plan(ORDER, dataclasses.replace(facts, documents={**facts.documents, path: body})), "workspace")
 
-    assert standing(OURS).state == "make"
-    assert (standing({}).state, "setup did not make it" in standing({}).note) == ("wrong", True)
+    assert part_of(OURS).state == "make"
+    assert (part_of({}).state, "setup did not make it" in part_of({}).note) == ("wrong", True)
 
 
 def test_the_tenant_is_the_login_s() -> None:
@@ -291,8 +291,8 @@ def test_the_tenant_is_the_login_s() -> None:
 
 
 def test_without_github_there_is_no_identity_for_it() -> None:
-    parts = plan(dataclasses.replace(ORDER, subjects=[], endpoint_identity=None), everything())
-    assert not any(each.kind in ("identity", "role", "trust") for each in parts)
+    steps = plan(dataclasses.replace(ORDER, subjects=[], endpoint_identity=None), everything())
+    assert not any(each.kind in ("identity", "role", "trust") for each in steps)
 
 
 @pytest.mark.parametrize(
@@ -309,9 +309,9 @@ def test_quota_is_asked_for_once(asked: bool | None, before: int | None, state: 
     family = "standardNCADSA100v4Family"
     short = Shortage(size="Standard_NC24ads_A100_v4", needed=72, used=0, limit=24, family="Standard NCADSA100v4 Family")
     earlier = {} if before is None else {family: Request(family=family, limit=before, state="Failed")}
-    found = Capacity(short=[short], families=[family], asked=earlier, ask=asked)
-    assert len(found.to_ask()) == count
-    quota = part(plan(ORDER, everything(capacity=found)), "quota")
+    capacity = Capacity(short=[short], families=[family], asked=earlier, ask=asked)
+    assert len(capacity.to_ask()) == count
+    quota = part(plan(ORDER, everything(capacity=capacity)), "quota")
     assert quota.state == state
     assert "72 vCPUs" in quota.note
     assert ("portal.azure.com" in quota.note) == (state == "open")
@@ -320,8 +320,8 @@ def test_quota_is_asked_for_once(asked: bool | None, before: int | None, state: 
 
 
 def test_what_is_in_the_way_is_found() -> None:
-    parts = plan(ORDER, document(everything(), "workspace", kind="Hub"))
-    assert [each.what for each in wrong(parts)] == ["workspace"]
+    steps = plan(ORDER, document(everything(), "workspace", kind="Hub"))
+    assert [each.what for each in wrong(steps)] == ["workspace"]
 
 
 def test_what_is_to_be_typed_runs_nothing_else() -> None:

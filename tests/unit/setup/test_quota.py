@@ -20,10 +20,10 @@ def limited(tmp_path: Path) -> Iterator[Callable[[int], Subscription]]:
     opened = []
 
     def make(grant: int) -> Subscription:
-        made = Subscription(tmp_path / "s", tmp_path / "cache", FAMILY_VCPUS="24", QUOTA_GRANT=str(grant))
-        made.open()
-        opened.append(made)
-        return made
+        subscription = Subscription(tmp_path / "s", tmp_path / "cache", FAMILY_VCPUS="24", QUOTA_GRANT=str(grant))
+        subscription.open()
+        opened.append(subscription)
+        return subscription
 
     yield make
     for each in opened:

@@ -19,9 +19,9 @@ def test_the_workspace_of_another_target_in_the_same_group_stays_with_all_that_i
         "--yes", "--no-request-quota", "--subject", f"production={subject}", target="production", env=other
     )
     assert "workspace other" in done.document["made"], done.log
-    shown = fresh.setup("--delete", "--dry-run", target="production", env=other)
-    assert "workspace other" in shown.document["delete"]
-    assert "workspace local" not in shown.document["delete"]
+    outcome = fresh.setup("--delete", "--dry-run", target="production", env=other)
+    assert "workspace other" in outcome.document["delete"]
+    assert "workspace local" not in outcome.document["delete"]
     removed = fresh.setup("--delete", "--yes", target="production", env=other)
     assert removed.code == 0, removed.log
     assert not removed.document["group_deleted"]
@@ -47,14 +47,14 @@ def test_what_azure_made_beside_the_insights_goes_with_them() -> None:
 def test_roles_of_a_group_that_an_identity_is_in_are_not_its_own() -> None:
     group = "/subscriptions/s/resourceGroups/chat"
 
-    def held(name: str, scope: str, principal: str) -> Assignment:
+    def assignment(name: str, scope: str, principal: str) -> Assignment:
         return Assignment(id=name, role="Reader", scope=scope, principal=principal)
 
-    found = [
-        held("own", f"{group}/providers/x/y/z", "identity"),
-        held("of-its-team", group, "team"),
-        held("above", "/subscriptions/s", "identity"),
-        held("beside", f"{group}-2", "identity"),
-        held("on-the-group", group.upper(), "identity"),
+    assignments = [
+        assignment("own", f"{group}/providers/x/y/z", "identity"),
+        assignment("of-its-team", group, "team"),
+        assignment("above", "/subscriptions/s", "identity"),
+        assignment("beside", f"{group}-2", "identity"),
+        assignment("on-the-group", group.upper(), "identity"),
     ]
-    assert own_roles(found, "identity", group) == ["own", "on-the-group"]
+    assert own_roles(assignments, "identity", group) == ["own", "on-the-group"]

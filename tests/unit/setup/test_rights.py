@@ -24,16 +24,16 @@ def test_a_missing_role_is_no_wrong_machine_size() -> None:
 
 
 def test_every_size_of_the_settings_is_known_without_asking() -> None:
-    found, problems = load_all()
+    targets, problems = load_all()
     assert not problems
     known = {size.name: size for size in preflight.known_sizes()}
-    for settings in found.values():
+    for settings in targets.values():
         for name in (settings.compute.size, settings.deployment.instance_type):
             assert known[name].gpus >= 1
 
 
 @pytest.mark.parametrize(
-    ("actions", "taken", "asked", "allowed"),
+    ("actions", "taken", "action", "allowed"),
     [
         (["*"], [], "Microsoft.Authorization/roleAssignments/write", True),
         (["*"], ["Microsoft.Authorization/*/Write"], "Microsoft.Authorization/roleAssignments/write", False),
@@ -41,8 +41,8 @@ def test_every_size_of_the_settings_is_known_without_asking() -> None:
         (["*/read"], [], "Microsoft.Storage/storageAccounts/write", False),
     ],
 )
-def test_permissions_as_azure_reads_them(actions: list[str], taken: list[str], asked: str, allowed: bool) -> None:
-    assert may([Permission(actions=tuple(actions), not_actions=tuple(taken))], asked) == allowed
+def test_permissions_as_azure_reads_them(actions: list[str], taken: list[str], action: str, allowed: bool) -> None:
+    assert may([Permission(actions=tuple(actions), not_actions=tuple(taken))], action) == allowed
 
 
 def test_the_two_identities_have_what_they_need_and_nothing_more() -> None:

@@ -17,8 +17,8 @@ GIVEN = ("--subject", f"staging={SUBJECT}")
 
 
 def tags(fresh: Subscription, kind: str) -> dict[str, str]:
-    found = next(item for item in fresh.resources() if item["type"].lower().endswith(kind.lower()))
-    return dict(found.get("tags") or {})
+    resource = next(item for item in fresh.resources() if item["type"].lower().endswith(kind.lower()))
+    return dict(resource.get("tags") or {})
 
 
 def test_empty_to_done_and_a_second_run_changes_nothing(fresh: Subscription) -> None:
@@ -126,18 +126,18 @@ def test_a_login_of_the_group_alone_need_not_see_the_subscription_s_deleted_vaul
     assert planned.code == 0, planned.log
     assert planned.line("key vault")["state"] == "make"
 
-    made = fresh.setup("--yes", *GIVEN, env=group)  # the name is the deleted one's still: it is recovered
-    assert made.code == 0, made.log
+    outcome = fresh.setup("--yes", *GIVEN, env=group)  # the name is the deleted one's still: it is recovered
+    assert outcome.code == 0, outcome.log
     assert fresh.arm("GET", vault["id"]).status_code == 200
 
 
 def test_delete_leaves_nothing_of_ours_and_setup_recovers_the_vault(fresh: Subscription) -> None:
     fresh.made()
     before = fresh.state()
-    shown = fresh.setup("--delete", "--dry-run")
-    assert "workspace local" in shown.document["delete"]
-    assert "resource group local" in shown.document["delete"]
-    assert any("cluster gpu-cluster-a100" in line for line in shown.document["lost"])
+    outcome = fresh.setup("--delete", "--dry-run")
+    assert "workspace local" in outcome.document["delete"]
+    assert "resource group local" in outcome.document["delete"]
+    assert any("cluster gpu-cluster-a100" in line for line in outcome.document["lost"])
     nobody = fresh.setup("--delete")
     assert nobody.code == 2
     assert "nothing was deleted" in nobody.log
@@ -171,17 +171,17 @@ def test_delete_spares_what_is_not_ours(fresh: Subscription) -> None:
     done = fresh.setup("--delete", "--yes")
     assert done.code == 0, done.log
     assert not done.document["group_deleted"]
-    left = sorted(item["name"] for item in fresh.resources())
-    kept = sorted(uses["properties"][key].rsplit("/", 1)[1] for key in keys)
-    assert left == sorted([*kept, "local-logs", "theirs", "their-hub"])  # the insights write to the logs
+    names = sorted(item["name"] for item in fresh.resources())
+    used_names = sorted(uses["properties"][key].rsplit("/", 1)[1] for key in keys)
+    assert names == sorted([*used_names, "local-logs", "theirs", "their-hub"])  # the insights write to the logs
     assert sum("something that stays uses it" in line for line in done.document["left"]) == 4
 
 
 def test_in_a_workspace_of_somebody_s_the_cluster_alone_is_ours(fresh: Subscription) -> None:
     fresh.made()
     everything = [item["id"] for item in fresh.resources()]
-    for place in [fresh.group, *everything]:
-        assert fresh.arm("PATCH", place, {"tags": {"owner": "somebody"}}).status_code == 200
+    for path in [fresh.group, *everything]:
+        assert fresh.arm("PATCH", path, {"tags": {"owner": "somebody"}}).status_code == 200
     done = fresh.made()
     assert done.document["made"] == []
     assert done.line("workspace")["note"] == "not made by setup"
@@ -205,9 +205,9 @@ def test_github_is_told_and_told_once(fresh: Subscription, github: FakeGitHub) -
     assert len(github.changes()) == 7
     identity = f"{fresh.group}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/mlops-github"
     credential = f"{identity}/federatedIdentityCredentials/github-staging"
-    found = fresh.arm("GET", credential, api="2023-01-31").json()["properties"]
-    assert found["subject"] == SUBJECT
-    assert found["audiences"] == ["api://AzureADTokenExchange"]
+    properties = fresh.arm("GET", credential, api="2023-01-31").json()["properties"]
+    assert properties["subject"] == SUBJECT
+    assert properties["audiences"] == ["api://AzureADTokenExchange"]
 
     github.write(subject={"use_default": True, "sub_claim_prefix": "repo:octo@11/renamed@22"})
     changed = fresh.setup("--yes", env=env)
@@ -226,12 +226,12 @@ def test_two_targets_share_a_workspace_and_its_identities(fresh: Subscription) -
     assert fresh.changes() == []
 
 
-@pytest.mark.parametrize("given", [("--repository", "octo"), ("--repository", "octo/chat;id"), ("--environment", "")])
-def test_what_is_no_name_on_github_is_refused_at_once(fresh: Subscription, given: tuple[str, str]) -> None:
+@pytest.mark.parametrize("option", [("--repository", "octo"), ("--repository", "octo/chat;id"), ("--environment", "")])
+def test_what_is_no_name_on_github_is_refused_at_once(fresh: Subscription, option: tuple[str, str]) -> None:
     fresh.record()
-    refused = fresh.setup("--yes", *given)
+    refused = fresh.setup("--yes", *option)
     assert refused.code == 2, refused.log
-    assert given[0] in refused.log
+    assert option[0] in refused.log
     assert fresh.trace() == []
 
 
@@ -252,13 +252,13 @@ def test_a_workspace_whose_account_is_in_another_group(fresh: Subscription) -> N
         "identity": {"type": "SystemAssigned"},
         "properties": {"storageAccount": account, **{name: uses[name] for name in names}},
     }
-    beside = f"{kind}/other"
-    assert fresh.arm("PUT", beside, other).status_code < 300
-    until(lambda: fresh.arm("GET", beside).json()["properties"]["provisioningState"] == "Succeeded")
+    other_account = f"{kind}/other"
+    assert fresh.arm("PUT", other_account, other).status_code < 300
+    until(lambda: fresh.arm("GET", other_account).json()["properties"]["provisioningState"] == "Succeeded")
     env = {"AZUREML_WORKSPACE_NAME": "other"}
     try:
         first = fresh.setup("--yes", *GIVEN, env=env)
-        assert any("Storage Blob Data Reader" in made for made in first.document["made"]), first.log
+        assert any("Storage Blob Data Reader" in line for line in first.document["made"]), first.log
         again = fresh.setup("--yes", *GIVEN, env=env)
         assert again.document["made"] == [], again.log
     finally:
@@ -321,7 +321,7 @@ def _settings(folder: Path, **sections: dict[str, Any]) -> Path:
     document = yaml.safe_load((ROOT / "mlops.yaml").read_text(encoding="utf-8"))
     for name, values in sections.items():
         document["defaults"][name] |= values
-    place = folder / "other" / "mlops.yaml"
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(yaml.safe_dump(document), encoding="utf-8")
-    return place
+    path = folder / "other" / "mlops.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path

@@ -40,8 +40,8 @@ def test_the_measures_are_those_that_the_component_takes() -> None:
     from chat_completion.evaluation.scores import Scores
 
     taken = [field.name for field in dataclasses.fields(Scores)]
-    known = {*taken, *(f"general_{name}" for name in taken)}
-    assert set(MEASURES) - OWN <= known
+    measures = {*taken, *(f"general_{name}" for name in taken)}
+    assert set(MEASURES) - OWN <= measures
     assert set(MEASURES) == set(Evaluation.model_fields) - {"required"}
     assert list(taken) == [name for name in MEASURES if name in taken]
 
@@ -60,7 +60,7 @@ def test_a_good_model_passes_what_is_asked_of_every_target(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "passes"),
+    ("values", "passes"),
     [
         ({"exact_match": {"min": 0.9}}, True),
         ({"exact_match": {"min": 0.91}}, False),
@@ -76,22 +76,22 @@ def test_a_good_model_passes_what_is_asked_of_every_target(target: str) -> None:
         ({"eval_loss": {"max": 1.0}}, False),
     ],
 )
-def test_limits(asked: dict[str, Any], passes: bool) -> None:
-    found = judge(limits(**asked), GOOD)
+def test_limits(values: dict[str, Any], passes: bool) -> None:
+    result = judge(limits(**values), GOOD)
 
-    assert found.refused is not passes
-    assert found.verdict == ("passed" if passes else "failed")
-    (name,) = asked
-    assert [check.measure for check in found.limited.checks] == [name]
-    assert passes or MEASURES[name][0] in found.why
+    assert result.refused is not passes
+    assert result.verdict == ("passed" if passes else "failed")
+    (name,) = values
+    assert [check.measure for check in result.limited.checks] == [name]
+    assert passes or MEASURES[name][0] in result.why
 
 
 def test_a_loss_that_is_no_number_fails_where_the_base_has_one() -> None:
     broken = {name: value for name, value in GOOD.items() if name != "tuned_loss"}
 
-    for asked in ({"max": 5}, {"min": 0}, {"max_rise": 9}, {"max_drop": 9}):
-        assert judge(limits(loss=asked), broken).refused
-        assert judge(limits(loss=asked), {**GOOD, "tuned_loss": math.nan}).refused
+    for values in ({"max": 5}, {"min": 0}, {"max_rise": 9}, {"max_drop": 9}):
+        assert judge(limits(loss=values), broken).refused
+        assert judge(limits(loss=values), {**GOOD, "tuned_loss": math.nan}).refused
 
 
 def test_what_was_not_measured_warns_and_refuses_only_where_it_is_required() -> None:
@@ -108,8 +108,8 @@ def test_what_was_not_measured_warns_and_refuses_only_where_it_is_required() -> 
 
 def test_nothing_asked_nothing_said() -> None:
     for metrics in (GOOD, {}):
-        found = judge(limits(), metrics)
-        assert (found.refused, found.verdict, found.why) == (False, "", "")
+        result = judge(limits(), metrics)
+        assert (result.refused, result.verdict, result.why) == (False, "", "")
 
 
 def test_the_table_fits_a_terminal() -> None:
@@ -160,7 +160,7 @@ def test_a_wrong_limit_is_named_with_its_line(tmp_path: Path, wrong: str, named:
     with pytest.raises(UsageError) as refused:
         load("staging", tmp_path / "mlops.yaml")
 
-    place = refused.value.place
-    assert place is not None
-    assert place.line == text[: text.index(named)].count("\n") + 1
+    location = refused.value.place
+    assert location is not None
+    assert location.line == text[: text.index(named)].count("\n") + 1
     assert "training.evaluation" in refused.value.message

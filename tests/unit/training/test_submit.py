@@ -34,18 +34,18 @@ parameters = st.dictionaries(st.sampled_from(["a", "b", "learning_rate", "apply_
 
 @given(parameters, parameters, st.sampled_from(["registry", "components"]))
 def test_a_users_setting_beats_the_models_default_which_beats_ours(
-    wanted: dict[str, object], model: dict[str, object], pipeline: str
+    requested: dict[str, object], model: dict[str, object], pipeline: str
 ) -> None:
-    found = {item.name: item for item in resolve_parameters(wanted, model, pipeline=pipeline)}
+    by_name = {item.name: item for item in resolve_parameters(requested, model, pipeline=pipeline)}
 
-    for name, item in found.items():
-        source = "setting" if name in wanted else "model" if name in model else "default"
+    for name, item in by_name.items():
+        source = "setting" if name in requested else "model" if name in model else "default"
         assert item.source == source
-        assert name not in wanted or item.value == wanted[name]
-        assert name in wanted or name not in model or item.value == model[name]
-    assert set(wanted) | set(model) <= set(found)
+        assert name not in requested or item.value == requested[name]
+        assert name in requested or name not in model or item.value == model[name]
+    assert set(requested) | set(model) <= set(by_name)
     # A lost node costs minutes with our components; what the registry's does without a checkpoint is not known.
-    assert ("resume_from_checkpoint" in found) == (pipeline == "components")
+    assert ("resume_from_checkpoint" in by_name) == (pipeline == "components")
 
 
 def test_the_display_name_is_the_tutorials() -> None:
@@ -106,9 +106,9 @@ def test_a_folders_hash_follows_names_and_contents_and_no_caches(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [("Canceled", "was cancelled"), ("Paused", "'Paused'"), ("NotResponding", "'Not")]
+    ("status", "message"), [("Canceled", "was cancelled"), ("Paused", "'Paused'"), ("NotResponding", "'Not")]
 )
-def test_whatever_is_not_completed_is_no_success(status: str, words: str) -> None:
+def test_whatever_is_not_completed_is_no_success(status: str, message: str) -> None:
     job = Job(name="j", status=status)
 
     error = failure(None, Progress(job=job, steps=()))  # type: ignore[arg-type]
@@ -116,34 +116,34 @@ def test_whatever_is_not_completed_is_no_success(status: str, words: str) -> Non
     assert not job.is_running
     assert not job.is_completed
     assert isinstance(error, TrainingFailed)
-    assert words in error.message
+    assert message in error.message
 
 
 def test_a_step_is_timed_from_when_it_was_first_seen_running() -> None:
-    seen: dict[str, Job] = {}
+    jobs_seen: dict[str, Job] = {}
 
-    assert timed([Job(name="s", status="NotStarted")], seen)[0].seconds is None
-    running = timed([Job(name="s", status="Running")], seen)[0]
-    ended = timed([Job(name="s", status="Completed")], seen)[0]
+    assert timed([Job(name="s", status="NotStarted")], jobs_seen)[0].seconds is None
+    running = timed([Job(name="s", status="Running")], jobs_seen)[0]
+    ended = timed([Job(name="s", status="Completed")], jobs_seen)[0]
     assert running.started == ended.started
     assert ended.ended is not None
-    assert timed([Job(name="s", status="Completed")], seen)[0] == ended
+    assert timed([Job(name="s", status="Completed")], jobs_seen)[0] == ended
 
 
 @pytest.mark.parametrize(
-    ("given", "value"),
+    ("override", "value"),
     [("1", 1), ("5e-3", 0.005), ("true", True), ("cosine", "cosine"), ("", ""), ("0.5", 0.5)],
 )
-def test_an_override_is_read_as_people_mean_it(given: str, value: object) -> None:
-    read = parse((f"name={given}",))["name"]
+def test_an_override_is_read_as_people_mean_it(override: str, value: object) -> None:
+    read = parse((f"name={override}",))["name"]
 
     assert (read, type(read)) == (value, type(value))
 
 
-@pytest.mark.parametrize("given", ["name", "=1", "name={", "name=[1, 2]", "name=null", "name=2026-01-01"])
-def test_an_override_that_is_no_value_is_wrong_use(given: str) -> None:
+@pytest.mark.parametrize("override", ["name", "=1", "name={", "name=[1, 2]", "name=null", "name=2026-01-01"])
+def test_an_override_that_is_no_value_is_wrong_use(override: str) -> None:
     with pytest.raises(UsageError):
-        parse((given,))
+        parse((override,))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_parameter_that_could_not_hold_is_refused(name: str, value: object) ->
 
 
 @pytest.mark.parametrize(
-    ("given", "source", "what"),
+    ("option", "source", "what"),
     [
         (None, "huggingface", "microsoft/Phi-3-mini-4k-instruct"),
         ("Phi-3-mini-4k-instruct", "huggingface", "microsoft/Phi-3-mini-4k-instruct"),  # the settings' own
@@ -176,10 +176,10 @@ def test_a_parameter_that_could_not_hold_is_refused(name: str, value: object) ->
         ("Phi-4:7", "registry", ("Phi-4", "7")),
     ],
 )
-def test_the_base_model_of_one_run(given: str | None, source: str, what: Any) -> None:
+def test_the_base_model_of_one_run(option: str | None, source: str, what: Any) -> None:
     settings = load("staging", ROOT / "mlops.yaml")
 
-    choice = chosen(settings, base_model=given).base_model
+    choice = chosen(settings, base_model=option).base_model
 
     assert choice.source == source
     assert what in (choice.huggingface_id, (choice.name, choice.version))
@@ -235,8 +235,8 @@ def test_a_submission_whose_answer_is_lost_or_that_another_was_faster_with_is_jo
     with pytest.raises(AzureError, match="not wanted"):
         submit(session, settings, plan)
     monkeypatch.setattr(jobs, "submit", submit_and_lose)
-    found = submit(session, settings, plan)
-    assert (found.job.name, found.is_new) == (plan.job_name(1), False)
+    submission = submit(session, settings, plan)
+    assert (submission.job.name, submission.is_new) == (plan.job_name(1), False)
 
 
 # -- what the pipeline takes -------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ TAKES = {
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("parameters", "hints"),
     [
         ({"num_train_epochs": 3, "learning_rate": 5e-6, "apply_lora": True, "deepspeed_stage": 2}, []),
         ({"num_train_epochs": "3", "apply_lora": "false", "train_file_path": jobs.FileInput(Path("x"))}, []),
@@ -268,12 +268,12 @@ TAKES = {
         ({"zzz": 1}, ["see training.parameters"]),
     ],
 )
-def test_every_parameter_that_the_pipeline_does_not_take_is_told(given: dict[str, Any], said: list[str]) -> None:
-    found = list(problems(TAKES, given))
+def test_every_parameter_that_the_pipeline_does_not_take_is_told(parameters: dict[str, Any], hints: list[str]) -> None:
+    issues = list(problems(TAKES, parameters))
 
-    assert len(found) == len(said)
-    for problem, words in zip(found, said, strict=True):
-        assert words in (problem.hint or "")
+    assert len(issues) == len(hints)
+    for problem, hint in zip(issues, hints, strict=True):
+        assert hint in (problem.hint or "")
 
 
 def test_a_parameter_that_the_pipeline_needs_and_does_not_get_is_told() -> None:

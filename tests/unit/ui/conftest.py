@@ -92,13 +92,13 @@ class Visitor(httpx.Client):
 
     def get(self, *arguments: Any, **options: Any) -> httpx.Response:
         def answer() -> httpx.Response | None:
-            found = httpx.Client.get(self, *arguments, **options)
-            is_html = found.headers.get("Content-Type", "").startswith("text/html")
-            return None if is_html and "Azure has not answered for" in found.text else found
+            response = httpx.Client.get(self, *arguments, **options)
+            is_html = response.headers.get("Content-Type", "").startswith("text/html")
+            return None if is_html and "Azure has not answered for" in response.text else response
 
-        found = until(answer, what="an answer of Azure's")
-        assert found is not None
-        return found
+        final = until(answer, what="an answer of Azure's")
+        assert final is not None
+        return final
 
 
 @dataclass
@@ -134,9 +134,9 @@ def serving(*arguments: str) -> Iterator[Page]:
     process = subprocess.Popen(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
-    said: list[str] = []
+    output: list[str] = []
     errors = process.stderr
-    listener = threading.Thread(target=lambda: said.extend(errors), daemon=True)
+    listener = threading.Thread(target=lambda: output.extend(errors), daemon=True)
     listener.start()
     try:
         text = ""
@@ -144,8 +144,8 @@ def serving(*arguments: str) -> Iterator[Page]:
             text += line
             if line == "}\n":
                 break
-        assert text, "".join(said) or process.wait(HANG_S)
-        yield Page(process, json.loads(text), said)
+        assert text, "".join(output) or process.wait(HANG_S)
+        yield Page(process, json.loads(text), output)
     finally:
         if process.poll() is None:
             process.kill()
@@ -195,7 +195,7 @@ def train(bench: Bench, code: Path, answers: dict[str, str]) -> str:
         warnings.simplefilter("ignore")
         from azure.ai.ml import Input, Output, command, dsl
 
-        made = command(
+        document = command(
             name="finetune",
             command=line,
             environment="azureml:not-built-here:1",
@@ -206,7 +206,7 @@ def train(bench: Bench, code: Path, answers: dict[str, str]) -> str:
 
         @dsl.pipeline()  # type: ignore[untyped-decorator]
         def pipeline() -> dict[str, Any]:
-            return {jobs.OUTPUT: made(learning_rate=0.007, huggingface_id=HOSTILE).outputs.model}
+            return {jobs.OUTPUT: document(learning_rate=0.007, huggingface_id=HOSTILE).outputs.model}
 
         job = pipeline()
         job.settings.default_compute = "serverless"
@@ -227,15 +227,15 @@ def train(bench: Bench, code: Path, answers: dict[str, str]) -> str:
 @pytest.fixture(scope="module")
 def ui(story: Story) -> Iterator[Page]:
     """The page of that workspace."""
-    with serving("local", "ui") as found:
-        yield found
+    with serving("local", "ui") as page:
+        yield page
 
 
 @pytest.fixture(scope="module")
 def browser(ui: Page) -> Iterator[Browser]:
     """A real browser, without a window; after the page, since no event loop can begin in this thread beside it."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
+    executable = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if executable is None:
         if ON_GITHUB:
             pytest.fail(f"no browser: {' or '.join(BROWSERS)}")
         pytest.skip(f"no browser: {' or '.join(BROWSERS)}")
@@ -244,8 +244,8 @@ def browser(ui: Page) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         # chromium has none for root, and none where the kernel forbids what it is made of
         sandbox = [] if os.geteuid() and not ON_GITHUB else ["--no-sandbox"]
-        made = playwright.chromium.launch(
-            executable_path=found, args=[*sandbox, "--disable-dev-shm-usage"], timeout=1000 * HANG_S
+        chromium = playwright.chromium.launch(
+            executable_path=executable, args=[*sandbox, "--disable-dev-shm-usage"], timeout=1000 * HANG_S
         )
-        yield made
-        made.close()
+        yield chromium
+        chromium.close()

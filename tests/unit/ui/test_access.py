@@ -24,8 +24,8 @@ async def inside(scope: Any, receive: Any, send: Any) -> None:
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(Guard(inside, token=TOKEN, port=PORT, ticket=TICKET))
-    async with httpx.AsyncClient(transport=transport, base_url=HERE) as found:
-        yield found
+    async with httpx.AsyncClient(transport=transport, base_url=HERE) as http:
+        yield http
 
 
 async def test_without_the_token_nothing_is_shown(client: httpx.AsyncClient) -> None:

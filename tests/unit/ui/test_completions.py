@@ -35,7 +35,7 @@ def refused(raw: bytes) -> dict[str, Any]:
 
 
 def test_their_names_become_ours() -> None:
-    wanted = read(
+    request_read = read(
         request(
             temperature=0.5,
             top_p=0.9,
@@ -54,21 +54,32 @@ def test_their_names_become_ours() -> None:
         MODELS,
     )
 
-    assert wanted.parameters == {"temperature": 0.5, "top_p": 0.9, "max_new_tokens": 20, "stop": ["\n"], "seed": 7}
-    assert (wanted.model, wanted.slot, wanted.stream, wanted.counts) == ("live", None, True, True)
+    assert request_read.parameters == {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_new_tokens": 20,
+        "stop": ["\n"],
+        "seed": 7,
+    }
+    assert (request_read.model, request_read.slot, request_read.stream, request_read.counts) == (
+        "live",
+        None,
+        True,
+        True,
+    )
 
 
 def test_messages_may_come_in_parts_and_from_a_developer() -> None:
-    parts = [{"type": "text", "text": "what "}, {"type": "text", "text": "now"}]
-    wanted = read(
+    content = [{"type": "text", "text": "what "}, {"type": "text", "text": "now"}]
+    chat_request = read(
         request(
-            model="blue", messages=[{"role": "developer", "content": "be kind"}, {"role": "user", "content": parts}]
+            model="blue", messages=[{"role": "developer", "content": "be kind"}, {"role": "user", "content": content}]
         ),
         MODELS,
     )
 
-    assert wanted.messages == ({"role": "system", "content": "be kind"}, {"role": "user", "content": "what now"})
-    assert wanted.slot == "blue"
+    assert chat_request.messages == ({"role": "system", "content": "be kind"}, {"role": "user", "content": "what now"})
+    assert chat_request.slot == "blue"
 
 
 @pytest.mark.parametrize(
@@ -121,15 +132,15 @@ async def asked(reply: Answering, **changes: Any) -> tuple[Any, list[str | None]
             await asker.close()
 
 
-async def events(wanted: Wanted, reply: Answering) -> list[Any]:
+async def events(chat_request: Wanted, reply: Answering) -> list[Any]:
     with answering(reply) as endpoint:
         asker = Asker(lambda: endpoint.scorer, Shelf())
         try:
-            found = [event async for event in streamed(asker, wanted)]
+            items = [event async for event in streamed(asker, chat_request)]
         finally:
             await asker.close()
-    assert all(event.startswith("data: ") and event.endswith("\n\n") for event in found)
-    return [event if "[DONE]" in event else json.loads(event[6:]) for event in found]
+    assert all(event.startswith("data: ") and event.endswith("\n\n") for event in items)
+    return [event if "[DONE]" in event else json.loads(event[6:]) for event in items]
 
 
 async def test_an_answer_has_its_text_its_counts_and_its_slot() -> None:
@@ -181,16 +192,16 @@ async def test_what_the_endpoint_refuses_is_told_with_a_status_that_clients_know
 
 
 async def test_an_answer_that_comes_whole_is_one_piece_of_a_stream() -> None:
-    wanted = read(request(stream=True, stream_options={"include_usage": True}), MODELS)
-    found = await events(wanted, lambda _: Reply({"output": "a b", "usage": USAGE}))
+    chat_request = read(request(stream=True, stream_options={"include_usage": True}), MODELS)
+    items = await events(chat_request, lambda _: Reply({"output": "a b", "usage": USAGE}))
 
-    deltas = [event["choices"][0]["delta"] for event in found[:-2]]
+    deltas = [event["choices"][0]["delta"] for event in items[:-2]]
     assert deltas == [{"role": "assistant", "content": ""}, {"content": "a b"}, {}]
-    assert found[2]["choices"][0]["finish_reason"] == "stop"
-    assert found[3]["usage"]["total_tokens"] == 5
-    assert found[3]["choices"] == []
-    assert found[-1] == "data: [DONE]\n\n"
-    assert len({event["id"] for event in found[:-1]}) == 1
+    assert items[2]["choices"][0]["finish_reason"] == "stop"
+    assert items[3]["usage"]["total_tokens"] == 5
+    assert items[3]["choices"] == []
+    assert items[-1] == "data: [DONE]\n\n"
+    assert len({event["id"] for event in items[:-1]}) == 1
 
 
 async def test_a_stream_is_passed_on_piece_by_piece() -> None:
@@ -198,11 +209,11 @@ async def test_a_stream_is_passed_on_piece_by_piece() -> None:
     lines.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
     body = "".join(f"data: {json.dumps(line)}\n\n" for line in lines) + "data: [DONE]\n\n"
     reply = Reply(body, headers={"Content-Type": "text/event-stream"})
-    found = await events(read(request(stream=True), MODELS), lambda _: reply)
+    items = await events(read(request(stream=True), MODELS), lambda _: reply)
 
-    text = "".join(event["choices"][0]["delta"].get("content", "") for event in found[:-1])
+    text = "".join(event["choices"][0]["delta"].get("content", "") for event in items[:-1])
     assert text == "a b"
-    assert found[-2]["choices"][0]["finish_reason"] == "stop"
+    assert items[-2]["choices"][0]["finish_reason"] == "stop"
 
 
 async def test_a_stream_that_cannot_begin_is_an_error_with_a_status() -> None:
@@ -213,20 +224,20 @@ async def test_a_stream_that_cannot_begin_is_an_error_with_a_status() -> None:
 async def test_a_stream_that_breaks_off_says_so() -> None:
     body = 'data: {"choices": [{"delta": {"content": "a"}}]}\n\ndata: {"error": {"message": "out of memory"}}\n\n'
     reply = Reply(body, headers={"Content-Type": "text/event-stream"})
-    found = await events(read(request(stream=True), MODELS), lambda _: reply)
+    items = await events(read(request(stream=True), MODELS), lambda _: reply)
 
-    assert found[-2]["error"]["message"] == "out of memory"
-    assert found[-1] == "data: [DONE]\n\n"
+    assert items[-2]["error"]["message"] == "out of memory"
+    assert items[-1] == "data: [DONE]\n\n"
 
 
 async def test_a_key_that_is_no_longer_taken_is_fetched_once_more() -> None:
     fetched: list[int] = []
-    with answering(lambda one: Reply({"output": "a"}, 200 if "new" in str(one.headers) else 401)) as found:
+    with answering(lambda one: Reply({"output": "a"}, 200 if "new" in str(one.headers) else 401)) as endpoint:
 
         def find() -> Scorer:
             fetched.append(1)
             key = "old-key" if len(fetched) == 1 else "new-key"
-            return Scorer(url=found.scorer.url, key=key)
+            return Scorer(url=endpoint.scorer.url, key=key)
 
         asker = Asker(find, Shelf())
         for _ in range(2):
@@ -256,9 +267,9 @@ async def test_who_stops_listening_stops_the_question() -> None:
 
     with answering(late) as endpoint:
         asker = Asker(lambda: endpoint.scorer, Shelf())
-        found: AsyncIterator[Any] = asker.ask([{"role": "user", "content": "hi"}], {}, slot=None)
+        stream: AsyncIterator[Any] = asker.ask([{"role": "user", "content": "hi"}], {}, slot=None)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await anext(found)
+                await anext(stream)
         go.set()
         await asker.close()

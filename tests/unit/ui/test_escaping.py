@@ -91,18 +91,18 @@ class Elements(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
 
 
 def check(html: str, *, scripts: int = 0) -> None:
     """No element and no attribute came from the outside, and the text is there as it was."""
-    found = Elements(html).found
-    assert sum(tag == "script" for tag, _ in found) == scripts
-    for tag, attributes in found:
+    elements = Elements(html).elements
+    assert sum(tag == "script" for tag, _ in elements) == scripts
+    for tag, attributes in elements:
         assert tag != "img" or str(attributes["src"]).startswith("/")
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
@@ -112,7 +112,7 @@ def check(html: str, *, scripts: int = 0) -> None:
     assert "49" not in html  # no template within a template
 
 
-def shown(kind: str, found: Any, name: str = "") -> str:
+def page_part(kind: str, value: Any, name: str = "") -> str:
     """A part of the page, of an answer that Azure might give."""
 
     class Session:
@@ -122,25 +122,25 @@ def shown(kind: str, found: Any, name: str = "") -> str:
             {"experiment": EVIL, "is_local": False, "target": EVIL, "training": TRAINING},
         )
 
-    wanted = fragments.part(Session(), kind, name)  # type: ignore[arg-type]
-    assert wanted is not None
-    return render(wanted.template, at=wanted.at, **wanted.values(found))
+    part = fragments.part(Session(), kind, name)  # type: ignore[arg-type]
+    assert part is not None
+    return render(part.template, at=part.at, **part.values(value))
 
 
 def test_the_endpoint_and_the_chat() -> None:
-    standing = Deployment(
+    deployment = Deployment(
         name=EVIL, endpoint=EVIL, state=EVIL, model=EVIL, model_version=EVIL, instance_type=EVIL, tags=TAGS, changed=NOW
     )
     endpoint = Endpoint(name=EVIL, state=EVIL, auth_mode="key", scoring_url=LINK, traffic={EVIL: 100}, tags=TAGS)
     slots = (
-        overview.Slot(name=EVIL, standing=standing, traffic=100, mirror=5, model=MODEL, cleared=False),
-        overview.Slot(name="blue", standing=standing, cleared=True, model=MODEL),
+        overview.Slot(name=EVIL, standing=deployment, traffic=100, mirror=5, model=MODEL, cleared=False),
+        overview.Slot(name="blue", standing=deployment, cleared=True, model=MODEL),
         overview.Slot(name="green"),
     )
     other = overview.Other(endpoint=endpoint, kind=EVIL, age=timedelta(days=3))
-    found = overview.Overview(name=EVIL, endpoint=endpoint, slots=slots, others=(other,), notes=(EVIL,))
+    page = overview.Overview(name=EVIL, endpoint=endpoint, slots=slots, others=(other,), notes=(EVIL,))
     for kind in ("endpoint", "chat"):
-        html = shown(kind, found)
+        html = page_part(kind, page)
         check(html)
         assert "&lt;script&gt;alert(1)" in html
 
@@ -164,7 +164,7 @@ def report(tmp_path: Path) -> releases.Found:
         decisive=True,
         verdict="fail",
     )
-    made = gate.Report(
+    gate_report = gate.Report(
         endpoint=EVIL,
         model=f"{EVIL}:{EVIL}",
         verdict="fail",
@@ -178,28 +178,30 @@ def report(tmp_path: Path) -> releases.Found:
         worst=(WorstAnswer(prompt=EVIL, reference=EVIL, answer=EVIL, scores={}, flaw="echo"),),
     )
     (tmp_path / "latency.png").write_bytes(b"")
-    return releases.Found(report=made, folder=tmp_path)
+    return releases.Found(report=gate_report, folder=tmp_path)
 
 
 def test_releases_and_their_reports(tmp_path: Path) -> None:
     one = releases.Release(entry=ENTRY, records=(RECORD,), found=report(tmp_path))
     bare = releases.Release(entry=ENTRY, records=(), found=None)
-    check(shown("releases", releases.Releases(endpoint=EVIL, locked=True, releases=(one, bare))))
+    check(page_part("releases", releases.Releases(endpoint=EVIL, locked=True, releases=(one, bare))))
     for each in (one, bare):
-        html = shown("release", releases.Releases(endpoint=EVIL, locked=False, releases=(each,)), EVIL)
+        html = page_part("release", releases.Releases(endpoint=EVIL, locked=False, releases=(each,)), EVIL)
         check(html)
         assert "&lt;script&gt;alert(1)" in html
 
 
 def test_jobs_curves_and_models() -> None:
-    check(shown("jobs", [JOB]))
+    check(page_part("jobs", [JOB]))
     check(
-        shown("job", trainings.Training(job=JOB, steps=(JOB,), parameters={EVIL: EVIL, "x": f"azureml://{EVIL}"}), EVIL)
+        page_part(
+            "job", trainings.Training(job=JOB, steps=(JOB,), parameters={EVIL: EVIL, "x": f"azureml://{EVIL}"}), EVIL
+        )
     )
     logged = JobMetrics(job=EVIL, last={EVIL: 1.0}, curves={"train_loss": ((1, 1.0), (2, 0.5)), EVIL: ((1, 1.0),)})
-    check(shown("curve", trainings.Logged(job=JOB, metrics=logged), EVIL))
+    check(page_part("curve", trainings.Logged(job=JOB, metrics=logged), EVIL))
     version = versions.Version(model=MODEL, slots=(EVIL,), approved=False, entries=(ENTRY,))
-    html = shown("models", versions.Versions(name=EVIL, versions=(version,), total=2, notes=(EVIL,)))
+    html = page_part("models", versions.Versions(name=EVIL, versions=(version,), total=2, notes=(EVIL,)))
     check(html)
     assert "&lt;script&gt;alert(1)" in html
 

@@ -39,8 +39,8 @@ def text(html: str) -> str:
 
 @pytest.fixture
 def client(ui: Page) -> Iterator[httpx.Client]:
-    with ui.client() as found:
-        yield found
+    with ui.client() as http:
+        yield http
 
 
 def test_a_page_is_there_at_once_and_whole_for_who_runs_no_scripts(client: httpx.Client, story: Story) -> None:
@@ -49,10 +49,10 @@ def test_a_page_is_there_at_once_and_whole_for_who_runs_no_scripts(client: httpx
         assert (bare.status_code, whole.status_code) == (200, 200), path
         assert "data-part" in bare.text
         assert '<meta http-equiv="refresh" content="0; url=?whole=1">' in bare.text
-        assert not any(tag == "script" for tag, _ in Elements(whole.text).found)
-    shown = text(client.get("/?whole=1").text)
+        assert not any(tag == "script" for tag, _ in Elements(whole.text).elements)
+    page = text(client.get("/?whole=1").text)
     for word in ("ultrachat-completion", story.versions[0], "100 %", "rollback", "feed0123", "0123abcd", story.job):
-        assert word in shown, word
+        assert word in page, word
 
 
 def test_what_was_released_is_shown_with_its_report(client: httpx.Client, story: Story) -> None:
@@ -90,23 +90,23 @@ def test_a_training_shows_its_losses_its_parameters_and_where_it_comes_from(clie
 
 def test_models_show_their_lineage_and_where_they_stand(client: httpx.Client, story: Story) -> None:
     first, second = story.versions
-    shown = text(client.get("/parts/models").text)
-    assert f"{first} blue ✕ evaluation failed ✓ passed the gate" in shown
-    assert "Registered nevertheless: good enough" in shown
-    assert f"{second} green" in shown
-    assert story.job in shown
+    page = text(client.get("/parts/models").text)
+    assert f"{first} blue ✕ evaluation failed ✓ passed the gate" in page
+    assert "Registered nevertheless: good enough" in page
+    assert f"{second} green" in page
+    assert story.job in page
 
 
 def test_hostile_words_stay_words(client: httpx.Client, story: Story) -> None:
-    seen = 0
-    places = ("endpoint", "releases", "jobs", "models", f"job/{story.job}", f"curve/{story.job}", "chat")
-    for place in places:
-        html = client.get(f"/parts/{place}").text
-        seen += "&lt;script&gt;window.hacked" in html
-        for tag, attributes in Elements(html).found:
-            assert tag not in ("script", "img"), place
+    count = 0
+    paths = ("endpoint", "releases", "jobs", "models", f"job/{story.job}", f"curve/{story.job}", "chat")
+    for path in paths:
+        html = client.get(f"/parts/{path}").text
+        count += "&lt;script&gt;window.hacked" in html
+        for tag, attributes in Elements(html).elements:
+            assert tag not in ("script", "img"), path
             assert "javascript:" not in str(attributes.get("href"))
-    assert seen >= 4
+    assert count >= 4
 
 
 def test_no_key_and_no_token_is_on_any_page(ui: Page, client: httpx.Client, story: Story) -> None:
@@ -132,9 +132,9 @@ def test_a_question_goes_to_live_traffic_or_to_a_slot(client: httpx.Client) -> N
         ("the first", "blue"),
         ("the second", "green"),
     ]
-    found = ask("question 1", None)
-    assert (found["tokens"], found["error"]) == (5, None)
-    assert found["latency_ms"] > 0
+    reply = ask("question 1", None)
+    assert (reply["tokens"], reply["error"]) == (5, None)
+    assert reply["latency_ms"] > 0
     assert "HTTP 424" in ask("nobody knows this", "blue")["error"]
     assert "HTTP 404" in ask("who?", "red")["error"]
 
@@ -227,21 +227,21 @@ class Watched:
         self.tab.on("pageerror", lambda error: self.troubles.append(str(error)))
         self.tab.on("request", lambda request: self.asked.append(request.url))
 
-    def _heard(self, kind: str, said: str) -> None:
+    def _heard(self, kind: str, text: str) -> None:
         if kind in ("error", "warning"):
-            self.troubles.append(said)
+            self.troubles.append(text)
 
 
 @pytest.fixture
 def watched(browser: Browser, ui: Page) -> Iterator[Watched]:
     context = browser.new_context(viewport={"width": 1280, "height": 860})
     context.set_default_timeout(1000 * HANG_S)
-    found = Watched(context)
-    found.tab.goto(ui.document["url"])
-    yield found
+    pages = Watched(context)
+    pages.tab.goto(ui.document["url"])
+    yield pages
     context.close()
-    assert found.troubles == []
-    assert {re.sub(r"^(https?://[^/]+).*", r"\1", url) for url in found.asked} == {ui.base}
+    assert pages.troubles == []
+    assert {re.sub(r"^(https?://[^/]+).*", r"\1", url) for url in pages.asked} == {ui.base}
 
 
 def test_open_look_and_walk_around(watched: Watched, ui: Page, story: Story) -> None:
@@ -304,15 +304,15 @@ def test_an_answer_is_read_while_it_is_written(watched: Watched, ui: Page, story
 
     body = {"model": "live", "messages": [{"role": "user", "content": "tell me"}], "stream": True}
     headers = {"Authorization": f"Bearer {ui.document['token']}"}
-    address, told = f"{ui.base}/v1/chat/completions", ""
+    address, text = f"{ui.base}/v1/chat/completions", ""
     last_word.unlink()
     with httpx.stream("POST", address, json=body, headers=headers, timeout=HANG_S, trust_env=False) as answer:
         for line in answer.iter_lines():
-            found = json.loads(line.removeprefix("data: ")) if line.startswith("data: {") else {"choices": []}
-            told += "".join(choice["delta"].get("content") or "" for choice in found["choices"])
-            if told == "one two ":
+            chunk = json.loads(line.removeprefix("data: ")) if line.startswith("data: {") else {"choices": []}
+            text += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+            if text == "one two ":
                 last_word.touch()
-    assert told == "one two three"
+    assert text == "one two three"
 
 
 def test_what_is_not_answered_is_said_and_can_be_asked_again(watched: Watched, story: Story) -> None:
@@ -365,17 +365,17 @@ def test_without_scripts_the_browser_shows_the_same(browser: Browser, ui: Page, 
     tab = context.new_page()
     tab.goto(ui.document["url"])
 
-    def shows(wanted: Locator) -> None:
+    def shows(locator: Locator) -> None:
         """Look again until it does: without scripts a page stays as it came."""
         tab.wait_for_url(re.compile("whole=1"))
 
-        def look() -> bool:
-            found = wanted.count() > 0
-            if not found:
+        def is_there() -> bool:
+            present = locator.count() > 0
+            if not present:
                 tab.reload()
-            return found
+            return present
 
-        until(look, what=f"{wanted}")
+        until(is_there, what=f"{locator}")
 
     shows(tab.locator(".slots .card.live").filter(has_text=story.versions[0]))
     tab.locator("nav a", has_text="Training").click()
@@ -403,20 +403,20 @@ def asked_in_vain(ui: Page) -> Iterator[None]:
     with ui.client() as client, ThreadPoolExecutor(1) as pool:
         faults("POST", {"kind": "hang", "delay_s": 1e6, "times": None, "match": {"path": "/onlineEndpoints"}})
         try:
-            asked = pool.submit(client.get, "/parts/endpoint", params={"fresh": "1"})
+            request = pool.submit(client.get, "/parts/endpoint", params={"fresh": "1"})
             until(lambda: struck() > 0, what="the question")
             yield
         finally:
             faults("DELETE")
         with contextlib.suppress(httpx.HTTPError):  # where the page was closed meanwhile
-            asked.result(HANG_S)
+            request.result(HANG_S)
 
 
 def struck() -> int:
     """How many calls have met the fault."""
     (rule,) = daemon.request("faults")
-    found: int = rule["matched"]
-    return found
+    count: int = rule["matched"]
+    return count
 
 
 def test_a_part_that_azure_refused_comes_by_itself_when_it_answers(browser: Browser, ui: Page, story: Story) -> None:
@@ -486,8 +486,8 @@ def test_a_workspace_that_was_restarted_is_found_again(client: httpx.Client, ui:
 
 def test_nothing_was_changed(client: httpx.Client, story: Story) -> None:
     """After all of it the endpoint is as the last rollout has left it, and answers."""
-    found = endpoints.get(story.bench.session, story.bench.settings.endpoint.name)
-    assert found is not None
-    assert found.live == ("blue",)
+    endpoint = endpoints.get(story.bench.session, story.bench.settings.endpoint.name)
+    assert endpoint is not None
+    assert endpoint.live == ("blue",)
     answer = client.post("/ask", json={"messages": [{"role": "user", "content": "question 1"}]})
     assert json.loads(answer.text.splitlines()[-1])["answer"]["text"] == QUESTIONS["question 1"]

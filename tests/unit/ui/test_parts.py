@@ -15,7 +15,7 @@ def failing(error: Exception) -> Part:
     def ask() -> None:
         raise error
 
-    return Part(key="it", ask=ask, template="models.html", values=lambda found: {"models": found})
+    return Part(key="it", ask=ask, template="models.html", values=lambda models: {"models": models})
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ async def test_what_went_wrong_is_told_with_what_to_do(
 
 
 async def test_a_template_that_fails_is_a_bug_too(caplog: pytest.LogCaptureFixture) -> None:
-    wanted = Part(key="it", ask=lambda: None, template="models.html", values=lambda _: {})
-    html, code = await shown(Shelf(), wanted)
+    part = Part(key="it", ask=lambda: None, template="models.html", values=lambda _: {})
+    html, code = await shown(Shelf(), part)
 
     assert code == 500
     assert "UndefinedError" in html

@@ -19,7 +19,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def entry(**changes: object) -> ledger.Entry:
-    found = ledger.Entry(
+    ledger_entry = ledger.Entry(
         rollout="r",
         started=NOW,
         ended=NOW + timedelta(minutes=2),
@@ -31,18 +31,21 @@ def entry(**changes: object) -> ledger.Entry:
         verdicts=(),
         outcome=ledger.Outcome.RELEASED,
     )
-    return dataclasses.replace(found, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(ledger_entry, **changes)  # type: ignore[arg-type]
 
 
-def found(at: datetime | None = NOW + timedelta(minutes=1), model: str = "chat:7") -> Found:
+def report_for(moment: datetime | None = NOW + timedelta(minutes=1), model: str = "chat:7") -> Found:
     report = made()
     candidate = dataclasses.replace(report.candidate, slot="blue")
-    return Found(report=dataclasses.replace(report, at=at, model=model, candidate=candidate), folder=Path("x"))
+    return Found(report=dataclasses.replace(report, at=moment, model=model, candidate=candidate), folder=Path("x"))
 
 
 def test_a_report_belongs_to_the_rollout_of_its_time_its_slot_and_its_version() -> None:
-    own = found()
-    assert report_of(entry(), [found(model="chat:8"), found(NOW - timedelta(days=1)), found(None), own]) is own
+    own = report_for()
+    assert (
+        report_of(entry(), [report_for(model="chat:8"), report_for(NOW - timedelta(days=1)), report_for(None), own])
+        is own
+    )
     assert report_of(entry(slot="green"), [own]) is None
     assert report_of(entry(version="8"), [own]) is None
     assert report_of(entry(ended=None), [own]) is own  # under way, or cut off

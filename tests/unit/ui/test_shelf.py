@@ -13,86 +13,86 @@ from tests.support.waiting import HANG_S, until_async
 
 
 async def test_an_answer_is_kept_as_long_as_it_is_good() -> None:
-    shelf, asked = Shelf(), []
+    cache, calls = Shelf(), []
 
     def ask() -> int:
-        asked.append(1)
-        return len(asked)
+        calls.append(1)
+        return len(calls)
 
-    assert [await shelf.get("a", ask, keep_s=60) for _ in range(3)] == [1, 1, 1]
-    assert await shelf.get("b", ask, keep_s=lambda found: 0.0 if found == 2 else 60.0) == 2
-    assert await shelf.get("b", ask, keep_s=60) == 3
-    shelf.forget("a")
-    assert (await shelf.get("a", ask, keep_s=60), await shelf.get("b", ask, keep_s=60)) == (4, 3)
+    assert [await cache.get("a", ask, keep_s=60) for _ in range(3)] == [1, 1, 1]
+    assert await cache.get("b", ask, keep_s=lambda value: 0.0 if value == 2 else 60.0) == 2
+    assert await cache.get("b", ask, keep_s=60) == 3
+    cache.forget("a")
+    assert (await cache.get("a", ask, keep_s=60), await cache.get("b", ask, keep_s=60)) == (4, 3)
 
 
 async def test_who_asks_the_same_at_the_same_time_waits_for_one_answer() -> None:
-    shelf, asked, go = Shelf(), [], threading.Event()
+    cache, calls, go = Shelf(), [], threading.Event()
 
     def ask() -> str:
-        asked.append(1)
+        calls.append(1)
         go.wait(HANG_S)
         return "answer"
 
-    waiting = [asyncio.ensure_future(shelf.get("a", ask, keep_s=0)) for _ in range(5)]
-    await until_async(lambda: asked)
+    waiting = [asyncio.ensure_future(cache.get("a", ask, keep_s=0)) for _ in range(5)]
+    await until_async(lambda: calls)
     go.set()
 
     assert await asyncio.gather(*waiting) == ["answer"] * 5
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 async def test_waiting_ends_and_the_question_goes_on() -> None:
-    shelf, asked, go = Shelf(patience_s=0.05), [], threading.Event()
+    cache, calls, go = Shelf(patience_s=0.05), [], threading.Event()
 
     def ask() -> str:
-        asked.append(1)
+        calls.append(1)
         go.wait(HANG_S)
         return "late"
 
     with pytest.raises(NoAnswerYet, match=r"has not answered for 0\.05 s"):
-        await shelf.get("a", ask, keep_s=HANG_S)
+        await cache.get("a", ask, keep_s=HANG_S)
     with pytest.raises(NoAnswerYet):
-        await shelf.get("a", ask, keep_s=HANG_S)
+        await cache.get("a", ask, keep_s=HANG_S)
     go.set()
 
     async def answer() -> str | None:
         try:
-            return await shelf.get("a", ask, keep_s=HANG_S)
+            return await cache.get("a", ask, keep_s=HANG_S)
         except NoAnswerYet:
             return None
 
     assert await until_async(answer) == "late"
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 async def test_a_failure_reaches_everybody_and_is_not_kept() -> None:
-    shelf, asked = Shelf(), []
+    cache, calls = Shelf(), []
 
     def ask() -> str:
-        asked.append(1)
-        if len(asked) == 1:
+        calls.append(1)
+        if len(calls) == 1:
             raise AzureError("not now")
         return "now"
 
-    both = await asyncio.gather(*(shelf.get("a", ask, keep_s=60) for _ in range(2)), return_exceptions=True)
+    both = await asyncio.gather(*(cache.get("a", ask, keep_s=60) for _ in range(2)), return_exceptions=True)
     assert [str(error) for error in both] == ["not now", "not now"]
-    assert await shelf.get("a", ask, keep_s=60) == "now"
+    assert await cache.get("a", ask, keep_s=60) == "now"
 
 
 async def test_no_more_than_so_many_at_once() -> None:
-    shelf, under_way, most, lock = Shelf(at_once=2), 0, 0, threading.Lock()
+    cache, concurrent, most, lock = Shelf(at_once=2), 0, 0, threading.Lock()
     both = threading.Barrier(2, timeout=HANG_S)
 
     def ask() -> None:
-        nonlocal under_way, most
+        nonlocal concurrent, most
         with lock:
-            under_way += 1
-            most = max(most, under_way)
+            concurrent += 1
+            most = max(most, concurrent)
         both.wait()
         threading.Event().wait(0.02)  # in which a third would come
         with lock:
-            under_way -= 1
+            concurrent -= 1
 
-    await asyncio.gather(*(shelf.get(str(number), ask, keep_s=0) for number in range(8)))
+    await asyncio.gather(*(cache.get(str(number), ask, keep_s=0) for number in range(8)))
     assert most == 2

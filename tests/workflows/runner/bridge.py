@@ -38,18 +38,18 @@ def install() -> Path:
         raise Missing("node and npm are not on the PATH")
     digest = hashlib.sha256(b"".join((SOURCE / name).read_bytes() for name in FILES)).hexdigest()[:16]
     cache = Path(os.environ.get("MLOPS_CACHE") or ROOT / ".mlops" / "cache") / "workflow-runner"
-    place = cache / digest
+    folder = cache / digest
     with _locked(cache):
-        if not (place / "ready").exists():
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
             for name in FILES:
-                shutil.copy(SOURCE / name, place)
-            _call(place, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
+                shutil.copy(SOURCE / name, folder)
+            _call(folder, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline")
             bundle = ("--bundle", "--platform=node", "--format=cjs", "--target=node20", "--outfile=bridge.cjs")
-            _call(place, "node", "node_modules/esbuild/bin/esbuild", "bridge.mjs", *bundle, "--log-level=warning")
-            (place / "ready").touch()
-    return place
+            _call(folder, "node", "node_modules/esbuild/bin/esbuild", "bridge.mjs", *bundle, "--log-level=warning")
+            (folder / "ready").touch()
+    return folder
 
 
 @contextmanager
@@ -60,9 +60,9 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _call(place: Path, *command: str) -> None:
+def _call(folder: Path, *command: str) -> None:
     try:
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=HANG_S, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HANG_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise Missing(f"{' '.join(command)} took longer than {HANG_S:g} s") from error
     if done.returncode:
@@ -72,10 +72,10 @@ def _call(place: Path, *command: str) -> None:
 class Bridge:
     """The process; one request at a time."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            ["node", str(place / "bridge.cjs")],
+            ["node", str(folder / "bridge.cjs")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -29,7 +29,7 @@ class Log:
     annotations: list[Annotation] = field(default_factory=list)
     _stopped: str | None = None
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """A new step's log."""
         self.lines, self.annotations, self._stopped = [], [], None
 
@@ -45,11 +45,11 @@ class Log:
                 self._stopped = None
             self.keep(line)
             return
-        found = COMMAND.match(line)
-        if found is None:
+        match = COMMAND.match(line)
+        if match is None:
             self.keep(line)
             return
-        name, properties, message = found[1], _properties(found[2] or ""), _unescape(found[3])
+        name, properties, message = match[1], _properties(match[2] or ""), _unescape(match[3])
         if name == "add-mask":
             self.mask(message)
         elif name == "stop-commands":
@@ -64,11 +64,11 @@ class Log:
 
     def keep(self, line: str) -> None:
         """A line as the log shows it."""
-        shown = self.hide(line)
-        self.lines.append(shown)
+        masked_line = self.hide(line)
+        self.lines.append(masked_line)
         if self.copy is not None:
             with self.copy.open("a", encoding="utf-8") as file:
-                file.write(f"{shown}\n")
+                file.write(f"{masked_line}\n")
 
     def hide(self, text: str) -> str:
         """The text with what is masked taken out, the longest first."""
@@ -100,7 +100,7 @@ def _unescape(text: str, *, also: bool = False) -> str:
 
 def read_pairs(path: Path) -> dict[str, str]:
     """What a step wrote into GITHUB_ENV, GITHUB_OUTPUT or GITHUB_STATE: `name=value`, or `name<<FENCE` … `FENCE`."""
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     lines = iter(path.read_text(encoding="utf-8").splitlines())
     for line in lines:
         if not line.strip():
@@ -115,9 +115,9 @@ def read_pairs(path: Path) -> dict[str, str]:
                 block.append(inner)
             else:
                 raise ValueError(f"'{name}' has no closing '{end}' in {path.name}")
-            found[name] = "\n".join(block)
+            pairs[name] = "\n".join(block)
         elif equals > 0:
-            found[line[:equals]] = line[equals + 1 :]
+            pairs[line[:equals]] = line[equals + 1 :]
         else:
             raise ValueError(f"'{line}' is no name=value in {path.name}")
-    return found
+    return pairs

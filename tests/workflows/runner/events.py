@@ -71,10 +71,10 @@ def starts(workflow: Workflow, event: Event) -> bool:
     """Whether the event starts the workflow, by its filters of branches, paths and types."""
     if event.name not in workflow.on:
         return False
-    found = workflow.on[event.name]
+    trigger = workflow.on[event.name]
     if event.name == "schedule":
-        return any(entry["cron"] == event.cron for entry in found)
-    filters = known(found, f"{workflow.path}, on {event.name}", FILTERS.get(event.name, ()))
+        return any(entry["cron"] == event.cron for entry in trigger)
+    filters = known(trigger, f"{workflow.path}, on {event.name}", FILTERS.get(event.name, ()))
     if event.name == "pull_request" and event.action not in filters.get("types", TYPES):
         return False
     return _passes(filters, "branches", [event.branch]) and (
@@ -83,11 +83,11 @@ def starts(workflow: Workflow, event: Event) -> bool:
 
 
 def _passes(filters: Mapping[str, Any], name: str, values: Sequence[str]) -> bool:
-    wanted, ignored = _several(filters.get(name)), _several(filters.get(f"{name}-ignore"))
-    if wanted and ignored:
+    included, ignored = _several(filters.get(name)), _several(filters.get(f"{name}-ignore"))
+    if included and ignored:
         raise Invalid(f"{name} and {name}-ignore exclude each other")
-    if wanted:
-        return any_of(wanted, values)
+    if included:
+        return any_of(included, values)
     return any(not matches(ignored, value) for value in values) if ignored else True
 
 
@@ -95,20 +95,20 @@ def _several(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else list(value or ())
 
 
-def dispatch_inputs(workflow: Workflow, given: Mapping[str, str]) -> dict[str, Any]:
+def dispatch_inputs(workflow: Workflow, values: Mapping[str, str]) -> dict[str, Any]:
     """The `inputs` of a workflow that somebody starts by hand: defaults filled in, types applied, choices checked."""
     declared = (workflow.on.get("workflow_dispatch") or {}).get("inputs") or {}
-    for name in given:
+    for name in values:
         if name not in declared:
             raise Invalid(f"{workflow.path}: unexpected input '{name}'")
-    found: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     for name, entry in declared.items():
         known(entry, f"{workflow.path}, input {name}", ("description", "type", "required", "default", "options"))
-        value = given.get(name, text(entry.get("default")))
+        value = values.get(name, text(entry.get("default")))
         if entry.get("required") and not value:
             raise Invalid(f"{workflow.path}: the input '{name}' is required")
-        found[name] = _typed(workflow.path, name, entry, value)
-    return found
+        inputs[name] = _typed(workflow.path, name, entry, value)
+    return inputs
 
 
 def _typed(path: str, name: str, entry: Mapping[str, Any], value: str) -> Any:
@@ -128,25 +128,25 @@ def _typed(path: str, name: str, entry: Mapping[str, Any], value: str) -> Any:
     raise Unknown(f"{path}: the runner does not know inputs of type '{kind}'")
 
 
-def call_inputs(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
+def call_inputs(workflow: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:
     """The `inputs` of a called workflow; a value of another type is refused, as GitHub does."""
     if "workflow_call" not in workflow.on:
         raise Invalid(f"{workflow.path} cannot be called: it has no workflow_call")
     declared = (known(workflow.on["workflow_call"], workflow.path, FILTERS["workflow_call"])).get("inputs") or {}
-    for name in given:
+    for name in values:
         if name not in declared:
             raise Invalid(f"{workflow.path}: unexpected input '{name}'")
     kinds: dict[str, Any] = {"string": str, "boolean": bool, "number": (int, float)}
     empty = {"string": "", "boolean": False, "number": 0}
-    found: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     for name, entry in declared.items():
         known(entry, f"{workflow.path}, input {name}", ("description", "type", "required", "default"))
-        if entry.get("required") and name not in given:
+        if entry.get("required") and name not in values:
             raise Invalid(f"{workflow.path}: the input '{name}' is required")
         kind = entry["type"]
-        value = given.get(name, entry.get("default", empty[kind]))
+        value = values.get(name, entry.get("default", empty[kind]))
         value = "" if value is None and kind == "string" else value
         if not isinstance(value, kinds[kind]):
             raise Invalid(f"{workflow.path}: the input '{name}' is a {kind}, not '{value}'")
-        found[name] = value
-    return found
+        inputs[name] = value
+    return inputs

@@ -156,10 +156,10 @@ def _tree(bridge: Bridge, root: Path, path: str, kind: str) -> dict[str, Any]:
         content = (root / path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise Invalid(f"there is no {path}") from error
-    found = bridge.parse(path, content, kind=kind, others=others)
-    if found["errors"] or found["tree"] is None:
-        raise Invalid("\n".join(found["errors"]) or f"{path} is empty")
-    return found["tree"]  # type: ignore[no-any-return]
+    document = bridge.parse(path, content, kind=kind, others=others)
+    if document["errors"] or document["tree"] is None:
+        raise Invalid("\n".join(document["errors"]) or f"{path} is empty")
+    return document["tree"]  # type: ignore[no-any-return]
 
 
 def _defaults(node: Any, where: str) -> Mapping[str, Any]:
@@ -173,7 +173,7 @@ def _job(path: str, name: str, node: dict[str, Any]) -> Job:
     own = {"runs-on", "env", "environment", "outputs", "timeout-minutes", "continue-on-error", "defaults", "steps"}
     known(node, where, shared | ({"uses", "with", "secrets"} if "uses" in node else own))
     needs = node.get("needs") or ()
-    made = Job(
+    job = Job(
         id=name,
         line=node[LINE],
         condition=node.get("if", success()),
@@ -193,13 +193,13 @@ def _job(path: str, name: str, node: dict[str, Any]) -> Job:
         defaults=_defaults(node.get("defaults"), where),
         steps=tuple(_step(where, step) for step in node.get("steps") or ()),
     )
-    if isinstance(made.environment, dict) and MARK not in made.environment:
-        known(made.environment, where, ("name", "url", "deployment"))
-    if isinstance(made.concurrency, dict) and MARK not in made.concurrency:
-        known(made.concurrency, where, ("group", "cancel-in-progress", "queue"))
-    if made.strategy is not None:
-        known(made.strategy, where, ("matrix", "fail-fast", "max-parallel"))
-    return made
+    if isinstance(job.environment, dict) and MARK not in job.environment:
+        known(job.environment, where, ("name", "url", "deployment"))
+    if isinstance(job.concurrency, dict) and MARK not in job.concurrency:
+        known(job.concurrency, where, ("group", "cancel-in-progress", "queue"))
+    if job.strategy is not None:
+        known(job.strategy, where, ("matrix", "fail-fast", "max-parallel"))
+    return job
 
 
 def _step(where: str, node: dict[str, Any]) -> Step:

@@ -42,17 +42,17 @@ class JobRun:
     def run(self) -> None:
         """Run the steps; what came out stands in the record."""
         world, job, record = self.world, self.job, self.record
-        begin = time.monotonic()
-        place = self._place()
+        start = time.monotonic()
+        action_context = self._action_context()
         environment = self._environment()
         contexts = self.contexts
         contexts["vars"] = world.variables_of(record.environment, self.event)
-        contexts["secrets"] = {**contexts["secrets"], "GITHUB_TOKEN": place.token}
+        contexts["secrets"] = {**contexts["secrets"], "GITHUB_TOKEN": action_context.token}
         contexts["github"] = {
             **contexts["github"],
             "job": job.id,
-            "workspace": str(place.workspace),
-            "token": place.token,
+            "workspace": str(action_context.workspace),
+            "token": action_context.token,
             "event_path": str(self.folder / "event.json"),
         }
         contexts["runner"] = {
@@ -60,19 +60,19 @@ class JobRun:
             "arch": "X64",
             "name": "runner",
             "environment": "github-hosted",
-            "temp": str(place.scratch),
+            "temp": str(action_context.scratch),
             "tool_cache": str(self.folder / "tools"),
-            "workspace": str(place.workspace.parent),
+            "workspace": str(action_context.workspace.parent),
         }
         for secret in contexts["secrets"].values():
-            place.log.mask(secret)
+            action_context.log.mask(secret)
         tracking = f"github_{uuid.uuid4()}"
         environ = {**self.world.environ, **self._process_environ(), **self._token(), TRACKING: tracking}
         limit = float(self._plain(job.timeout))
         defaults = {**self.workflow.defaults, **job.defaults}
         machine = Machine(
             bridge=world.bridge,
-            place=place,
+            context=action_context,
             environ=environ,
             defaults=self._plain(defaults),
             ends_at=time.monotonic() + limit * 60,
@@ -84,25 +84,25 @@ class JobRun:
             steps.run(job.steps)
         finally:
             end_processes(tracking)
-        known = steps._known({})
+        final_contexts = steps._known({})
         record.outputs = {
-            name: place.log.hide(text(machine.resolve(value, known, failed=steps.failed)))
+            name: action_context.log.hide(text(machine.resolve(value, final_contexts, failed=steps.failed)))
             for name, value in job.outputs.items()
         }
         if isinstance(environment, dict) and environment.get("url") is not None:
-            record.url = text(machine.resolve(environment["url"], known, failed=steps.failed)) or None
+            record.url = text(machine.resolve(environment["url"], final_contexts, failed=steps.failed)) or None
         record.result = "cancelled" if machine.cancelled else "failure" if steps.failed else "success"
-        record.seconds = time.monotonic() - begin
+        record.seconds = time.monotonic() - start
 
     def _plain(self, node: Any) -> Any:
         return self.world.bridge.resolve(node, {**self.contexts, "env": dict(self.workflow_env)}, workspace=self.folder)
 
-    def _place(self) -> standins.Place:
+    def _action_context(self) -> standins.ActionContext:
         workspace = self.folder / NAME / NAME
         scratch = self.folder / "_temp"
         workspace.mkdir(parents=True)
         scratch.mkdir()
-        return standins.Place(
+        return standins.ActionContext(
             workspace=workspace,
             scratch=scratch,
             artifacts=self.artifacts,

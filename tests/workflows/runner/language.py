@@ -58,16 +58,16 @@ class LanguageServer:
             waiting[uri] = path
             document = {"uri": uri, "languageId": "yaml", "version": self._number, "text": text}
             self._send(method="textDocument/didOpen", params={"textDocument": document})
-        found = []
+        diagnostics = []
         while waiting:
             message = self._receive()
             if message.get("method") == "textDocument/publishDiagnostics":
                 path = waiting.pop(message["params"]["uri"])
                 for each in message["params"]["diagnostics"]:
-                    found.append(Diagnostic(path, each["range"]["start"]["line"] + 1, each["message"]))
+                    diagnostics.append(Diagnostic(path, each["range"]["start"]["line"] + 1, each["message"]))
             elif "id" in message and "method" in message:  # a question to the editor
                 self._send(id=message["id"], result=None)
-        return found
+        return diagnostics
 
     def _send(self, **message: Any) -> None:
         body = json.dumps({"jsonrpc": "2.0", **message}).encode()

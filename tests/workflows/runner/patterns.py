@@ -28,11 +28,11 @@ def regex(pattern: str) -> re.Pattern[str]:
 
 def matches(patterns: Sequence[str], name: str) -> bool:
     """Whether a name is selected: the last pattern that matches decides, one with `!` takes it out."""
-    chosen = False
+    included = False
     for pattern in patterns:
         if regex(pattern.removeprefix("!")).fullmatch(name):
-            chosen = not pattern.startswith("!")
-    return chosen
+            included = not pattern.startswith("!")
+    return included
 
 
 def any_of(patterns: Sequence[str], names: Iterable[str]) -> bool:

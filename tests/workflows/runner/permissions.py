@@ -23,14 +23,14 @@ def of_job(job: Any, workflow: Any, ceiling: Mapping[str, str] | None) -> dict[s
     Raises:
         Invalid: the called workflow asks for more than its caller may give; GitHub does not start such a run.
     """
-    said = job if job is not None else workflow
-    if said is None:
+    declared = job if job is not None else workflow
+    if declared is None:
         return dict(DEFAULT if ceiling is None else ceiling)
-    if isinstance(said, str):
-        raise Unknown(f"the runner does not know 'permissions: {said}'")
-    found = {name: level for name, level in said.items() if level != "none"}
-    for name, level in found.items():
+    if isinstance(declared, str):
+        raise Unknown(f"the runner does not know 'permissions: {declared}'")
+    permissions = {name: level for name, level in declared.items() if level != "none"}
+    for name, level in permissions.items():
         allowed = level if ceiling is None else ceiling.get(name, "none")
         if LEVELS[level] > LEVELS[allowed]:
             raise Invalid(f"a called job requests '{name}: {level}', but is only allowed '{name}: {allowed}'")
-    return found
+    return permissions

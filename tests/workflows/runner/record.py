@@ -39,7 +39,7 @@ class StepRecord:
     inner: list[StepRecord] = field(default_factory=list)
 
     @property
-    def shown(self) -> list[Annotation]:
+    def visible_annotations(self) -> list[Annotation]:
         """The annotations that GitHub shows: the first ten of each level."""
         levels = dict.fromkeys(each.level for each in self.annotations)
         return [each for level in levels for each in [a for a in self.annotations if a.level == level][:SHOWN]]
@@ -117,7 +117,7 @@ class Run:
     @property
     def annotations(self) -> list[Annotation]:
         """All that GitHub shows."""
-        return [each for job in self.every_job() for step in job.steps for each in step.shown]
+        return [each for job in self.every_job() for step in job.steps for each in step.visible_annotations]
 
     @property
     def summary(self) -> str:

@@ -39,10 +39,10 @@ class Repository:
     def new(cls, folder: Path, files: Mapping[str, str]) -> Repository:
         """A new repository with what lies in the folder, and these files."""
         folder.mkdir(parents=True, exist_ok=True)
-        made = cls(folder)
-        made.git("init", "--quiet", "--initial-branch=main")
-        made.commit(files)
-        return made
+        repository = cls(folder)
+        repository.git("init", "--quiet", "--initial-branch=main")
+        repository.commit(files)
+        return repository
 
     def git(self, *arguments: str) -> str:
         """Call git."""

@@ -25,7 +25,7 @@ PINNED = re.compile(r"^[0-9a-f]{40}$")
 
 
 @dataclass
-class Place:
+class ActionContext:
     """Where an action works, and what it leaves."""
 
     workspace: Path
@@ -45,7 +45,7 @@ class Place:
         return False
 
 
-def play(uses: str, inputs: Mapping[str, str], place: Place) -> bool:
+def play(uses: str, inputs: Mapping[str, str], context: ActionContext) -> bool:
     """Run the stand-in of a pinned action; whether it succeeded.
 
     Raises:
@@ -60,65 +60,73 @@ def play(uses: str, inputs: Mapping[str, str], place: Place) -> bool:
     for each in inputs:
         if each not in names:
             raise Unknown(f"the stand-in for '{name}' does not know the input '{each}'")
-    return action(inputs, place)
+    return action(inputs, context)
 
 
-def checkout(inputs: Mapping[str, str], place: Place) -> bool:
+def checkout(inputs: Mapping[str, str], context: ActionContext) -> bool:
     """The commit's tracked files, with a .git of depth one."""
-    command = ["git", "clone", "--quiet", "--no-local", "--no-checkout", str(place.repository), str(place.workspace)]
+    command = [
+        "git",
+        "clone",
+        "--quiet",
+        "--no-local",
+        "--no-checkout",
+        str(context.repository),
+        str(context.workspace),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     subprocess.run(
-        ["git", "checkout", "--quiet", "--detach", inputs.get("ref") or place.sha],
-        cwd=place.workspace,
+        ["git", "checkout", "--quiet", "--detach", inputs.get("ref") or context.sha],
+        cwd=context.workspace,
         check=True,
         capture_output=True,
     )
     if inputs.get("persist-credentials", "true") != "false":
-        with (place.workspace / ".git" / "config").open("a", encoding="utf-8") as config:
-            config.write(f'[http "https://github.com/"]\n\textraheader = AUTHORIZATION: basic {place.token}\n')
-    place.outputs |= {"commit": place.sha, "ref": inputs.get("ref", "")}
+        with (context.workspace / ".git" / "config").open("a", encoding="utf-8") as config:
+            config.write(f'[http "https://github.com/"]\n\textraheader = AUTHORIZATION: basic {context.token}\n')
+    context.outputs |= {"commit": context.sha, "ref": inputs.get("ref", "")}
     return True
 
 
-def setup_python(inputs: Mapping[str, str], place: Place) -> bool:
+def setup_python(inputs: Mapping[str, str], context: ActionContext) -> bool:
     """The interpreter of the tests on the PATH (whatever version is asked for), and a finished virtual environment."""
-    folder = place.scratch / "python"
+    folder = context.scratch / "python"
     folder.mkdir(exist_ok=True)
     base = Path(getattr(sys, "_base_executable", sys.executable))
     for name in ("python", "python3"):
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(base)
-    place.paths.append(str(folder))
+    context.paths.append(str(folder))
     locks = inputs.get("cache-dependency-path", "").split()
-    if inputs.get("cache") and not all((place.workspace / each).is_file() for each in locks):
-        return place.fails(f"No file in {place.workspace} matched to {locks}")
-    virtual_environment(place.workspace / ".venv")
+    if inputs.get("cache") and not all((context.workspace / each).is_file() for each in locks):
+        return context.fails(f"No file in {context.workspace} matched to {locks}")
+    virtual_environment(context.workspace / ".venv")
     version = ".".join(map(str, sys.version_info[:3]))
-    place.outputs |= {"python-version": version, "python-path": str(base), "cache-hit": "true"}
+    context.outputs |= {"python-version": version, "python-path": str(base), "cache-hit": "true"}
     return True
 
 
-def upload_artifact(inputs: Mapping[str, str], place: Place) -> bool:
+def upload_artifact(inputs: Mapping[str, str], context: ActionContext) -> bool:
     """Copy what the paths find; hidden files only when asked for; a name only once per run."""
     name = inputs.get("name", "artifact")
-    target = place.artifacts / name
-    found = _found(inputs["path"].splitlines(), place.workspace, hidden=inputs.get("include-hidden-files") == "true")
-    if not found:
+    target = context.artifacts / name
+    files = _found(inputs["path"].splitlines(), context.workspace, hidden=inputs.get("include-hidden-files") == "true")
+    if not files:
         message = f"No files were found with the provided path: {inputs['path']}. No artifacts will be uploaded."
         what = inputs.get("if-no-files-found", "warn")
         if what == "error":
-            return place.fails(message)
+            return context.fails(message)
         if what == "warn":
-            place.log.annotations.append(Annotation("warning", message))
+            context.log.annotations.append(Annotation("warning", message))
         return True
     if target.exists() and inputs.get("overwrite") != "true":
-        return place.fails(f"Conflict: an artifact with this name already exists on the workflow run: {name}")
+        return context.fails(f"Conflict: an artifact with this name already exists on the workflow run: {name}")
     shutil.rmtree(target, ignore_errors=True)
-    for relative, path in found.items():
+    for relative, path in files.items():
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target / relative)
-    digest = hashlib.sha256("".join(sorted(map(str, found))).encode()).hexdigest()
-    place.outputs |= {
+    digest = hashlib.sha256("".join(sorted(map(str, files))).encode()).hexdigest()
+    context.outputs |= {
         "artifact-id": "1",
         "artifact-digest": digest,
         "artifact-url": f"https://github.com/artifact/{name}",
@@ -127,19 +135,19 @@ def upload_artifact(inputs: Mapping[str, str], place: Place) -> bool:
 
 
 def _found(lines: Iterable[str], workspace: Path, *, hidden: bool) -> dict[Path, Path]:
-    """The files by their place in the artifact: relative to a single folder that was named, else to the workspace."""
-    wanted = [line.strip() for line in lines if line.strip()]
+    """The files by their path in the artifact: relative to a single folder that was named, else to the workspace."""
+    patterns = [line.strip() for line in lines if line.strip()]
     roots = []
-    found: list[Path] = []
-    for line in wanted:
+    files: list[Path] = []
+    for line in patterns:
         if line.startswith("!") or set(line) & set("*?["):
             raise Unknown(f"the stand-in for upload-artifact does not know the pattern '{line}'")
         root = (workspace / line).resolve()
         roots.append(root if root.is_dir() else root.parent)
         inner = sorted(root.rglob("*")) if root.is_dir() else [root]
-        found += [path for path in inner if path.is_file() and (hidden or not _hidden(path, root))]
+        files += [path for path in inner if path.is_file() and (hidden or not _hidden(path, root))]
     top = roots[0] if len(set(roots)) == 1 else workspace.resolve()
-    return {path.relative_to(top): path for path in found}
+    return {path.relative_to(top): path for path in files}
 
 
 def _hidden(path: Path, root: Path) -> bool:
@@ -147,18 +155,18 @@ def _hidden(path: Path, root: Path) -> bool:
     return root.name.startswith(".") or any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def download_artifact(inputs: Mapping[str, str], place: Place) -> bool:
+def download_artifact(inputs: Mapping[str, str], context: ActionContext) -> bool:
     """Copy an artifact of this run into a folder."""
-    source = place.artifacts / inputs["name"]
+    source = context.artifacts / inputs["name"]
     if not source.is_dir():
-        return place.fails(f"Unable to download artifact(s): Artifact not found for name: {inputs['name']}")
-    target = place.workspace / inputs.get("path", ".")
+        return context.fails(f"Unable to download artifact(s): Artifact not found for name: {inputs['name']}")
+    target = context.workspace / inputs.get("path", ".")
     shutil.copytree(source, target, dirs_exist_ok=True)
-    place.outputs["download-path"] = str(target)
+    context.outputs["download-path"] = str(target)
     return True
 
 
-Action = Callable[[Mapping[str, str], Place], bool]
+Action = Callable[[Mapping[str, str], ActionContext], bool]
 UPLOAD = (
     "name",
     "path",

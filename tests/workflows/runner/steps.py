@@ -26,7 +26,7 @@ class Machine:
     """The machine of one job: what its steps leave for those after them."""
 
     bridge: Bridge
-    place: standins.Place
+    context: standins.ActionContext
     environ: dict[str, str]
     defaults: Mapping[str, Any]
     ends_at: float
@@ -38,7 +38,7 @@ class Machine:
     @property
     def log(self) -> Log:
         """The job's log."""
-        return self.place.log
+        return self.context.log
 
     def resolve(self, node: Any, contexts: Mapping[str, Any], *, failed: bool) -> Any:
         """Expressions of a step."""
@@ -48,7 +48,7 @@ class Machine:
             "cancelled": self.cancelled,
             "always": True,
         }
-        return self.bridge.resolve(node, contexts, status=status, workspace=self.place.workspace)
+        return self.bridge.resolve(node, contexts, status=status, workspace=self.context.workspace)
 
 
 @dataclass
@@ -68,9 +68,9 @@ class Sequence:
         for step in steps:
             record = StepRecord(name="", id=step.id)
             self.records.append(record)
-            begin = time.monotonic()
+            start = time.monotonic()
             self._step(step, record)
-            record.seconds = time.monotonic() - begin
+            record.seconds = time.monotonic() - start
             if step.id:
                 self.contexts["steps"][step.id] = {
                     "outputs": record.outputs,
@@ -95,17 +95,17 @@ class Sequence:
         record.name = text(value(step.name, **env)) or step.uses or str(step.run).partition("\n")[0]
         if not value(step.condition, **env):
             return
-        machine.log.begin()
-        machine.place.outputs, machine.place.paths = {}, []
+        machine.log.reset()
+        machine.context.outputs, machine.context.paths = {}, []
         limit = value(step.timeout, **env)
-        left = min(machine.ends_at - time.monotonic(), float(limit) * 60 if limit is not None else 1e9)
+        remaining_s = min(machine.ends_at - time.monotonic(), float(limit) * 60 if limit is not None else 1e9)
         forgiven = bool(value(step.continue_on_error, **env))
         try:
             if step.uses:
                 inputs = strings(step.inputs, **env)
                 succeeded = self._uses(step, inputs, env, record)
             else:
-                succeeded = self._run(step, value, env, record, left)
+                succeeded = self._run(step, value, env, record, remaining_s)
         except shell.TimedOut:
             succeeded = False
             machine.log.lines.append("Error: The operation was canceled, it took too long.")
@@ -117,13 +117,13 @@ class Sequence:
             record.log = "".join(f"{line}\n" for line in machine.log.lines)
             record.annotations = list(machine.log.annotations)
 
-    def _run(self, step: Step, value: Any, env: dict[str, str], record: StepRecord, left: float) -> bool:
+    def _run(self, step: Step, value: Any, env: dict[str, str], record: StepRecord, remaining_s: float) -> bool:
         machine = self.machine
         kind = value(step.shell, **env) if step.shell is not None else machine.defaults.get("shell", "")
         if self.in_action and step.shell is None:
             raise Invalid(f"{step.where}: a run step of an action needs a shell")
         folder = value(step.folder if step.folder is not None else machine.defaults.get("working-directory", "."))
-        scratch = machine.place.scratch / f"step-{time.monotonic_ns()}"
+        scratch = machine.context.scratch / f"step-{time.monotonic_ns()}"
         scratch.mkdir()
         files = {name: scratch / name.lower() for name in FILES}
         for file in files.values():
@@ -134,11 +134,11 @@ class Sequence:
             record.code = shell.run(
                 script,
                 shell=kind,
-                folder=machine.place.workspace / folder,
+                folder=machine.context.workspace / folder,
                 environ=environ,
                 scratch=scratch,
                 log=machine.log,
-                timeout_s=max(left, 0.1),
+                timeout_s=max(remaining_s, 0.1),
             )
         finally:
             self._take(files, record)
@@ -170,30 +170,30 @@ class Sequence:
             return self._composite(step, inputs, env, record)
         if step.uses.startswith("docker://"):
             raise Unknown(f"{step.where}: the runner does not know container actions")
-        succeeded = standins.play(step.uses, inputs, machine.place)
-        record.outputs |= machine.place.outputs
-        for folder in machine.place.paths:
+        succeeded = standins.play(step.uses, inputs, machine.context)
+        record.outputs |= machine.context.outputs
+        for folder in machine.context.paths:
             self._path(folder)
         return succeeded
 
     def _composite(self, step: Step, inputs: dict[str, str], env: dict[str, str], record: StepRecord) -> bool:
         machine = self.machine
         folder = step.uses[2:]
-        if step.uses.startswith("./") and not (machine.place.workspace / folder).is_dir():
-            return machine.place.fails(f"Can't find 'action.yml' under '{folder}'. Did you forget to run checkout?")
+        if step.uses.startswith("./") and not (machine.context.workspace / folder).is_dir():
+            return machine.context.fails(f"Can't find 'action.yml' under '{folder}'. Did you forget to run checkout?")
         action = machine.local_action(folder)
         for name in inputs:
             if name not in action.inputs:
                 raise Invalid(f"{step.where}: unexpected input '{name}' of {folder}")
         contexts = {name: each for name, each in self.contexts.items() if name not in ("secrets", "vars", "needs")}
-        contexts["github"] = {**contexts["github"], "action_path": str(machine.place.workspace / folder)}
-        given: dict[str, str] = {}
+        contexts["github"] = {**contexts["github"], "action_path": str(machine.context.workspace / folder)}
+        action_inputs: dict[str, str] = {}
         for name, entry in action.inputs.items():
             if entry.get("required") and name not in inputs:
                 raise Invalid(f"{step.where}: the input '{name}' of {folder} is required")
             default = machine.resolve(entry.get("default"), contexts, failed=False)
-            given[name] = inputs.get(name, text(default))
-        inner = Sequence(machine, {**contexts, "inputs": given}, {**self.env, **env}, in_action=True)
+            action_inputs[name] = inputs.get(name, text(default))
+        inner = Sequence(machine, {**contexts, "inputs": action_inputs}, {**self.env, **env}, in_action=True)
         inner.run(action.steps)
         record.inner = inner.records
         record.log = "".join(f"-- {each.name} [{each.outcome}]\n{each.log}" for each in inner.records)

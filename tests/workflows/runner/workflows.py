@@ -45,12 +45,12 @@ class Happening:
 def happen(world: World, event: Event, *, only: Iterable[str] | None = None) -> dict[str, Run]:
     """All runs that an event starts, by the names of their files (`train.yml`)."""
     folder = world.files_at(event.sha) / ".github" / "workflows"
-    found = {}
+    runs = {}
     for file in sorted(folder.glob("*.y*ml")):
         done = start(world, event, f".github/workflows/{file.name}", only=only)
         if done is not None:
-            found[file.name] = done
-    return found
+            runs[file.name] = done
+    return runs
 
 
 def start(world: World, event: Event, path: str, *, only: Iterable[str] | None = None) -> Run | None:
@@ -67,7 +67,7 @@ def start(world: World, event: Event, path: str, *, only: Iterable[str] | None =
         Unknown: the runner lacks what the file uses.
     """
     number = world.next_run()
-    happening = Happening(world, event, number, world.place / f"run-{number}")
+    happening = Happening(world, event, number, world.folder / f"run-{number}")
     workflow = happening.workflow(path)
     if not starts(workflow, event):
         return None
@@ -75,9 +75,9 @@ def start(world: World, event: Event, path: str, *, only: Iterable[str] | None =
     happening.github = github_context(world, event, number=number, workflow=workflow.name, path=path)
     happening.folder.mkdir(parents=True)
     (happening.folder / "event.json").write_text(json.dumps(event.payload()), encoding="utf-8")
-    chosen = None if only is None else frozenset(only)
+    selection = None if only is None else frozenset(only)
     allowed = read_only(workflow) if event.fork else None
-    run = WorkflowRun(happening, workflow, inputs, world.secrets_of(event), ceiling=allowed, only=chosen)
+    run = WorkflowRun(happening, workflow, inputs, world.secrets_of(event), ceiling=allowed, only=selection)
     run.check()
     done = run.run()
     (happening.folder / "record.txt").write_text(f"{done}\n", encoding="utf-8")
@@ -86,8 +86,8 @@ def start(world: World, event: Event, path: str, *, only: Iterable[str] | None =
 
 def read_only(workflow: Workflow) -> dict[str, str]:
     """What a fork's pull request may do at most: read what is asked for; never a token of its own."""
-    asked = [job.permissions for job in workflow.jobs.values()] + [workflow.permissions]
-    names = {name for each in asked if isinstance(each, Mapping) for name in each}
+    permissions = [job.permissions for job in workflow.jobs.values()] + [workflow.permissions]
+    names = {name for each in permissions if isinstance(each, Mapping) for name in each}
     return dict.fromkeys(names - {"id-token"}, "read")
 
 
@@ -117,13 +117,13 @@ class WorkflowRun:
 
     def _permissions(self, job: Job) -> dict[str, str]:
         if self.happening.event.fork and self.ceiling is not None:
-            wanted = permissions.of_job(job.permissions, self.workflow.permissions, None)
-            return {name: "read" for name in wanted if name in self.ceiling}
+            requested = permissions.of_job(job.permissions, self.workflow.permissions, None)
+            return {name: "read" for name in requested if name in self.ceiling}
         return permissions.of_job(job.permissions, self.workflow.permissions, self.ceiling)
 
     def run(self) -> Run:
         """Run the jobs."""
-        begin = time.monotonic()
+        started = time.monotonic()
         contexts = self._contexts()
         name = text(self._resolve(self.workflow.run_name, contexts)) or self.workflow.name
         run = Run(self.workflow.path, name, artifacts=self.happening.folder / "artifacts", number=self.happening.number)
@@ -142,7 +142,7 @@ class WorkflowRun:
             run.outputs = {
                 name: text(value) for name, value in self._resolve(values, {**contexts, "jobs": jobs}).items()
             }
-        run.seconds = time.monotonic() - begin
+        run.seconds = time.monotonic() - started
         return run
 
     def _contexts(self) -> dict[str, Any]:
@@ -159,20 +159,20 @@ class WorkflowRun:
 
     def _in_order(self) -> Iterator[Job]:
         done: set[str] = set()
-        left = dict(self.workflow.jobs)
-        while left:
-            ready = [job for job in left.values() if set(job.needs) <= done]
+        remaining = dict(self.workflow.jobs)
+        while remaining:
+            ready = [job for job in remaining.values() if set(job.needs) <= done]
             if not ready:
-                raise Invalid(f"{self.workflow.path}: jobs need each other: {', '.join(left)}")
+                raise Invalid(f"{self.workflow.path}: jobs need each other: {', '.join(remaining)}")
             yield ready[0]
             done.add(ready[0].id)
-            del left[ready[0].id]
+            del remaining[ready[0].id]
 
     def _ancestors(self, job: Job) -> set[str]:
-        found = set(job.needs)
+        ancestors = set(job.needs)
         for name in job.needs:
-            found |= self._ancestors(self.workflow.jobs[name])
-        return found
+            ancestors |= self._ancestors(self.workflow.jobs[name])
+        return ancestors
 
     def _job(self, job: Job, env: Mapping[str, str], run: Run) -> None:
         self.results[job.id] = "skipped"
@@ -187,8 +187,8 @@ class WorkflowRun:
             "cancelled": "cancelled" in before,
             "always": True,
         }
-        wanted = self.only is None or job.id in self.only
-        if not wanted or not self._resolve(job.condition, contexts, status):
+        selected = self.only is None or job.id in self.only
+        if not selected or not self._resolve(job.condition, contexts, status):
             run.jobs.append(JobRecord(id=job.id, name=text(job.name) if isinstance(job.name, str) else job.id))
             return
         results = []
@@ -215,8 +215,8 @@ class WorkflowRun:
     def _matrix(self, job: Job, contexts: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
         if job.strategy is None:
             return [{}], True
-        found = self._resolve(job.strategy, contexts)
-        matrix = found.get("matrix") or {}
+        strategy = self._resolve(job.strategy, contexts)
+        matrix = strategy.get("matrix") or {}
         names = [name for name in matrix if name not in ("include", "exclude")]
         for name in names:
             if not isinstance(matrix[name], list):
@@ -225,18 +225,20 @@ class WorkflowRun:
         cells = [c for c in cells if not any(each.items() <= c.items() for each in matrix.get("exclude") or ())]
         if "include" in matrix:
             raise Unknown(f"{self.workflow.path}: the runner does not know a matrix's include")
-        return cells, found.get("fail-fast", True) is not False
+        return cells, strategy.get("fail-fast", True) is not False
 
     def _concurrency(self, node: Any, contexts: Mapping[str, Any]) -> dict[str, Any]:
         """The group of a job or a run; nobody may wait for a group that its own caller holds."""
         if node is None:
             return {}
-        found = self._resolve(node, contexts)
-        found = {"group": found} if isinstance(found, str) else found
-        if found["group"] in self.holding:
-            raise Invalid(f"{self.workflow.path}: waits for the concurrency group '{found['group']}' of its caller")
-        self.holding = (*self.holding, found["group"]) if contexts.get("needs") is None else self.holding
-        return found
+        concurrency = self._resolve(node, contexts)
+        concurrency = {"group": concurrency} if isinstance(concurrency, str) else concurrency
+        if concurrency["group"] in self.holding:
+            raise Invalid(
+                f"{self.workflow.path}: waits for the concurrency group '{concurrency['group']}' of its caller"
+            )
+        self.holding = (*self.holding, concurrency["group"]) if contexts.get("needs") is None else self.holding
+        return concurrency
 
     def _run_one(self, job: Job, contexts: dict[str, Any], env: Mapping[str, str], record: JobRecord, run: Run) -> None:
         record.permissions = self._permissions(job)
@@ -258,7 +260,7 @@ class WorkflowRun:
         ).run()
 
     def _call(self, job: Job, contexts: dict[str, Any], record: JobRecord) -> None:
-        begin = time.monotonic()
+        started = time.monotonic()
         inputs = self._resolve(dict(job.inputs), contexts)
         secrets: Mapping[str, str] = {}
         if job.secrets == "inherit":
@@ -272,7 +274,7 @@ class WorkflowRun:
         record.called = called.run()
         record.result = record.called.conclusion
         record.outputs = record.called.outputs
-        record.seconds = time.monotonic() - begin
+        record.seconds = time.monotonic() - started
 
     def _called(
         self,

@@ -24,7 +24,7 @@ class World:
 
     Attributes:
         repository: a git repository; workflows are read from, and checked out at, an event's commit.
-        place: where runs keep their files.
+        folder: where runs keep their files.
         environ: what a machine has in its environment before GitHub adds anything.
         variables: by environment; those under None are the repository's.
         identity: GitHub's token service; None where no job may ask for a token.
@@ -32,7 +32,7 @@ class World:
 
     bridge: Bridge
     repository: Path
-    place: Path
+    folder: Path
     environ: Mapping[str, str]
     variables: Mapping[str | None, Mapping[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -56,14 +56,14 @@ class World:
 
     def files_at(self, sha: str) -> Path:
         """The repository's files at a commit, for reading workflows and actions."""
-        place = self.place / "files" / sha
-        if not place.exists():
-            place.mkdir(parents=True)
+        folder = self.folder / "files" / sha
+        if not folder.exists():
+            folder.mkdir(parents=True)
             archive = subprocess.run(
                 ["git", "archive", sha, ".github"], cwd=self.repository, capture_output=True, check=True
             )
-            subprocess.run(["tar", "-x"], cwd=place, input=archive.stdout, check=True)
-        return place
+            subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)
+        return folder
 
 
 def subject(event: Event, environment: str | None) -> str:
