@@ -110,10 +110,10 @@ def paths(text: str, folders: Collection[str]) -> list[str]:
     Returns:
         Those paths, and every ``*.py``. Patterns and placeholders (``*``, ``…``, ``NAME``) are left out.
     """
-    words = [word for span in CODE_SPAN.findall("\n".join(outside_fences(text))) for word in span.split()]
+    names = [word for span in CODE_SPAN.findall("\n".join(outside_fences(text))) for word in span.split()]
     return [
         word
-        for word in words
+        for word in names
         if not PLACEHOLDER.search(word)
         and (("/" in word and word.partition("/")[0] in folders) or PYTHON_FILE.fullmatch(word))
     ]

@@ -22,7 +22,7 @@ def section(title: str) -> str:
 
 
 def test_every_room_stands_on_its_floor() -> None:
-    found = {name: int(floor) for floor, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", TEXT, re.MULTILINE)}
+    written_floors = {name: int(floor) for floor, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", TEXT, re.MULTILINE)}
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
@@ -34,8 +34,8 @@ def test_every_room_stands_on_its_floor() -> None:
         if name.strip() != "__main__"
     }
 
-    assert found == floors
-    assert set(found) == rooms(ROOT / "mlops")
+    assert written_floors == floors
+    assert set(written_floors) == rooms(ROOT / "mlops")
 
 
 def test_every_room_of_the_local_workspace_and_of_the_tests_is_there() -> None:
@@ -49,18 +49,20 @@ def test_every_room_of_the_local_workspace_and_of_the_tests_is_there() -> None:
 
 
 def test_the_glossary_is_short_and_names_no_word_twice() -> None:
-    words = re.findall(r"^\| ([^|]+) \|", section("Glossary"), re.MULTILINE)[1:]
+    terms = re.findall(r"^\| ([^|]+) \|", section("Glossary"), re.MULTILINE)[1:]
 
-    assert 20 <= len(words) <= 40
-    assert len(set(words)) == len(words)
+    assert 20 <= len(terms) <= 40
+    assert len(set(terms)) == len(terms)
 
 
 def test_the_names_in_the_recipes_are_the_codes() -> None:
     """A class, function or constant that was renamed takes the recipe along."""
     files = tracked("mlops/*.py", "tests/*.py")
     code = "\n".join([*files, *((ROOT / name).read_text(encoding="utf-8") for name in files)])
-    words = {word for span in re.findall(r"`([^`]+)`", section("How to add")) for word in re.findall(r"\w+", span)}
-    names = {word for word in words if ("_" in word or word != word.lower()) and word not in PLACEHOLDERS}
+    identifiers = {
+        word for span in re.findall(r"`([^`]+)`", section("How to add")) for word in re.findall(r"\w+", span)
+    }
+    names = {word for word in identifiers if ("_" in word or word != word.lower()) and word not in PLACEHOLDERS}
 
     assert len(names) > 20
     assert {name for name in names if not re.search(rf"\b{re.escape(name)}\b", code)} == set()

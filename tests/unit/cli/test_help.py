@@ -65,11 +65,11 @@ def test_a_command_is_described_in_one_sentence(name: str) -> None:
 def test_an_option_that_was_renamed_still_has_its_old_name(
     command: str, old: list[str], new: str, parameter: str, value: object
 ) -> None:
-    found = group.get_command(click.Context(group), command)
-    assert found is not None
+    subcommand = group.get_command(click.Context(group), command)
+    assert subcommand is not None
 
-    assert found.make_context(command, list(old), resilient_parsing=True).params[parameter] == value
-    text = found.get_help(click.Context(found))
+    assert subcommand.make_context(command, list(old), resilient_parsing=True).params[parameter] == value
+    text = subcommand.get_help(click.Context(subcommand))
     assert new in text
     assert old[0] not in text
 
