@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA_VERSION = 2
-SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
 CUT = 240
 """Characters of a prompt or an answer that the report shows."""
 Percent = Annotated[int, Field(ge=0, le=100)]

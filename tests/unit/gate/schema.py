@@ -2,7 +2,10 @@
 
 import json
 
-from mlops.gate.report import SCHEMA_FILE, schema
+from mlops.gate.report import schema
+from tests.support.checkout import ROOT
+
+SCHEMA_FILE = ROOT / "mlops" / "gate" / "report.schema.json"
 
 if __name__ == "__main__":
     SCHEMA_FILE.write_text(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -9,8 +9,9 @@ import pytest
 
 from mlops import gate
 from mlops.gate import pictures
-from mlops.gate.report import CUT, SCHEMA_FILE, schema
+from mlops.gate.report import CUT, schema
 from tests.unit.gate.made import STRICT, answer, judged, released, sample
+from tests.unit.gate.schema import SCHEMA_FILE
 
 
 @pytest.fixture(scope="module")
