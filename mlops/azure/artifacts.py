@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mlops.azure.ensure import patiently
+from mlops.azure.ensure import retry_read
 from mlops.azure.errors import translated
 from mlops.azure.session import Session
 from mlops.core.errors import MlopsError
@@ -20,7 +20,7 @@ def model_bytes(session: Session, version: ModelVersion) -> int | None:
     model, whoever registered it and from where.
     """
     try:
-        return patiently(lambda: _listed(session, version))
+        return retry_read(lambda: _listed(session, version))
     except MlopsError as error:
         session.console.warn(f"the model's size stays unknown: {error.message}")
         return None
@@ -32,10 +32,10 @@ def _listed(session: Session, version: ModelVersion) -> int | None:
 
     with translated(f"read the size of the model '{version.name}', version '{version.version}'"):
         model = session.ml.models.get(version.name, version=version.version)
-        found = PLACE.search(str(model.path or ""))
-        if found is None:
+        match = PLACE.search(str(model.path or ""))
+        if match is None:
             return None
-        store = session.ml.datastores.get(found["store"])
+        store = session.ml.datastores.get(match["store"])
         if not isinstance(store, AzureBlobDatastore):
             return None
         http = session.settings.http
@@ -48,7 +48,7 @@ def _listed(session: Session, version: ModelVersion) -> int | None:
             initial_backoff=1,
             increment_base=2,
         ) as container:
-            prefix = found["path"].rstrip("/")
+            prefix = match["path"].rstrip("/")
             listed = container.list_blobs(name_starts_with=prefix)
             sizes = [int(blob.size) for blob in listed if (blob.name + "/").startswith(prefix + "/")]
             return sum(sizes) if sizes else None

@@ -10,11 +10,11 @@ from mlops.azure.session import Session, text
 from mlops.core.errors import PreconditionError
 from mlops.core.resources import PipelineInput
 
-Place = tuple[str, str, str] | Path
+ComponentSource = tuple[str, str, str] | Path
 """A registry's ``(registry, name, version)``, or the file of a pipeline component."""
 
 
-def read(session: Session, place: Place) -> Any:
+def read(session: Session, source: ComponentSource) -> Any:
     """The component, for a job to be built of.
 
     Raises:
@@ -22,10 +22,10 @@ def read(session: Session, place: Place) -> Any:
     """
     from azure.ai.ml import load_component
 
-    if isinstance(place, Path):
-        with translated(f"read the pipeline component '{place.name}'"):
-            return load_component(source=str(place))
-    registry, name, version = place
+    if isinstance(source, Path):
+        with translated(f"read the pipeline component '{source.name}'"):
+            return load_component(source=str(source))
+    registry, name, version = source
     where = {"label": version} if version == "latest" else {"version": version}
     try:
         with translated(f"read the pipeline component '{name}', version '{version}'"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlops.azure.ensure import converge, settled
+from mlops.azure.ensure import ensure, settled
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
 from mlops.config.settings import Compute
@@ -62,10 +62,10 @@ def scale_down(session: Session, name: str, min_nodes: int = 0) -> None:
             finished(session.ml.compute.begin_create_or_update(cluster))
 
     def holds() -> bool | None:
-        found = get(session, name)
-        return True if found is None or found.min_nodes <= min_nodes else None
+        cluster = get(session, name)
+        return True if cluster is None or cluster.min_nodes <= min_nodes else None
 
-    converge(change, holds)
+    ensure(change, holds)
 
 
 def delete(session: Session, name: str) -> None:
@@ -89,13 +89,13 @@ def widen(session: Session, name: str, max_nodes: int) -> None:
             finished(session.ml.compute.begin_create_or_update(cluster))
 
     def holds() -> bool | None:
-        found = get(session, name)
-        return True if found is not None and found.max_nodes == max_nodes else None
+        cluster = get(session, name)
+        return True if cluster is not None and cluster.max_nodes == max_nodes else None
 
-    converge(change, holds)
+    ensure(change, holds)
 
 
-def create(session: Session, wanted: Compute) -> Cluster:
+def create(session: Session, settings: Compute) -> Cluster:
     """Create a cluster in its tier; where Dedicated cannot be had, as LowPriority.
 
     One that somebody else makes at the same moment is taken when it is there, in the tier that it then has.
@@ -103,46 +103,46 @@ def create(session: Session, wanted: Compute) -> Cluster:
     Raises:
         PreconditionError: neither tier can be had.
     """
-    tiers = [wanted.tier] if wanted.tier == "LowPriority" else ["Dedicated", "LowPriority"]
+    tiers = [settings.tier] if settings.tier == "LowPriority" else ["Dedicated", "LowPriority"]
     refusals: list[str] = []
     for tier in tiers:
         try:
-            return _create(session, wanted, tier)
+            return _create(session, settings, tier)
         except (AzureError, PreconditionError) as error:
             refusals.append(f"{tier}: {error.message}")
             if tier != tiers[-1]:
                 session.console.warn(f"the cluster cannot be had as {tier}; trying {tiers[-1]}: {error.message}")
     raise PreconditionError(
-        f"the cluster '{wanted.name}' ({wanted.size}) cannot be created",
+        f"the cluster '{settings.name}' ({settings.size}) cannot be created",
         details=refusals,
         hint="ask for quota, or choose another size under compute.size in mlops.yaml",
     )
 
 
-def _create(session: Session, wanted: Compute, tier: str) -> Cluster:
+def _create(session: Session, settings: Compute, tier: str) -> Cluster:
     from azure.ai.ml.entities import AmlCompute
 
-    nodes = wanted.max_nodes if tier == "Dedicated" else max(wanted.max_nodes, wanted.max_nodes_low_priority)
+    nodes = settings.max_nodes if tier == "Dedicated" else max(settings.max_nodes, settings.max_nodes_low_priority)
     cluster = AmlCompute(
-        name=wanted.name,
-        size=wanted.size,
+        name=settings.name,
+        size=settings.size,
         tier=tier,
-        min_instances=wanted.min_nodes,
+        min_instances=settings.min_nodes,
         max_instances=nodes,
-        idle_time_before_scale_down=wanted.idle_s,
+        idle_time_before_scale_down=settings.idle_s,
         tags={MANAGED_TAG: MANAGED_BY},
     )
 
     def make() -> None:
-        with translated(f"create the cluster '{wanted.name}' ({wanted.size}, {tier})"):
+        with translated(f"create the cluster '{settings.name}' ({settings.size}, {tier})"):
             finished(session.ml.compute.begin_create_or_update(cluster))
 
     def holds() -> Cluster | None:
-        what = f"the cluster '{wanted.name}'"
-        found = settled(session, what, lambda: get(session, wanted.name), lambda one: one.state)
-        return found if found is not None and found.state.lower() == "succeeded" else None
+        what = f"the cluster '{settings.name}'"
+        current = settled(session, what, lambda: get(session, settings.name), lambda one: one.state)
+        return current if current is not None and current.state.lower() == "succeeded" else None
 
-    return converge(make, holds)
+    return ensure(make, holds)
 
 
 def sizes(session: Session, region: str | None = None) -> list[VmSize]:
@@ -151,15 +151,15 @@ def sizes(session: Session, region: str | None = None) -> list[VmSize]:
         return [_size(item) for item in session.ml.compute.list_sizes(location=region)]
 
 
-def _cluster(found: Any) -> Cluster:
+def _cluster(entity: Any) -> Cluster:
     return Cluster(
-        name=found.name,
-        size=getattr(found, "size", None) or "",
-        state=text(found.provisioning_state),
-        tier=text(getattr(found, "tier", None)),
-        min_nodes=int(getattr(found, "min_instances", 0) or 0),
-        max_nodes=int(getattr(found, "max_instances", 0) or 0),
-        tags=dict(getattr(found, "tags", None) or {}),
+        name=entity.name,
+        size=getattr(entity, "size", None) or "",
+        state=text(entity.provisioning_state),
+        tier=text(getattr(entity, "tier", None)),
+        min_nodes=int(getattr(entity, "min_instances", 0) or 0),
+        max_nodes=int(getattr(entity, "max_instances", 0) or 0),
+        tags=dict(getattr(entity, "tags", None) or {}),
     )
 
 

@@ -39,8 +39,8 @@ def put_custom(
     Raises:
         PreconditionError: there is no such project.
     """
-    place = project_id(session, project)
-    if management.get(session, place, VERSION) is None:
+    scope = project_id(session, project)
+    if management.get(session, scope, VERSION) is None:
         raise PreconditionError(
             f"there is no project '{project}' in '{session.ml.resource_group_name}'",
             hint="mlops setup --prompt-flow makes it",
@@ -53,4 +53,4 @@ def put_custom(
         "metadata": {**FLOW, **values},
         "isSharedToAll": False,
     }
-    management.put(session, f"{place}/connections/{name}", VERSION, {"properties": properties})
+    management.put(session, f"{scope}/connections/{name}", VERSION, {"properties": properties})

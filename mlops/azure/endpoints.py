@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlops.azure.ensure import PASSING, converge, patiently, settled
+from mlops.azure.ensure import PASSING, ensure, retry_read, settled
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
 from mlops.config.settings import SLOTS
@@ -51,11 +51,11 @@ class DeploymentSpec:
         values = asdict(self)
         for name in ("environment", "code", "tags"):
             del values[name]
-        made = hashlib.sha256(repr(sorted(values.items())).encode())
+        hasher = hashlib.sha256(repr(sorted(values.items())).encode())
         files = sorted(path for path in self.code.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         for name, file in [("", self.environment), *((file.relative_to(self.code).as_posix(), file) for file in files)]:
-            made.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
-        return made.hexdigest()[:16]
+            hasher.update(name.encode() + hashlib.sha256(file.read_bytes()).digest())
+        return hasher.hexdigest()[:16]
 
 
 def get(session: Session, name: str) -> Endpoint | None:
@@ -75,7 +75,7 @@ def listed(session: Session) -> list[Endpoint]:
 
 def settle(session: Session, name: str) -> Endpoint | None:
     """An endpoint once nothing changes it any more; None where there is none."""
-    return settled(session, f"the endpoint '{name}'", lambda: get(session, name), lambda found: found.state)
+    return settled(session, f"the endpoint '{name}'", lambda: get(session, name), lambda endpoint: endpoint.state)
 
 
 def create(
@@ -89,7 +89,7 @@ def create(
     )
 
     def make() -> None:
-        if patiently(lambda: get(session, name)) is not None:  # an attempt of ours got that far
+        if retry_read(lambda: get(session, name)) is not None:  # an attempt of ours got that far
             mend(session, name)
             return
         endpoint = ManagedOnlineEndpoint(
@@ -98,7 +98,7 @@ def create(
         with translated(f"create the endpoint '{name}'"):
             finished(session.ml.online_endpoints.begin_create_or_update(endpoint))
 
-    return converge(make, lambda: _sound(settle(session, name)), again=(*PASSING, AzureError))
+    return ensure(make, lambda: _sound(settle(session, name)), retried_errors=(*PASSING, AzureError))
 
 
 def mend(session: Session, name: str) -> Endpoint:
@@ -109,7 +109,7 @@ def mend(session: Session, name: str) -> Endpoint:
             endpoint = session.ml.online_endpoints.get(name)
             finished(session.ml.online_endpoints.begin_create_or_update(endpoint))
 
-    return converge(put, lambda: _sound(settle(session, name)), again=(*PASSING, AzureError))
+    return ensure(put, lambda: _sound(settle(session, name)), retried_errors=(*PASSING, AzureError))
 
 
 def set_traffic(
@@ -132,11 +132,11 @@ def set_traffic(
     Raises:
         AzureError: Azure says that it is done, and the map is another one.
     """
-    wanted, copies = shares(traffic), shares(mirror or {})
+    goal, copies = shares(traffic), shares(mirror or {})
 
     def holds() -> Endpoint | None:
-        found = _sound(settle(session, name))
-        return found if found and (shares(found.traffic), shares(found.mirror)) == (wanted, copies) else None
+        current = _sound(settle(session, name))
+        return current if current and (shares(current.traffic), shares(current.mirror)) == (goal, copies) else None
 
     def put() -> None:
         with translated(f"set the traffic of the endpoint '{name}'"):
@@ -145,7 +145,7 @@ def set_traffic(
             fence()
             finished(session.ml.online_endpoints.begin_create_or_update(endpoint))
 
-    return converge(put, holds, again=(*PASSING, AzureError))
+    return ensure(put, holds, retried_errors=(*PASSING, AzureError))
 
 
 def shares(traffic: Mapping[str, int]) -> dict[str, int]:
@@ -153,8 +153,8 @@ def shares(traffic: Mapping[str, int]) -> dict[str, int]:
     return {name.lower(): share for name, share in traffic.items() if share}
 
 
-def _sound(found: Endpoint | None) -> Endpoint | None:
-    return found if found is not None and found.state.lower() == "succeeded" else None
+def _sound(endpoint: Endpoint | None) -> Endpoint | None:
+    return endpoint if endpoint is not None and endpoint.state.lower() == "succeeded" else None
 
 
 def delete(session: Session, name: str) -> None:
@@ -164,7 +164,7 @@ def delete(session: Session, name: str) -> None:
         with translated(f"delete the endpoint '{name}'"):
             finished(session.ml.online_endpoints.begin_delete(name=name))
 
-    converge(remove, lambda: True if settle(session, name) is None else None, again=(*PASSING, NotFoundError))
+    ensure(remove, lambda: True if settle(session, name) is None else None, retried_errors=(*PASSING, NotFoundError))
 
 
 def deployments(session: Session, endpoint: str) -> list[Deployment]:
@@ -176,23 +176,23 @@ def deployments(session: Session, endpoint: str) -> list[Deployment]:
 def deployment(session: Session, endpoint: str, name: str) -> Deployment | None:
     """One deployment once nothing changes it any more; None where there is none."""
 
-    def look() -> Deployment | None:
+    def read() -> Deployment | None:
         try:
             with translated(f"look up the deployment '{name}' of '{endpoint}'"):
                 return _deployment(session.ml.online_deployments.get(name=name, endpoint_name=endpoint), endpoint)
         except NotFoundError:
             return None
 
-    return settled(session, f"the deployment '{name}' of '{endpoint}'", look, lambda found: found.state)
+    return settled(session, f"the deployment '{name}' of '{endpoint}'", read, lambda current: current.state)
 
 
 def settled_deployments(session: Session, endpoint: str) -> list[Deployment]:
     """The deployments of an endpoint, each once nothing changes it any more."""
-    found = [deployment(session, endpoint, item.name) for item in deployments(session, endpoint)]
-    return [item for item in found if item is not None]
+    current = [deployment(session, endpoint, item.name) for item in deployments(session, endpoint)]
+    return [item for item in current if item is not None]
 
 
-def deploy(session: Session, spec: DeploymentSpec, *, anew: bool = False) -> Deployment:
+def deploy(session: Session, spec: DeploymentSpec, *, recreate: bool = False) -> Deployment:
     """Create a deployment, or put another model into it; returns when Azure says that it is ready.
 
     One that stands and is made of the same is left as it is. One that has failed is deleted first.
@@ -200,41 +200,41 @@ def deploy(session: Session, spec: DeploymentSpec, *, anew: bool = False) -> Dep
     Args:
         session: the workspace.
         spec: the deployment.
-        anew: make it also where the same stands.
+        recreate: make it also where the same stands.
     """
-    digest, made = spec.digest, False
+    digest, is_put = spec.digest, False
 
     def holds() -> Deployment | None:
-        found = deployment(session, spec.endpoint, spec.name)
-        if found is None or found.state.lower() != "succeeded" or found.tags.get(SPEC_TAG) != digest:
+        current = deployment(session, spec.endpoint, spec.name)
+        if current is None or current.state.lower() != "succeeded" or current.tags.get(SPEC_TAG) != digest:
             return None
-        if not spec.model_id.lower().endswith(f"/{found.model}/versions/{found.model_version}".lower()):
+        if not spec.model_id.lower().endswith(f"/{current.model}/versions/{current.model_version}".lower()):
             return None  # changed by hand, and the tag was left
-        return found if made or not anew else None
+        return current if is_put or not recreate else None
 
     def put() -> None:
-        nonlocal made
-        standing = patiently(lambda: deployment(session, spec.endpoint, spec.name))
-        if standing is not None and standing.state.lower() in BROKEN:
+        nonlocal is_put
+        current = retry_read(lambda: deployment(session, spec.endpoint, spec.name))
+        if current is not None and current.state.lower() in BROKEN:
             delete_deployment(session, spec.endpoint, spec.name)
-        made = True
+        is_put = True
         with translated(f"deploy to the slot '{spec.name}'"):
             finished(session.ml.online_deployments.begin_create_or_update(_entity(spec, digest)))
 
-    return converge(put, holds)
+    return ensure(put, holds)
 
 
 def _entity(spec: DeploymentSpec, digest: str) -> Any:
     from azure.ai.ml import load_environment
     from azure.ai.ml.entities import CodeConfiguration, ManagedOnlineDeployment, OnlineRequestSettings, ProbeSettings
 
-    def probe(found: Probe) -> Any:
+    def probe(settings: Probe) -> Any:
         return ProbeSettings(
-            initial_delay=found.initial_delay_s,
-            period=found.period_s,
-            timeout=found.timeout_s,
-            failure_threshold=found.failure_threshold,
-            success_threshold=found.success_threshold,
+            initial_delay=settings.initial_delay_s,
+            period=settings.period_s,
+            timeout=settings.timeout_s,
+            failure_threshold=settings.failure_threshold,
+            success_threshold=settings.success_threshold,
         )
 
     return ManagedOnlineDeployment(
@@ -263,10 +263,10 @@ def delete_deployment(session: Session, endpoint: str, name: str) -> None:
         with translated(f"delete the deployment '{name}' of '{endpoint}'"):
             finished(session.ml.online_deployments.begin_delete(name=name, endpoint_name=endpoint))
 
-    def gone() -> bool | None:
+    def is_absent() -> bool | None:
         return True if deployment(session, endpoint, name) is None else None
 
-    converge(remove, gone, again=(*PASSING, NotFoundError))
+    ensure(remove, is_absent, retried_errors=(*PASSING, NotFoundError))
 
 
 def logs(session: Session, endpoint: str, deployment: str, *, container: str = "server", lines: int = 50) -> str:
@@ -279,7 +279,7 @@ def logs(session: Session, endpoint: str, deployment: str, *, container: str = "
             )
         return log
 
-    return patiently(read)
+    return retry_read(read)
 
 
 def key(session: Session, endpoint: str) -> str:
@@ -290,9 +290,9 @@ def key(session: Session, endpoint: str) -> str:
             primary: str = session.ml.online_endpoints.get_keys(endpoint).primary_key
         return primary
 
-    found = patiently(read)
-    session.console.mask(found)
-    return found
+    primary_key = retry_read(read)
+    session.console.mask(primary_key)
+    return primary_key
 
 
 def slot_name(name: str) -> str:
@@ -309,32 +309,32 @@ def scoring_url(given: str | None) -> str | None:
     return f"{given.rstrip('/')}/score" if given and urlsplit(given).path in ("", "/") else given
 
 
-def _endpoint(found: Any) -> Endpoint:
+def _endpoint(entity: Any) -> Endpoint:
     return Endpoint(
-        name=found.name,
-        state=text(found.provisioning_state),
-        auth_mode=text(found.auth_mode),
-        scoring_url=scoring_url(found.scoring_uri),
-        traffic={slot_name(name): int(share) for name, share in (found.traffic or {}).items()},
-        mirror={slot_name(name): int(share) for name, share in (found.mirror_traffic or {}).items()},
-        tags=dict(found.tags or {}),
+        name=entity.name,
+        state=text(entity.provisioning_state),
+        auth_mode=text(entity.auth_mode),
+        scoring_url=scoring_url(entity.scoring_uri),
+        traffic={slot_name(name): int(share) for name, share in (entity.traffic or {}).items()},
+        mirror={slot_name(name): int(share) for name, share in (entity.mirror_traffic or {}).items()},
+        tags=dict(entity.tags or {}),
     )
 
 
-def _deployment(found: Any, endpoint: str) -> Deployment:
-    model = str(getattr(found.model, "id", None) or found.model or "")
-    parts = model.rstrip("/").split("/")
-    named = len(parts) >= 4 and parts[-2].lower() == "versions"
-    context = getattr(found, "creation_context", None)
+def _deployment(entity: Any, endpoint: str) -> Deployment:
+    model = str(getattr(entity.model, "id", None) or entity.model or "")
+    segments = model.rstrip("/").split("/")
+    is_model_id = len(segments) >= 4 and segments[-2].lower() == "versions"
+    context = getattr(entity, "creation_context", None)
     return Deployment(
-        name=slot_name(found.name),
+        name=slot_name(entity.name),
         endpoint=endpoint,
-        state=text(found.provisioning_state),
-        model=parts[-3] if named else model,
-        model_version=parts[-1] if named else "",
-        instance_type=found.instance_type or "",
-        instance_count=int(found.instance_count or 1),
-        tags=dict(found.tags or {}),
+        state=text(entity.provisioning_state),
+        model=segments[-3] if is_model_id else model,
+        model_version=segments[-1] if is_model_id else "",
+        instance_type=entity.instance_type or "",
+        instance_count=int(entity.instance_count or 1),
+        tags=dict(entity.tags or {}),
         created=getattr(context, "created_at", None),
         changed=getattr(context, "last_modified_at", None),
     )

@@ -30,11 +30,11 @@ SETTLE_S = 1800.0
 PASSING = (UnavailableError, BusyError)
 
 
-def converge(
+def ensure(
     change: Callable[[], object],
     holds: Callable[[], T | None],
     *,
-    again: tuple[type[MlopsError], ...] = PASSING,
+    retried_errors: tuple[type[MlopsError], ...] = PASSING,
     pause_s: float = 1.0,
 ) -> T:
     """Ask for a change until it holds.
@@ -42,7 +42,7 @@ def converge(
     Args:
         change: the call; its result is not looked at.
         holds: what Azure has, once nothing changes it, where that is what was wanted; else None.
-        again: errors of ``change`` after which it is looked again.
+        retried_errors: errors of ``change`` after which it is looked again.
         pause_s: between the attempts, doubled each time.
 
     Raises:
@@ -51,41 +51,41 @@ def converge(
     backoff = Backoff(first_s=pause_s, longest_s=10.0)
     last: MlopsError = AzureError("the change was made, and Azure shows something else", hint="mlops endpoint status")
     for attempt in range(ATTEMPTS):
-        found = patiently(holds)
-        if found is not None:
-            return found
+        state = retry_read(holds)
+        if state is not None:
+            return state
         if attempt:
             time.sleep(backoff.pause_s(attempt))
         try:
             change()
-        except again as error:
+        except retried_errors as error:
             last = error
-    found = patiently(holds)
-    if found is None:
+    state = retry_read(holds)
+    if state is None:
         raise last
-    return found
+    return state
 
 
-def patiently(look: Callable[[], T]) -> T:
+def retry_read(read: Callable[[], T]) -> T:
     """A call that only looks, asked again where Azure gave no answer to the SDK's own attempts."""
-    return retry.call(look, attempts=3, backoff=READ_BACKOFF, passing=lambda error: isinstance(error, UnavailableError))
+    return retry.call(read, attempts=3, backoff=READ_BACKOFF, passing=lambda error: isinstance(error, UnavailableError))
 
 
-def settled(session: Session, what: str, look: Callable[[], T | None], state: Callable[[T], str]) -> T | None:
+def settled(session: Session, what: str, read: Callable[[], T | None], state: Callable[[T], str]) -> T | None:
     """A resource once nothing changes it any more.
 
     Raises:
         BusyError: it is still being changed after :data:`SETTLE_S`.
     """
-    end, told = time.monotonic() + SETTLE_S, False
+    end, announced = time.monotonic() + SETTLE_S, False
     stay_interruptible()
     while True:
-        found = patiently(look)
-        if found is None or state(found).lower() in SETTLED:
-            return found
+        resource = retry_read(read)
+        if resource is None or state(resource).lower() in SETTLED:
+            return resource
         if time.monotonic() > end:
-            raise BusyError(f"{what} is '{state(found)}' after {SETTLE_S / 60:.0f} minutes", hint="try again later")
-        if not told:
-            session.console.say(f"waiting for {what}, which is '{state(found)}'")
-            told = True
+            raise BusyError(f"{what} is '{state(resource)}' after {SETTLE_S / 60:.0f} minutes", hint="try again later")
+        if not announced:
+            session.console.say(f"waiting for {what}, which is '{state(resource)}'")
+            announced = True
         time.sleep(min(5.0, session.settings.training.poll_s))

@@ -80,10 +80,10 @@ def translated(action: str) -> Iterator[None]:
             f"{action}: no answer from Azure: {_first_line(str(error))}", hint="try again"
         ) from error
     except (core.AzureError, MlException, UserErrorException) as error:
-        lost = error.__cause__ or error.__context__  # while it uploads, the SDK wraps what it was answered
-        status = lost.status_code if isinstance(lost, core.HttpResponseError) else None
-        if isinstance(lost, (core.ServiceRequestError, core.ServiceResponseError)) or status in PASSING:
-            message = _first_line(str(lost))
+        cause = error.__cause__ or error.__context__  # while it uploads, the SDK wraps what it was answered
+        status = cause.status_code if isinstance(cause, core.HttpResponseError) else None
+        if isinstance(cause, (core.ServiceRequestError, core.ServiceResponseError)) or status in PASSING:
+            message = _first_line(str(cause))
             raise UnavailableError(f"{action}: no answer from Azure: {message}", hint="try again") from error
         sentence = explain(error) if isinstance(error, core.AzureError) else _first_line(str(error))
         raise classified(action, sentence) from error

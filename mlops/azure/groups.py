@@ -10,7 +10,7 @@ from mlops.azure.session import Session, finished
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class GroupResource:
     """A resource of a group, as its list shows it."""
 
     id: str
@@ -35,15 +35,15 @@ def get(session: Session, name: str) -> Group | None:
     """A group by its name; None where there is none."""
     try:
         with translated(f"look up the resource group '{name}'"):
-            found = session.managers.resources.resource_groups.get(name)
+            group = session.managers.resources.resource_groups.get(name)
     except NotFoundError:
         return None
     return Group(
-        id=str(found.id),
-        name=str(found.name),
-        region=str(found.location),
-        state=str(found.properties.provisioning_state if found.properties else ""),
-        tags=dict(found.tags or {}),
+        id=str(group.id),
+        name=str(group.name),
+        region=str(group.location),
+        state=str(group.properties.provisioning_state if group.properties else ""),
+        tags=dict(group.tags or {}),
     )
 
 
@@ -62,12 +62,12 @@ def delete(session: Session, name: str) -> None:
         return
 
 
-def contents(session: Session, name: str) -> list[Held]:
+def contents(session: Session, name: str) -> list[GroupResource]:
     """Every top-level resource of a group; none where there is no group."""
     try:
         with translated(f"list what is in the resource group '{name}'"):
             return [
-                Held(
+                GroupResource(
                     id=str(item.id),
                     name=str(item.name),
                     type=str(item.type),

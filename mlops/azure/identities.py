@@ -50,15 +50,15 @@ def get(session: Session, name: str, group: str) -> Identity | None:
     operations = session.managers.identities.user_assigned_identities
     try:
         with translated(f"look up the identity '{name}'"):
-            found = operations.get(group, name)
+            entity = operations.get(group, name)
     except NotFoundError:
         return None
     return Identity(
-        id=str(found.id),
-        name=str(found.name),
-        client_id=str(found.client_id),
-        principal_id=str(found.principal_id),
-        tags=dict(found.tags or {}),
+        id=str(entity.id),
+        name=str(entity.name),
+        client_id=str(entity.client_id),
+        principal_id=str(entity.principal_id),
+        tags=dict(entity.tags or {}),
     )
 
 
@@ -77,10 +77,10 @@ def create(session: Session, name: str, group: str, *, region: str, tags: Mappin
     operations = session.managers.identities.user_assigned_identities
     with translated(f"create the identity '{name}'"):
         operations.create_or_update(group, name, Wanted(location=region, tags=dict(tags)))
-    found = get(session, name, group)
-    if found is None:
+    identity = get(session, name, group)
+    if identity is None:
         raise NotFoundError(f"the identity '{name}' was made and is not there", hint="run mlops setup again")
-    return found
+    return identity
 
 
 def delete(session: Session, name: str, group: str) -> None:

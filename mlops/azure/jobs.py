@@ -45,7 +45,7 @@ class PipelineSpec:
     display_name: str
     experiment: str
     description: str
-    component: components.Place
+    component: components.ComponentSource
     inputs: Mapping[str, Any]
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -93,11 +93,11 @@ def _ensure_environment(session: Session, file: Path) -> None:
     from azure.ai.ml import load_environment
     from azure.core.exceptions import ResourceNotFoundError
 
-    wanted = load_environment(file)
+    environment = load_environment(file)
     try:
-        session.ml.environments.get(wanted.name, version=wanted.version)
+        session.ml.environments.get(environment.name, version=environment.version)
     except ResourceNotFoundError:
-        session.ml.environments.create_or_update(wanted)
+        session.ml.environments.create_or_update(environment)
 
 
 def get(session: Session, name: str) -> Job | None:
@@ -111,20 +111,20 @@ def get(session: Session, name: str) -> Job | None:
 
 def steps(session: Session, name: str) -> list[Job]:
     """The steps of a pipeline job, those of nested pipelines included, in the order in which they were made."""
-    found: list[Job] = []
+    leaf_jobs: list[Job] = []
     with translated(f"list the steps of the job '{name}'"):
         for child in session.ml.jobs.list(parent_job_name=name):
             job = _job(child)
             nested = (child.properties or {}).get("azureml.runsource") == "azureml.PipelineRun"
-            found.extend((steps(session, job.name) if nested else []) or [job])
-    return sorted(found, key=lambda job: job.created or datetime.fromtimestamp(0, UTC))
+            leaf_jobs.extend((steps(session, job.name) if nested else []) or [job])
+    return sorted(leaf_jobs, key=lambda job: job.created or datetime.fromtimestamp(0, UTC))
 
 
 def newest(session: Session, experiment: str, *, look_at: int = 200) -> Job | None:
     """The newest job of ours in an experiment, among the workspace's ``look_at`` newest."""
     with translated("list the jobs"):
-        for _, found in zip(range(look_at), session.ml.jobs.list(), strict=False):
-            job = _job(found)
+        for _, entity in zip(range(look_at), session.ml.jobs.list(), strict=False):
+            job = _job(entity)
             if job.experiment == experiment and job.tags.get(MANAGED_TAG) == MANAGED_BY:
                 return job
     return None
@@ -132,14 +132,14 @@ def newest(session: Session, experiment: str, *, look_at: int = 200) -> Job | No
 
 def since(session: Session, moment: datetime, *, look_at: int = 2000) -> list[Job]:
     """The workspace's jobs that were made after a moment, newest first; of the ``look_at`` newest."""
-    found: list[Job] = []
+    recent: list[Job] = []
     with translated("list the jobs"):
         for _, listed in zip(range(look_at), session.ml.jobs.list(), strict=False):
             job = _job(listed)
             if job.created is not None and job.created < moment:
                 break
-            found.append(job)
-    return found
+            recent.append(job)
+    return recent
 
 
 def tag(session: Session, name: str, tags: Mapping[str, str]) -> None:
@@ -172,16 +172,16 @@ def log_tail(session: Session, name: str, *, lines: int) -> list[str]:
         return logs[-1].read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-lines:]
 
 
-def _job(found: Any) -> Job:
-    context = getattr(found, "creation_context", None)
-    studio = (found.services or {}).get("Studio") if getattr(found, "services", None) else None
-    properties = getattr(found, "properties", None) or {}
+def _job(entity: Any) -> Job:
+    context = getattr(entity, "creation_context", None)
+    studio = (entity.services or {}).get("Studio") if getattr(entity, "services", None) else None
+    properties = getattr(entity, "properties", None) or {}
     return Job(
-        name=found.name,
-        status=text(found.status),
-        display_name=found.display_name or found.name,
-        experiment=getattr(found, "experiment_name", None) or "",
-        tags=dict(found.tags or {}),
+        name=entity.name,
+        status=text(entity.status),
+        display_name=entity.display_name or entity.name,
+        experiment=getattr(entity, "experiment_name", None) or "",
+        tags=dict(entity.tags or {}),
         created=_moment(getattr(context, "created_at", None)),
         started=_moment(properties.get("StartTimeUtc")),
         ended=_moment(properties.get("EndTimeUtc")),

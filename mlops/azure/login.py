@@ -49,9 +49,9 @@ def credential(settings: Settings, console: Console) -> Any:
     client, tenant = (os.environ.get(name, "") for name in IDENTITY)
     if job is None or not (client and tenant):
         return _of_this_machine(settings, console)
-    found = JobCredential(job, client=client, tenant=tenant, settings=settings)
-    found.get_token(SCOPE)
-    return found
+    job_credential = JobCredential(job, client=client, tenant=tenant, settings=settings)
+    job_credential.get_token(SCOPE)
+    return job_credential
 
 
 class JobCredential:
@@ -97,13 +97,13 @@ class JobCredential:
 
     def _refused(self, error: Any) -> MlopsError:
         status = getattr(getattr(error, "response", None), "status_code", None)
-        found = REASON.search(str(error))
-        code, said = (found[1], f"AADSTS{found[1]}: {found[2].strip()}") if found else ("", explain(error))
+        match = REASON.search(str(error))
+        code, message = (match[1], f"AADSTS{match[1]}: {match[2].strip()}") if match else ("", explain(error))
         if status in PASSING:
-            return UnavailableError(f"log in to Azure: {said}", hint="try again")
+            return UnavailableError(f"log in to Azure: {message}", hint="try again")
         claims = self._job.last
         if claims is None:
-            return AzureError(f"log in to Azure: {said}")
+            return AzureError(f"log in to Azure: {message}")
         details = [
             "GitHub said of this job:",
             f"  subject   {claims.subject}",
@@ -116,7 +116,7 @@ class JobCredential:
                 details.append(f"It names no environment; to trust is a job with `environment: {self._target}` alone.")
             details += self._matching(claims)
             hint = f"let Azure trust this subject, once, then run the job again; AZURE_CLIENT_ID is '{self._client}'"
-        return AzureError(f"log in to Azure: it does not accept this job: {said}", hint=hint, details=details)
+        return AzureError(f"log in to Azure: it does not accept this job: {message}", hint=hint, details=details)
 
     def _matching(self, claims: github.Claims) -> list[str]:
         """The federated credential that would match, as the parameters of the two commands that make one."""
@@ -142,8 +142,8 @@ def where_to_set(settings: Settings, names: Sequence[str]) -> list[str]:
     """For a job on GitHub: each variable that is not set, with the place to set it; nothing elsewhere."""
     if settings.is_local or not github.in_a_job():
         return []
-    place = f"Settings → Environments → {settings.target} → Environment variables"
-    return [f"{name} is not set: {place}" for name in names if not os.environ.get(name)]
+    page = f"Settings → Environments → {settings.target} → Environment variables"
+    return [f"{name} is not set: {page}" for name in names if not os.environ.get(name)]
 
 
 def _of_this_machine(settings: Settings, console: Console) -> Any:
@@ -151,9 +151,9 @@ def _of_this_machine(settings: Settings, console: Console) -> Any:
     from azure.core.exceptions import AzureError as CoreError
     from azure.identity import DefaultAzureCredential, InteractiveBrowserCredential
 
-    found = DefaultAzureCredential()
+    default_credential = DefaultAzureCredential()
     try:
-        found.get_token(SCOPE)
+        default_credential.get_token(SCOPE)
     except CoreError as error:
         if not settings.is_local and github.in_a_job():
             raise _not_set_up(settings) from error
@@ -166,7 +166,7 @@ def _of_this_machine(settings: Settings, console: Console) -> Any:
         with translated("log in to Azure"):
             browser.get_token(SCOPE)
         return browser
-    return found
+    return default_credential
 
 
 def _not_set_up(settings: Settings) -> PreconditionError:

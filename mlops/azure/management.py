@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops.azure.ensure import patiently
+from mlops.azure.ensure import retry_read
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.login import SCOPE
 from mlops.azure.session import POLL_S, Session, finished
@@ -71,8 +71,8 @@ def put(session: Session, resource_id: str, api_version: str, body: Mapping[str,
     """Create a resource, or write it anew; returns when Azure has made it."""
     operations = session.managers.resources.resources
     with translated(f"create {short(resource_id)}"):
-        made = finished(operations.begin_create_or_update_by_id(resource_id, dict(body), api_version=api_version))
-    document: Document = made.as_dict() if made is not None else {}
+        resource = finished(operations.begin_create_or_update_by_id(resource_id, dict(body), api_version=api_version))
+    document: Document = resource.as_dict() if resource is not None else {}
     return document
 
 
@@ -114,8 +114,8 @@ def call(session: Session, method: str, path: str, api_version: str) -> Document
         if response.status_code >= 400:
             kinds = {404: ResourceNotFoundError, 401: ClientAuthenticationError}
             raise kinds.get(response.status_code, HttpResponseError)(response=response, error_format=ARMErrorFormat)
-        found: Document = response.json() if response.content else {}
-    return found
+        document: Document = response.json() if response.content else {}
+    return document
 
 
 def subscription_id(session: Session) -> str:
@@ -132,8 +132,8 @@ def unregistered(session: Session, namespaces: Iterable[str]) -> list[str]:
 
     def state(namespace: str) -> str:
         try:
-            place = f"{subscription_id(session)}/providers/{namespace}"
-            return str(call(session, "GET", place, RESOURCES_API)["registrationState"])
+            provider_id = f"{subscription_id(session)}/providers/{namespace}"
+            return str(call(session, "GET", provider_id, RESOURCES_API)["registrationState"])
         except MlopsError as error:
             if getattr(error.__cause__, "status_code", None) != 403:
                 raise
@@ -142,7 +142,7 @@ def unregistered(session: Session, namespaces: Iterable[str]) -> list[str]:
     names = list(namespaces)
     with ThreadPoolExecutor(8) as pool:
         states = list(pool.map(state, names))
-    return [name for name, found in zip(names, states, strict=True) if found != REGISTERED]
+    return [name for name, state in zip(names, states, strict=True) if state != REGISTERED]
 
 
 def register(session: Session, namespaces: Iterable[str]) -> None:
@@ -159,7 +159,7 @@ def register(session: Session, namespaces: Iterable[str]) -> None:
             providers.register(name)
 
     for name in names:
-        patiently(functools.partial(ask, name))  # asked twice, it is registered once
+        retry_read(functools.partial(ask, name))  # asked twice, it is registered once
     pause_s = 0.2
     while names := unregistered(session, names):
         if time.monotonic() > end:
@@ -173,6 +173,6 @@ def register(session: Session, namespaces: Iterable[str]) -> None:
 
 def short(resource_id: str) -> str:
     """What people call a resource: its type and its name."""
-    parts = [part for part in resource_id.split("/") if part]
-    kind = parts[-2] if len(parts) > 1 else "resource"
-    return f"{kind} '{parts[-1]}'" if parts else f"'{resource_id}'"
+    segments = [part for part in resource_id.split("/") if part]
+    kind = segments[-2] if len(segments) > 1 else "resource"
+    return f"{kind} '{segments[-1]}'" if segments else f"'{resource_id}'"

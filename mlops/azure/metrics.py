@@ -69,10 +69,10 @@ def _store(session: Session, uri: str) -> Any:
     from mlflow.store.tracking.rest_store import RestStore
     from mlflow.utils.rest_utils import MlflowHostCreds
 
-    found = TRACKING.match(uri)
-    if found is None:
+    match = TRACKING.match(uri)
+    if match is None:
         raise AzureError(f"the workspace's tracking uri '{uri}' is of an unknown form")
-    host = f"https://{found[1]}/mlflow/v2.0{found[2]}"
+    host = f"https://{match[1]}/mlflow/v2.0{match[2]}"
     return RestStore(lambda: MlflowHostCreds(host, token=session.credential.get_token(SCOPE).token))
 
 
@@ -80,16 +80,16 @@ def _runs(store: Any, job: str, experiment: str, steps: tuple[str, ...]) -> list
     from mlflow.entities import ViewType
     from mlflow.exceptions import MlflowException
 
-    found: dict[str, Any] = {}
-    place = store.get_experiment_by_name(experiment)
-    if place is not None:
+    runs: dict[str, Any] = {}
+    entity = store.get_experiment_by_name(experiment)
+    if entity is not None:
         query = f"tags.mlflow.rootRunId = '{job}'"
-        for run in store.search_runs([place.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=100):
-            found[run.info.run_id] = run
+        for run in store.search_runs([entity.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=100):
+            runs[run.info.run_id] = run
     for name in (job, *steps):
-        if name not in found:
+        if name not in runs:
             try:
-                found[name] = store.get_run(name)
+                runs[name] = store.get_run(name)
             except MlflowException:
                 continue  # a step that never started has no run
-    return list(found.values())
+    return list(runs.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mlops.azure.ensure import converge
+from mlops.azure.ensure import ensure
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session
 from mlops.core.resources import ModelVersion
@@ -29,10 +29,10 @@ def versions(session: Session, name: str, *, archived: bool = False) -> list[Mod
     view = ListViewType.ALL if archived else ListViewType.ACTIVE_ONLY
     try:
         with translated(f"list the versions of the model '{name}'"):
-            found = [_version(item) for item in session.ml.models.list(name=name, list_view_type=view)]
+            listed = [_version(item) for item in session.ml.models.list(name=name, list_view_type=view)]
     except NotFoundError:
         return []
-    return sorted(found, key=lambda model: (model.version.isdigit() and int(model.version)) or 0, reverse=True)
+    return sorted(listed, key=lambda model: (model.version.isdigit() and int(model.version)) or 0, reverse=True)
 
 
 def register(
@@ -54,10 +54,10 @@ def register(
         return _version(session.ml.models.create_or_update(model))
 
 
-def tag(session: Session, found: ModelVersion, tags: Mapping[str, str]) -> None:
+def tag(session: Session, version: ModelVersion, tags: Mapping[str, str]) -> None:
     """Add tags to a version; its content and its other tags stay."""
-    with translated(f"tag the model '{found.name}', version '{found.version}'"):
-        model = session.ml.models.get(found.name, version=found.version)
+    with translated(f"tag the model '{version.name}', version '{version.version}'"):
+        model = session.ml.models.get(version.name, version=version.version)
         model.tags = {**(model.tags or {}), **tags}
         session.ml.models.create_or_update(model)
 
@@ -76,19 +76,19 @@ def archive(session: Session, name: str, version: str) -> None:
     def holds() -> bool | None:
         return None if any(item.version == version for item in versions(session, name)) else True
 
-    converge(change, holds)
+    ensure(change, holds)
 
 
-def _version(found: Any) -> ModelVersion:
-    context = getattr(found, "creation_context", None)
+def _version(entity: Any) -> ModelVersion:
+    context = getattr(entity, "creation_context", None)
     return ModelVersion(
-        name=found.name,
-        version=str(found.version),
-        id=found.id or "",
-        tags=dict(found.tags or {}),
-        properties=dict(found.properties or {}),
-        description=found.description or "",
+        name=entity.name,
+        version=str(entity.version),
+        id=entity.id or "",
+        tags=dict(entity.tags or {}),
+        properties=dict(entity.properties or {}),
+        description=entity.description or "",
         created=getattr(context, "created_at", None),
-        job=getattr(found, "job_name", None) or (found.tags or {}).get("job"),
-        stage=getattr(found, "stage", None),
+        job=getattr(entity, "job_name", None) or (entity.tags or {}).get("job"),
+        stage=getattr(entity, "stage", None),
     )

@@ -16,5 +16,5 @@ def download(session: Session, job: str, output: str, folder: Path) -> Path | No
     """
     with translated(f"download the output '{output}' of '{job}'"):
         session.ml.jobs.download(job, download_path=folder, output_name=output)
-    found = folder / "named-outputs" / output
-    return found if found.is_dir() else None
+    output_folder = folder / "named-outputs" / output
+    return output_folder if output_folder.is_dir() else None

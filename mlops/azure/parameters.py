@@ -11,10 +11,10 @@ from mlops.azure.session import Session
 def read(session: Session, job: str) -> dict[str, str]:
     """The parameters of a pipeline job by name, as Azure holds them; files and models are named by their paths."""
     with translated(f"look up the job '{job}'"):
-        found = session.ml.jobs.get(job)
+        entity = session.ml.jobs.get(job)
     given: dict[str, str] = {}
-    for place in (found, *getattr(found, "jobs", {}).values()):
-        for name, value in (getattr(place, "inputs", None) or {}).items():
+    for node in (entity, *getattr(entity, "jobs", {}).values()):
+        for name, value in (getattr(node, "inputs", None) or {}).items():
             given[name] = _literal(value)
     return dict(sorted(given.items()))
 

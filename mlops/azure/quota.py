@@ -97,7 +97,7 @@ def _scope(session: Session, region: str) -> str:
 def _requests(item: Any) -> list[Request]:
     document = item.as_dict()
     properties = document.get("properties") or {}
-    parts = properties.get("value") or [properties]
+    limits = properties.get("value") or [properties]
     submitted = str(properties.get("requestSubmitTime") or "")
     return [
         Request(
@@ -107,5 +107,5 @@ def _requests(item: Any) -> list[Request]:
             message=str(part.get("message") or properties.get("message") or ""),
             submitted=submitted,
         )
-        for part in parts
+        for part in limits
     ]

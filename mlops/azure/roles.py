@@ -73,12 +73,12 @@ def of(session: Session, principal: str, scope: str) -> list[Assignment]:
     """
     client = session.managers.authorization
     with translated("list the role assignments"):
-        found = list(client.role_assignments.list_for_scope(scope, filter=f"assignedTo('{principal}')"))
+        assignments = list(client.role_assignments.list_for_scope(scope, filter=f"assignedTo('{principal}')"))
         return [
             Assignment(
                 id=item.id, role=_name(client, item.role_definition_id), scope=item.scope, principal=item.principal_id
             )
-            for item in found
+            for item in assignments
         ]
 
 
@@ -128,7 +128,7 @@ def permissions(session: Session, scope: str) -> list[Permission]:
         scope: its ARM id.
     """
     path = f"{scope.rstrip('/')}/providers/Microsoft.Authorization/permissions"
-    found = management.call(session, "GET", path, API).get("value", [])
+    entries = management.call(session, "GET", path, API).get("value", [])
     return [
         Permission(
             actions=tuple(item.get("actions") or ()),
@@ -136,13 +136,13 @@ def permissions(session: Session, scope: str) -> list[Permission]:
             data_actions=tuple(item.get("dataActions") or ()),
             not_data_actions=tuple(item.get("notDataActions") or ()),
         )
-        for item in found
+        for item in entries
     ]
 
 
-def may(held: Iterable[Permission], action: str, *, data: bool = False) -> bool:
+def may(allowed: Iterable[Permission], action: str, *, data: bool = False) -> bool:
     """Whether the permissions allow an action: one role must, and what it takes away counts for itself alone."""
-    for each in held:
+    for each in allowed:
         given, taken = (each.data_actions, each.not_data_actions) if data else (each.actions, each.not_actions)
         if _matches(action, given) and not _matches(action, taken):
             return True

@@ -41,7 +41,7 @@ QUIET: dict[str, Any] = {"show_progress": False, "enable_telemetry": False}
 """Progress is ours to show, and what users do is theirs."""
 
 
-def patience(settings: Settings) -> dict[str, Any]:
+def timeouts(settings: Settings) -> dict[str, Any]:
     """How long the SDK's clients wait for an answer, without which it is five minutes, and their connections."""
     http = settings.http
     return {
@@ -79,7 +79,7 @@ class Session:
         if name not in self.registries:
             with translated(f"open the registry '{name}'"):
                 self.registries[name] = MLClient(
-                    self.credential, registry_name=name, **QUIET, **patience(self.settings)
+                    self.credential, registry_name=name, **QUIET, **timeouts(self.settings)
                 )
         return self.registries[name]
 
@@ -124,7 +124,7 @@ class Managers:
 
     @cached_property
     def _options(self) -> dict[str, Any]:
-        return {**patience(self._session.settings), "polling_interval": POLL_S}
+        return {**timeouts(self._session.settings), "polling_interval": POLL_S}
 
     def _client(self, kind: Callable[..., Client], **options: Any) -> Client:
         session = self._session
@@ -148,10 +148,10 @@ def connect(settings: Settings, console: Console) -> Session:
     _quiet()
     from azure.ai.ml import MLClient
 
-    named = workspace_of(settings)
+    workspace = workspace_of(settings)
     credential = login.credential(settings, console)
     with translated("open the workspace"):
-        ml = MLClient(credential, *named, **QUIET, **patience(settings))
+        ml = MLClient(credential, *workspace, **QUIET, **timeouts(settings))
     return Session(settings=settings, console=console, ml=ml, credential=credential)
 
 
@@ -171,9 +171,9 @@ def workspace_of(settings: Settings) -> tuple[str, str, str]:
             hint=f"set all of {', '.join(VARIABLES)}",
             details=login.where_to_set(settings, (*login.IDENTITY, *VARIABLES)),
         )
-    place = settings.root / "config.json"  # not .azureml/config.json: in a checkout it names the local workspace
-    if place.is_file():
-        return _config(place)
+    config_file = settings.root / "config.json"  # not .azureml/config.json: in a checkout it names the local workspace
+    if config_file.is_file():
+        return _config(config_file)
     raise PreconditionError(
         f"no workspace is named for the target '{settings.target}'",
         hint=f"set {', '.join(VARIABLES)}, or put the workspace's config.json beside mlops.yaml",
@@ -184,8 +184,8 @@ def workspace_of(settings: Settings) -> tuple[str, str, str]:
 def _config(file: Path) -> tuple[str, str, str]:
     """What a workspace's config.json names."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
-        values = [str(found[name]) for name in ("subscription_id", "resource_group", "workspace_name")]
+        config = json.loads(file.read_text(encoding="utf-8-sig"))
+        values = [str(config[name]) for name in ("subscription_id", "resource_group", "workspace_name")]
     except (OSError, ValueError, TypeError, KeyError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise PreconditionError(

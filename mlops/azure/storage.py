@@ -82,10 +82,10 @@ class AppendLog:
         # A call that hangs for longer than a third of the lease would cost the lease.
         read_timeout_s = min(self._session.settings.http.read_timeout_s, self._lease_s / 3)
         with self._session.opening:
-            found = self._session.containers.get(read_timeout_s)
-            if found is None:
-                found = self._session.containers[read_timeout_s] = self._container(read_timeout_s)
-        blob: BlobClient = found.get_blob_client(path)
+            container = self._session.containers.get(read_timeout_s)
+            if container is None:
+                container = self._session.containers[read_timeout_s] = self._container(read_timeout_s)
+        blob: BlobClient = container.get_blob_client(path)
         return blob
 
     def _container(self, read_timeout_s: float) -> ContainerClient:
@@ -117,9 +117,9 @@ class AppendLog:
 
         def download() -> Content:
             stream = self._blob.download_blob()
-            found: Any = stream.properties
-            leased = text(found.lease.state) in ("leased", "breaking")
-            return Content(stream.readall(), leased, int(found.append_blob_committed_block_count or 0))
+            properties: Any = stream.properties
+            leased = text(properties.lease.state) in ("leased", "breaking")
+            return Content(stream.readall(), leased, int(properties.append_blob_committed_block_count or 0))
 
         try:
             content = self._call("read", download, attempts=attempts)

@@ -7,9 +7,9 @@ import contextlib
 from dataclasses import dataclass, replace
 from types import TracebackType
 
-from mlops.chat.context_window import Room, fitting, is_refusal, refused
+from mlops.chat.context_window import ContextWindow, fitting, is_refusal, refused
 from mlops.chat.conversation import Conversation, Turn, whole
-from mlops.scoring.client import Answer, Line, Piece, Scorer
+from mlops.scoring.client import Answer, ChunkHandler, Scorer, ScoringClient
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,10 @@ class Asker:
     def __init__(self, scorer: Scorer, *, slot: str | None) -> None:
         self._scorer = scorer
         self._slot = slot
-        self._room: Room | None = None
+        self._room: ContextWindow | None = None
         self._runner = asyncio.Runner()
         self._stack = contextlib.AsyncExitStack()
-        self._line: Line | None = None
+        self._line: ScoringClient | None = None
 
     def __enter__(self) -> Asker:
         self._runner.__enter__()
@@ -48,7 +48,7 @@ class Asker:
         self._runner.run(self._stack.aclose())
         self._runner.__exit__(kind, value, trace)
 
-    def ask(self, conversation: Conversation, question: str, *, piece: Piece | None = None) -> Asked:
+    def ask(self, conversation: Conversation, question: str, *, piece: ChunkHandler | None = None) -> Asked:
         """Ask; turns that do not fit are left out, the oldest first.
 
         Args:
@@ -58,17 +58,17 @@ class Asker:
         """
         return self._runner.run(self._ask(conversation, question, piece))
 
-    async def _ask(self, before: Conversation, question: str, piece: Piece | None) -> Asked:
+    async def _ask(self, before: Conversation, question: str, piece: ChunkHandler | None) -> Asked:
         if self._line is None:
             self._line = await self._stack.enter_async_context(self._scorer.line(1))
-        asked = fitting(before, question, self._room)
+        attempt = fitting(before, question, self._room)
         while True:
-            answer = await self._line.ask(asked.payload(question), slot=self._slot, piece=piece)
-            shorter = self._shorter(asked, question, answer)
+            answer = await self._line.ask(attempt.payload(question), slot=self._slot, piece=piece)
+            shorter = self._shorter(attempt, question, answer)
             if shorter is None:
                 break
-            asked = shorter
-        newly = asked.left_out - before.left_out
+            attempt = shorter
+        newly = attempt.left_out - before.left_out
         if not answer.ok:
             return Asked(conversation=before, answer=answer, newly_left_out=0)
         answer = replace(answer, texts=(whole(answer.texts[0]),))
@@ -79,14 +79,14 @@ class Asker:
             latency_ms=round(answer.latency_ms, 1),
             completion_tokens=answer.completion_tokens,
         )
-        return Asked(conversation=asked.answered(turn), answer=answer, newly_left_out=newly)
+        return Asked(conversation=attempt.answered(turn), answer=answer, newly_left_out=newly)
 
-    def _shorter(self, asked: Conversation, question: str, answer: Answer) -> Conversation | None:
+    def _shorter(self, attempt: Conversation, question: str, answer: Answer) -> Conversation | None:
         """The conversation with less of it, where it was too long and there is something to leave out."""
-        left = len(asked.turns) - asked.left_out
-        if not left or not is_refusal(answer.status, answer.error):
+        remaining = len(attempt.turns) - attempt.left_out
+        if not remaining or not is_refusal(answer.status, answer.error):
             return None
-        self._room = refused(answer.error, asked, question) or self._room
+        self._room = refused(answer.error, attempt, question) or self._room
         if self._room is None:  # it does not say how much is too much
-            return replace(asked, left_out=asked.left_out + (left + 1) // 2)
-        return replace(asked, left_out=max(fitting(asked, question, self._room).left_out, asked.left_out + 1))
+            return replace(attempt, left_out=attempt.left_out + (remaining + 1) // 2)
+        return replace(attempt, left_out=max(fitting(attempt, question, self._room).left_out, attempt.left_out + 1))

@@ -96,12 +96,12 @@ def run(line: str, state: State, *, endpoint: str) -> Effect:
 def _system(text: str, state: State) -> Effect:
     if not text:
         return Effect(state=state, says=state.talk.system or "there is no system message")
-    said = None if text == OFF else text
-    talk = replace(state.talk, system=said)
-    if said is not None:
-        talk.checked(said)
+    system = None if text == OFF else text
+    talk = replace(state.talk, system=system)
+    if system is not None:
+        talk.checked(system)
     changed = replace(state, talk=talk)
-    return Effect(state=changed, says="the system message is set" if said else "the system message is taken away")
+    return Effect(state=changed, says="the system message is set" if system else "the system message is taken away")
 
 
 def _params(text: str, state: State) -> Effect:
@@ -112,8 +112,8 @@ def _params(text: str, state: State) -> Effect:
         except ValueError as error:
             raise UsageError(f"'{text}' cannot be read: {error}") from None
         talk = talk.with_parameters(given)
-    shown = "  ".join(f"{name}={json.dumps(value)}" for name, value in talk.parameters.items())
-    return Effect(state=replace(state, talk=talk), says=shown or "none: the model's own hold")
+    listing = "  ".join(f"{name}={json.dumps(value)}" for name, value in talk.parameters.items())
+    return Effect(state=replace(state, talk=talk), says=listing or "none: the model's own hold")
 
 
 def _retry(state: State) -> Effect:

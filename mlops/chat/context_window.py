@@ -26,20 +26,20 @@ MARGIN = 0.95
 
 
 @dataclass(frozen=True)
-class Room:
+class ContextWindow:
     """The model's context, and how many tokens a character takes."""
 
     context: int
     per_character: float
 
 
-def refused(error: str | None, conversation: Conversation, question: str) -> Room | None:
+def refused(error: str | None, conversation: Conversation, question: str) -> ContextWindow | None:
     """What a refusal tells of the context; None where it says nothing of it."""
     for pattern in REFUSALS:
         match = pattern.search(error or "")
         if match:
             tokens = int(match["tokens"])
-            return Room(int(match["context"]), tokens / max(1, conversation.characters(question)))
+            return ContextWindow(int(match["context"]), tokens / max(1, conversation.characters(question)))
     return None
 
 
@@ -48,14 +48,14 @@ def is_refusal(status: int, error: str | None) -> bool:
     return status in (400, 413, 424) and bool(UNCERTAIN.search(error or ""))
 
 
-def fitting(conversation: Conversation, question: str, room: Room | None) -> Conversation:
+def fitting(conversation: Conversation, question: str, window: ContextWindow | None) -> Conversation:
     """The conversation with as many of its oldest turns left out as must be; none where no room is known."""
-    if room is None:
+    if window is None:
         return conversation
-    wanted = next((int(conversation.parameters[name]) for name in SAME if name in conversation.parameters), 0)
-    free = min(wanted, int(room.context * ANSWER_SHARE))
+    max_tokens = next((int(conversation.parameters[name]) for name in SAME if name in conversation.parameters), 0)
+    free = min(max_tokens, int(window.context * ANSWER_SHARE))
     for shorter in shortened(conversation):
-        if shorter.characters(question) * room.per_character <= (room.context - free) * MARGIN:
+        if shorter.characters(question) * window.per_character <= (window.context - free) * MARGIN:
             return shorter
     return replace(conversation, left_out=len(conversation.turns))
 

@@ -41,10 +41,10 @@ class Conversation:
 
     def messages(self, question: str) -> list[dict[str, str]]:
         """The messages that are sent for a question."""
-        found = [{"role": "system", "content": self.system}] if self.system else []
+        messages = [{"role": "system", "content": self.system}] if self.system else []
         for turn in self.turns[self.left_out :]:
-            found += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
-        return [*found, {"role": "user", "content": question}]
+            messages += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
+        return [*messages, {"role": "user", "content": question}]
 
     def payload(self, question: str) -> dict[str, Any]:
         """The request for a question."""
@@ -72,13 +72,13 @@ class Conversation:
         Raises:
             UsageError: no server takes them.
         """
-        found = dict(self.parameters)
+        parameters = dict(self.parameters)
         for name, value in given.items():
             for same in SAME if name in SAME else (name,):
-                found.pop(same, None)
+                parameters.pop(same, None)
             if value is not None:
-                found[name] = value
-        changed = replace(self, parameters=found)
+                parameters[name] = value
+        changed = replace(self, parameters=parameters)
         for problem in check_text(json.dumps(changed.payload("?")).encode(), name="the parameters")[1]:
             name = problem.field.removeprefix("input_data.parameters").removeprefix(".") or "the parameters"
             raise UsageError(f"{name} {problem.message}", hint=f"parameters are {NAMES}")

@@ -14,7 +14,7 @@ from typing import Any
 from mlops.chat.conversation import Conversation, Turn
 from mlops.core.errors import DataInvalid, PreconditionError, UsageError
 
-KEPT = 100
+MAX_CHATS = 100
 """Chats; the oldest go first."""
 NAME = re.compile(r"^[\w.-]{1,80}$")
 LAST = "last"
@@ -36,8 +36,8 @@ class Chats:
 
     def names(self) -> list[str]:
         """The chats there are, the newest first."""
-        found = list(self.folder.glob("*.json"))
-        return [file.stem for file in sorted(found, key=lambda file: (file.stat().st_mtime_ns, file.name))[::-1]]
+        files = list(self.folder.glob("*.json"))
+        return [file.stem for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name))[::-1]]
 
     def has(self, name: str) -> bool:
         """Whether a chat was kept under this name."""
@@ -63,17 +63,17 @@ class Chats:
         if name == LAST and names:
             name = names[0]
         if name not in names or not NAME.match(name):
-            there = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-            raise UsageError(f"there is no chat '{name}'", hint=f"there are: {there or 'none yet'}")
+            listing = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+            raise UsageError(f"there is no chat '{name}'", hint=f"there are: {listing or 'none yet'}")
         file = self.folder / f"{name}.json"
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
+            document = json.loads(file.read_text(encoding="utf-8"))
             talk = Conversation(
-                system=found["system"],
-                turns=tuple(Turn(**turn) for turn in found["turns"]),
-                left_out=int(found["left_out"]),
+                system=document["system"],
+                turns=tuple(Turn(**turn) for turn in document["turns"]),
+                left_out=int(document["left_out"]),
             )
-            return name, talk.with_parameters(dict.fromkeys(talk.parameters) | dict(found["parameters"]))
+            return name, talk.with_parameters(dict.fromkeys(talk.parameters) | dict(document["parameters"]))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataInvalid(f"'{file}' is no chat: {error}", hint="delete it") from None
 
@@ -86,7 +86,7 @@ class Chats:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             json.dump({"endpoint": endpoint, **asdict(talk)}, stream, indent=1, ensure_ascii=False)
         beside.replace(file)
-        for old in self.names()[KEPT:]:
+        for old in self.names()[MAX_CHATS:]:
             with contextlib.suppress(OSError):
                 (self.folder / f"{old}.json").unlink()
         return file
@@ -124,10 +124,10 @@ def save(talk: Conversation, file: Path, *, endpoint: str) -> str:
 
 def markdown(talk: Conversation, endpoint: str) -> str:
     """A chat to be read."""
-    parts = [f"# A chat with {endpoint}", *([f"> system: {talk.system}"] if talk.system else [])]
+    paragraphs = [f"# A chat with {endpoint}", *([f"> system: {talk.system}"] if talk.system else [])]
     for turn in talk.turns:
-        parts += [f"**{turn.question}**", turn.answer, *([f"*{turn.slot}*"] if turn.slot else [])]
-    return "\n\n".join(parts) + "\n"
+        paragraphs += [f"**{turn.question}**", turn.answer, *([f"*{turn.slot}*"] if turn.slot else [])]
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def document(talk: Conversation, endpoint: str) -> str:
@@ -142,9 +142,9 @@ def row(talk: Conversation, _endpoint: str) -> str:
     whole = Conversation(system=talk.system, turns=talk.turns[:-1]).messages(talk.turns[-1].question)
     messages: list[dict[str, Any]] = [*whole, {"role": "assistant", "content": talk.turns[-1].answer}]
     prompt = talk.turns[0].question
-    found = {
+    chat_row = {
         "prompt": prompt,
         "messages": messages,
         "prompt_id": hashlib.sha256(json.dumps(messages).encode()).hexdigest(),
     }
-    return json.dumps(found, ensure_ascii=False) + "\n"
+    return json.dumps(chat_row, ensure_ascii=False) + "\n"

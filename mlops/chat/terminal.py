@@ -84,21 +84,21 @@ class Terminal:
         """Ask and show; the question stays open where no answer comes."""
         self.state = replace(self.state, open_question=question)
         try:
-            asked = self._answer(question)
+            outcome = self._answer(question)
         except KeyboardInterrupt:
             self._end_line()
             self._dim("stopped; /retry asks again")
             return
         self._end_line()
-        if not asked.answer.ok:
-            self._failure(f"no answer: {asked.answer.error}", self._advice(asked))
+        if not outcome.answer.ok:
+            self._failure(f"no answer: {outcome.answer.error}", self._advice(outcome))
             return
-        self.state = State(talk=asked.conversation)
-        if asked.newly_left_out:
-            out = asked.conversation.left_out
+        self.state = State(talk=outcome.conversation)
+        if outcome.newly_left_out:
+            out = outcome.conversation.left_out
             turns = "oldest turn is" if out == 1 else f"{out} oldest turns are"
             self._dim(f"the {turns} no longer sent: the model's context is full")
-        self._dim(usage.line(asked.answer) + "\n")
+        self._dim(usage.line(outcome.answer) + "\n")
         try:
             self.chats.keep(self.name, self.state.talk, endpoint=self.endpoint)
         except OSError as error:
@@ -107,26 +107,26 @@ class Terminal:
     def _answer(self, question: str) -> Asked:
         """The answer, shown as it comes or, where the server does not stream, whole."""
         waiting = self.console.status("[dim]…[/dim]", spinner="dots")
-        told: list[str] = []
+        chunks: list[str] = []
 
         def piece(text: str) -> None:
-            if not told:
+            if not chunks:
                 waiting.stop()
-            told.append(text)
+            chunks.append(text)
             self._write(text)
 
         with waiting:
-            asked = self.asker.ask(self.state.talk, question, piece=piece)
-        if asked.answer.ok and not told:
-            self._write(asked.answer.texts[0])
-        return asked
+            outcome = self.asker.ask(self.state.talk, question, piece=piece)
+        if outcome.answer.ok and not chunks:
+            self._write(outcome.answer.texts[0])
+        return outcome
 
-    def _advice(self, asked: Asked) -> str:
+    def _advice(self, outcome: Asked) -> str:
         from mlops.chat.context_window import is_refusal
 
-        if is_refusal(asked.answer.status, asked.answer.error):
+        if is_refusal(outcome.answer.status, outcome.answer.error):
             return "the question alone is too long: shorten it, or take the system message away (/system off)"
-        if asked.answer.status == 401:
+        if outcome.answer.status == 401:
             return f"the endpoint's key has changed: end this chat and go on with --resume {self.name}"
         return f"/retry asks again; {self.logs} shows the server's own words"
 
@@ -150,11 +150,11 @@ class Terminal:
         )
 
     def _write(self, text: str) -> None:
-        shown = harmless(text)
-        sys.stdout.write(shown)
+        printable = harmless(text)
+        sys.stdout.write(printable)
         sys.stdout.flush()
-        if shown:
-            self._midline = not shown.endswith("\n")
+        if printable:
+            self._midline = not printable.endswith("\n")
 
     def _end_line(self) -> None:
         if self._midline:

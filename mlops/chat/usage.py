@@ -16,17 +16,17 @@ def tokens_per_s(answer: Answer) -> float | None:
 
 def line(answer: Answer) -> str:
     """Slot, latency, tokens, tokens a second; what is not known is left out."""
-    parts = [answer.slot or "", duration(answer.latency_ms)]
+    fields = [answer.slot or "", duration(answer.latency_ms)]
     if answer.first_ms is not None:
-        parts.append(f"first word after {duration(answer.first_ms)}")
+        fields.append(f"first word after {duration(answer.first_ms)}")
     if answer.completion_tokens is not None:
-        parts.append(f"{answer.completion_tokens} token{'s' if answer.completion_tokens != 1 else ''}")
+        fields.append(f"{answer.completion_tokens} token{'s' if answer.completion_tokens != 1 else ''}")
     pace = tokens_per_s(answer)
     if pace is not None:
-        parts.append(f"{pace:.0f} tokens/s" if pace >= 10 else f"{pace:.1f} tokens/s")
+        fields.append(f"{pace:.0f} tokens/s" if pace >= 10 else f"{pace:.1f} tokens/s")
     if answer.finish_reason == "length":
-        parts.append("cut off: /params max_new_tokens=… lets it go on for longer")
-    return " · ".join(part for part in parts if part)
+        fields.append("cut off: /params max_new_tokens=… lets it go on for longer")
+    return " · ".join(part for part in fields if part)
 
 
 def document(answer: Answer) -> dict[str, Any]:

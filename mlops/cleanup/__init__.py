@@ -1,19 +1,19 @@
 """Finding what is stale and letting it go: previews, idle and failed slots, old model versions, idle clusters."""
 
-from mlops.cleanup.apply import Result, carry_out, failure
+from mlops.cleanup.apply import Result, apply_decisions, failure
 from mlops.cleanup.assets import decide_cluster, decide_versions
 from mlops.cleanup.decisions import Decision, Rollouts, Rules, decide
 from mlops.cleanup.prices import Saving, saving
-from mlops.cleanup.survey import Found, plan, rules
+from mlops.cleanup.survey import CleanupPlan, plan, rules
 
 __all__ = [
+    "CleanupPlan",
     "Decision",
-    "Found",
     "Result",
     "Rollouts",
     "Rules",
     "Saving",
-    "carry_out",
+    "apply_decisions",
     "decide",
     "decide_cluster",
     "decide_versions",

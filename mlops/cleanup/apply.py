@@ -45,7 +45,7 @@ class Result:
     why: str = ""
 
 
-def carry_out(session: Session, decisions: Sequence[Decision], rules: Rules) -> list[Result]:
+def apply_decisions(session: Session, decisions: Sequence[Decision], rules: Rules) -> list[Result]:
     """Do what was decided; never more calls at a time than the settings' ``cleanup.at_once``.
 
     A log gets a line for each as it goes; a terminal has a bar meanwhile, and the lines after it.
@@ -65,8 +65,8 @@ def carry_out(session: Session, decisions: Sequence[Decision], rules: Rules) -> 
                 _tell(session, results)
             return results
 
-        found = each(group, groups.values(), at_once=session.settings.cleanup.at_once)
-    done = [result for results in found for result in results]
+        batches = each(group, groups.values(), at_once=session.settings.cleanup.at_once)
+    done = [result for results in batches for result in results]
     if live:
         _tell(session, done)
     return done
@@ -133,10 +133,10 @@ def _slots(session: Session, items: Sequence[Decision], rules: Rules) -> list[Re
     try:
         with Ledger(session, name).acquire(action="cleanup", wait_s=0) as lock:
             endpoint = endpoints.get(session, name)
-            standing = {slot.name: slot for slot in endpoints.deployments(session, name)} if endpoint else {}
-            records = summarise_records(lock.records(), list(standing))
+            deployments = {slot.name: slot for slot in endpoints.deployments(session, name)} if endpoint else {}
+            records = summarise_records(lock.records(), list(deployments))
             for item in items:
-                slot = standing.get(item.name)
+                slot = deployments.get(item.name)
                 if endpoint is None or slot is None:
                     done.append(Result(decision=item, outcome="done"))
                     continue
@@ -166,10 +166,10 @@ def _version(session: Session, item: Decision) -> Result:
     from mlops.azure import models
 
     name, _, version = item.name.rpartition(":")
-    found = models.get(session, name, version)
-    if found is not None and kept(found.tags):
+    model = models.get(session, name, version)
+    if model is not None and kept(model.tags):
         return Result(decision=item, outcome="spared", why="tagged keep")
-    if found is not None:
+    if model is not None:
         models.archive(session, name, version)
     return Result(decision=item, outcome="done")
 

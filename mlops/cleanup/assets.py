@@ -16,7 +16,7 @@ PRICED_TIER = "dedicated"
 
 def decide_versions(
     versions: Sequence[ModelVersion],
-    found: Sequence[EndpointState],
+    states: Sequence[EndpointState],
     rollouts: Sequence[Rollouts],
     *,
     keep: int,
@@ -26,22 +26,22 @@ def decide_versions(
 
     Args:
         versions: of one model, newest first.
-        found: every endpoint of the workspace.
+        states: every endpoint of the workspace.
         rollouts: the records of every endpoint of ours.
         keep: how many of the newest stay.
         now: the present.
     """
-    blind = [standing.endpoint.name for standing in found if standing.problem]
+    blind = [state.endpoint.name for state in states if state.problem]
     blind += ["an endpoint's records" for item in rollouts if item.problem]
     serves = {
         (slot.model.lower(), slot.model_version): f"served by {slot.endpoint}/{slot.name}"
-        for standing in found
-        for slot in standing.slots
+        for state in states
+        for slot in state.slots
     }
-    back = {(model.lower(), version) for item in rollouts for model, version in item.released}
+    rollback_targets = {(model.lower(), version) for item in rollouts for model, version in item.released}
     begun = {(model.lower(), version) for item in rollouts for model, version in item.begun}
     decisions = []
-    for place, version in enumerate(versions):
+    for index, version in enumerate(versions):
         key = (version.name.lower(), version.version)
         why = next(
             (
@@ -49,10 +49,10 @@ def decide_versions(
                 for holds, reason in (
                     (not made_here(version.tags), "not made by this repository"),
                     (kept(version.tags), "tagged keep"),
-                    (place < keep, f"one of the newest {keep}"),
+                    (index < keep, f"one of the newest {keep}"),
                     (key in serves, serves.get(key, "")),
                     (key in begun, "an unfinished rollout is about it"),
-                    (key in back, "released lately: a rollback may go to it"),
+                    (key in rollback_targets, "released lately: a rollback may go to it"),
                     (bool(blind), f"it is not known what serves: {', '.join(blind[:2])}"),
                 )
                 if holds
@@ -73,19 +73,19 @@ def decide_versions(
 
 
 def decide_cluster(
-    cluster: Cluster, *, own: str, wanted: int, busy: str | None, prices_per_hour: Mapping[str, float]
+    cluster: Cluster, *, own: str, min_nodes: int, busy: str | None, prices_per_hour: Mapping[str, float]
 ) -> Decision | None:
     """Whether an idle cluster was left with nodes that it always keeps; None for a cluster that keeps none.
 
     Args:
         cluster: the cluster.
         own: the name of the settings' cluster.
-        wanted: the minimum that the settings ask for it.
+        min_nodes: the minimum that the settings ask for it.
         busy: why it is not idle; None where it is.
         prices_per_hour: of one machine, by size.
     """
     mine = cluster.name.lower() == own.lower()
-    target = wanted if mine else 0
+    target = min_nodes if mine else 0
     if cluster.min_nodes <= target:
         return None
 

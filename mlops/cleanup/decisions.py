@@ -65,7 +65,7 @@ class Rollouts:
     problem: str | None = None
 
     @property
-    def under_way(self) -> str | None:
+    def obstacle(self) -> str | None:
         """Why nothing of the endpoint may be touched now; None where it may."""
         if self.problem:
             return f"its rollouts are not known: {self.problem}"
@@ -99,12 +99,12 @@ class Decision:
         return f"{self.endpoint}/{self.name}" if self.kind == "slot" else self.name
 
 
-def decide(standing: EndpointState, rollouts: Rollouts, rules: Rules) -> list[Decision]:
+def decide(state: EndpointState, rollouts: Rollouts, rules: Rules) -> list[Decision]:
     """An endpoint, and its slots one by one where it stays and is ours to look into."""
-    own = decide_endpoint(standing, rollouts, rules)
-    if own.stale or untouchable(standing.endpoint) or standing.problem:
+    own = decide_endpoint(state, rollouts, rules)
+    if own.stale or untouchable(state.endpoint) or state.problem:
         return [own]
-    return [own, *(decide_slot(slot, standing.endpoint, rollouts, rules) for slot in standing.slots)]
+    return [own, *(decide_slot(slot, state.endpoint, rollouts, rules) for slot in state.slots)]
 
 
 def untouchable(endpoint: Endpoint) -> str | None:
@@ -114,14 +114,14 @@ def untouchable(endpoint: Endpoint) -> str | None:
     return "tagged keep" if kept(endpoint.tags) else None
 
 
-def decide_endpoint(standing: EndpointState, rollouts: Rollouts, rules: Rules) -> Decision:
+def decide_endpoint(state: EndpointState, rollouts: Rollouts, rules: Rules) -> Decision:
     """Whether an endpoint is stale: a preview of ours past its age."""
-    endpoint = standing.endpoint
-    made = created(endpoint, rules.prefix)
-    age = rules.now - made if made else None
+    endpoint = state.endpoint
+    created_at = created(endpoint, rules.prefix)
+    age = rules.now - created_at if created_at else None
 
     def decision(action: Action, why: str) -> Decision:
-        machines = [(slot.instance_type, slot.instance_count) for slot in standing.slots] if action != "keep" else []
+        machines = [(slot.instance_type, slot.instance_count) for slot in state.slots] if action != "keep" else []
         return Decision(
             kind="endpoint",
             name=endpoint.name,
@@ -131,7 +131,7 @@ def decide_endpoint(standing: EndpointState, rollouts: Rollouts, rules: Rules) -
             saving=saving(machines, rules.prices_per_hour),
         )
 
-    protected = untouchable(endpoint) or _protected_preview(standing, rules)
+    protected = untouchable(endpoint) or _protected_preview(state, rules)
     if protected:
         return decision("keep", protected)
     if age is None:
@@ -139,21 +139,21 @@ def decide_endpoint(standing: EndpointState, rollouts: Rollouts, rules: Rules) -
     if age < rules.older_than:
         return decision("keep", "a young preview")
     if rollouts.locked or rollouts.problem:  # one without an end is no reason: nobody will come back to an old preview
-        return decision("keep", rollouts.under_way or "")
+        return decision("keep", rollouts.obstacle or "")
     return decision("delete", f"a preview older than {in_words(rules.older_than)}")
 
 
-def _protected_preview(standing: EndpointState, rules: Rules) -> str | None:
-    endpoint = standing.endpoint
+def _protected_preview(state: EndpointState, rules: Rules) -> str | None:
+    endpoint = state.endpoint
     if endpoint.name.lower() == rules.lasting.lower():
         return "the lasting endpoint"
     if endpoint.tags.get(KIND_TAG) != "preview":
         return "not a preview"
-    if standing.problem:
-        return f"its slots are not known: {standing.problem}"
+    if state.problem:
+        return f"its slots are not known: {state.problem}"
     if endpoint.state.lower() not in SETTLED:
         return f"it is '{endpoint.state}'"
-    for slot in standing.slots:
+    for slot in state.slots:
         if not made_here(slot.tags):
             return f"its slot {slot.name} was not made by this repository"
         if kept(slot.tags):
@@ -210,11 +210,13 @@ def _protected_slot(slot: Deployment, endpoint: Endpoint, rollouts: Rollouts) ->
     for what, state in (("its endpoint", endpoint.state), ("it", slot.state)):
         if state.lower() not in SETTLED:
             return f"{what} is '{state}'"
-    return rollouts.under_way
+    return rollouts.obstacle
 
 
 def _idle_since(slot: Deployment, rollouts: Rollouts) -> datetime | None:
     """When a slot last lost its traffic, or was deployed to if that is later: a new version has its own grace."""
-    lost = next((at for name, at in rollouts.idle_since.items() if name.lower() == slot.name.lower()), None)
-    known = [at for at in (lost, slot.changed or slot.created) if at is not None]
+    recorded_loss = next(
+        (moment for name, moment in rollouts.idle_since.items() if name.lower() == slot.name.lower()), None
+    )
+    known = [moment for moment in (recorded_loss, slot.changed or slot.created) if moment is not None]
     return max(known, default=None)

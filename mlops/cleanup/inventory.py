@@ -55,7 +55,7 @@ def each(
         pool.shutdown(cancel_futures=True)
 
 
-def survey(session: Session) -> list[EndpointState]:
+def endpoint_states(session: Session) -> list[EndpointState]:
     """Every endpoint with its slots, by name. One that vanishes meanwhile is left out; a look-up that fails says so."""
     from mlops.azure import endpoints
     from mlops.azure.errors import NotFoundError
@@ -118,13 +118,13 @@ def slots_in_words(state: EndpointState) -> list[str]:
 
 
 def _slot_in_words(slot: Deployment, traffic: Mapping[str, int], mirror: Mapping[str, int]) -> str:
-    parts = [slot.name, f"{share(traffic, slot.name)} %"]
+    fields = [slot.name, f"{share(traffic, slot.name)} %"]
     if share(mirror, slot.name):
-        parts.append(f"(mirror {share(mirror, slot.name)} %)")
-    parts.append(slot.model_version or slot.model)
+        fields.append(f"(mirror {share(mirror, slot.name)} %)")
+    fields.append(slot.model_version or slot.model)
     if slot.state.lower() != "succeeded":
-        parts.append(slot.state)
-    return " ".join(filter(None, parts))
+        fields.append(slot.state)
+    return " ".join(filter(None, fields))
 
 
 def outline(states: Sequence[EndpointState], *, lasting: str, prefix: str, now: datetime) -> list[dict[str, object]]:
@@ -132,13 +132,13 @@ def outline(states: Sequence[EndpointState], *, lasting: str, prefix: str, now: 
     rows: list[dict[str, object]] = []
     for state in states:
         endpoint = state.endpoint
-        made = created(endpoint, prefix)
+        created_at = created(endpoint, prefix)
         rows.append(
             {
                 "endpoint": endpoint.name,
                 "kind": kind(endpoint, lasting),
                 "state": endpoint.state,
-                "age_s": (now - made).total_seconds() if made else None,
+                "age_s": (now - created_at).total_seconds() if created_at else None,
                 "traffic": {name: part for name, part in endpoint.traffic.items() if part},
                 "slots": [
                     {

@@ -15,7 +15,7 @@ from mlops.cleanup.decisions import (
     decide,
     untouchable,
 )
-from mlops.cleanup.inventory import EndpointState, each, survey
+from mlops.cleanup.inventory import EndpointState, each, endpoint_states
 from mlops.core.errors import MlopsError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ BACK = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class CleanupPlan:
     """What becomes of everything, and what could not be looked at."""
 
     decisions: tuple[Decision, ...]
@@ -60,7 +60,7 @@ def plan(
     keep_versions: int | None = None,
     scale_down: bool = False,
     now: datetime | None = None,
-) -> Found:
+) -> CleanupPlan:
     """A decision for everything of the workspace.
 
     Args:
@@ -73,43 +73,43 @@ def plan(
     settings = session.settings
     given = rules(settings, older_than=older_than, now=now)
     at_once = settings.cleanup.at_once
-    found = survey(session)
+    states = endpoint_states(session)
 
-    def one(standing: EndpointState) -> tuple[list[Decision], Rollouts | None]:
-        decisions = decide(standing, Rollouts(), given)
+    def one(state: EndpointState) -> tuple[list[Decision], Rollouts | None]:
+        decisions = decide(state, Rollouts(), given)
         if keep_versions is None and not any(item.stale for item in decisions):
             return decisions, None  # its records cannot save what nothing threatens
-        if untouchable(standing.endpoint):
+        if untouchable(state.endpoint):
             return decisions, None
-        records = rollouts(session, standing)
-        return decide(standing, records, given), records
+        records = rollouts(session, state)
+        return decide(state, records, given), records
 
     with session.console.progress() as progress:
-        task = progress.add_task("rollouts", total=len(found))
-        judged = each(one, found, at_once=at_once, done=lambda: progress.advance(task))
+        task = progress.add_task("rollouts", total=len(states))
+        judged = each(one, states, at_once=at_once, done=lambda: progress.advance(task))
     decisions = [item for own, _ in judged for item in own]
     records = [item for _, item in judged if item is not None]
-    problems = [f"{item.endpoint.name}: {item.problem}" for item in found if item.problem]
+    problems = [f"{item.endpoint.name}: {item.problem}" for item in states if item.problem]
     problems += [item.problem for item in records if item.problem]
     if keep_versions is not None:
-        decisions += _versions(session, found, records, keep_versions, given.now)
+        decisions += _versions(session, states, records, keep_versions, given.now)
     if scale_down:
         decisions += _clusters(session)
-    return Found(decisions=tuple(decisions), problems=tuple(problems))
+    return CleanupPlan(decisions=tuple(decisions), problems=tuple(problems))
 
 
-def rollouts(session: Session, standing: EndpointState) -> Rollouts:
+def rollouts(session: Session, state: EndpointState) -> Rollouts:
     """What the records of an endpoint say; that they cannot be read is said too."""
     from mlops.ledger import Ledger
     from mlops.ledger.records import parse
 
     try:
-        content = Ledger(session, standing.endpoint.name).log.read()
+        content = Ledger(session, state.endpoint.name).log.read()
     except MlopsError as error:
         return Rollouts(problem=error.message)
     if content is None:
         return Rollouts()
-    return summarise_records(parse(content.data)[0], [slot.name for slot in standing.slots], locked=content.leased)
+    return summarise_records(parse(content.data)[0], [slot.name for slot in state.slots], locked=content.leased)
 
 
 def summarise_records(records: Sequence[Record], slots: Sequence[str], *, locked: bool = False) -> Rollouts:
@@ -132,12 +132,12 @@ def summarise_records(records: Sequence[Record], slots: Sequence[str], *, locked
 
 
 def _versions(
-    session: Session, found: Sequence[EndpointState], records: Sequence[Rollouts], keep: int, now: datetime
+    session: Session, states: Sequence[EndpointState], records: Sequence[Rollouts], keep: int, now: datetime
 ) -> list[Decision]:
     from mlops.azure import models
 
     versions = models.versions(session, session.settings.model.name)
-    return decide_versions(versions, found, records, keep=keep, now=now)
+    return decide_versions(versions, states, records, keep=keep, now=now)
 
 
 def _clusters(session: Session) -> list[Decision]:
@@ -152,7 +152,7 @@ def _clusters(session: Session) -> list[Decision]:
         return decide_cluster(
             cluster,
             own=settings.compute.name,
-            wanted=settings.compute.min_nodes,
+            min_nodes=settings.compute.min_nodes,
             busy=computes.busy(session, name) if cluster.min_nodes else None,
             prices_per_hour=settings.cleanup.prices_per_hour,
         )

@@ -58,7 +58,7 @@ def chat(
     from mlops.chat.store import Chats
     from mlops.core.errors import UsageError
 
-    asked = _piped(run)
+    piped_question = _piped(run)
     chats = Chats(run.settings.home)
     name, talk = chats.load(resume) if resume else (chats.new_name(), Conversation())
     given = dict(parameter(item) for item in parameters)
@@ -69,16 +69,16 @@ def chat(
     talk = talk.with_parameters(given)
     if system:
         talk = replace(talk, system=talk.checked(system))
-    if asked is not None:
-        talk.checked(asked)
+    if piped_question is not None:
+        talk.checked(piped_question)
     session, scorer, title = _open(run, endpoint, slot)
     with Asker(scorer, slot=slot) as asker:
-        if asked is not None:
+        if piped_question is not None:
             _once(
                 run,
                 asker,
                 talk,
-                asked,
+                piped_question,
                 endpoint=endpoint or session.settings.endpoint.name,
                 logs=_logs(run, endpoint, slot),
                 keep=(chats, name) if resume else None,
@@ -87,8 +87,8 @@ def chat(
             logs = _logs(run, endpoint, slot)
             _terminal(run, asker, talk, chats=chats, name=name, endpoint=endpoint, title=title, logs=logs)
             if chats.has(name):
-                named = _named(endpoint, slot)
-                text = f"kept; to go on: mlops chat{run.at}{named} --resume {name}"
+                flags = _named(endpoint, slot)
+                text = f"kept; to go on: mlops chat{run.target_flag}{flags} --resume {name}"
                 run.console.out.print(text, style="dim", soft_wrap=True)
 
 
@@ -104,7 +104,7 @@ def _piped(run: Run) -> str | None:
     if run.console.as_json or not sys.stdout.isatty():
         raise UsageError(
             "a chat needs a terminal; for one answer pipe the question in",
-            hint=f'echo "What is the range of the Curlew?" | mlops chat{run.at}',
+            hint=f'echo "What is the range of the Curlew?" | mlops chat{run.target_flag}',
         )
     return None
 
@@ -122,34 +122,34 @@ def _open(run: Run, name: str | None, slot: str | None) -> tuple[Session, Scorer
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
-    found = endpoints.get(session, name)
-    if found is None:
-        raise PreconditionError(f"there is no endpoint '{name}'", hint=f"mlops deploy{run.at} makes it")
+    endpoint = endpoints.get(session, name)
+    if endpoint is None:
+        raise PreconditionError(f"there is no endpoint '{name}'", hint=f"mlops deploy{run.target_flag} makes it")
     slots = {item.name: item for item in endpoints.deployments(session, name)}
-    there = ", ".join(sorted(slots)) or "none"
+    slot_list = ", ".join(sorted(slots)) or "none"
     if slot is not None and slot not in slots:
-        raise PreconditionError(f"'{name}' has no slot '{slot}'", hint=f"there are: {there}")
-    if slot is None and not found.live:
-        raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --slot SLOT; there are: {there}")
+        raise PreconditionError(f"'{name}' has no slot '{slot}'", hint=f"there are: {slot_list}")
+    if slot is None and not endpoint.live:
+        raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --slot SLOT; there are: {slot_list}")
     limit_s = run.settings.deployment.request_timeout_ms / 1000 + SPARE_S
-    line = scorer(session, name, timeout_s=limit_s, found=found)
-    return session, line, _title(run.target, found, slots, slot)
+    line = scorer(session, name, timeout_s=limit_s, endpoint=endpoint)
+    return session, line, _title(run.target, endpoint, slots, slot)
 
 
-def _title(target: str, found: Endpoint, slots: dict[str, Any], chosen: str | None) -> str:
-    asked = [chosen] if chosen else found.live
+def _title(target: str, endpoint: Endpoint, slots: dict[str, Any], chosen: str | None) -> str:
+    slots_asked = [chosen] if chosen else endpoint.live
 
-    def said(slot: str) -> str:
+    def slot_text(slot: str) -> str:
         version = slots[slot].model_version if slot in slots else None
-        share = "" if chosen else f" {found.traffic.get(slot, 0)} %"
+        share = "" if chosen else f" {endpoint.traffic.get(slot, 0)} %"
         return f"{slot}{share}" + (f", version {version}" if version else "")
 
-    return f"{found.name} ({target}) · {' · '.join(said(slot) for slot in asked)}"
+    return f"{endpoint.name} ({target}) · {' · '.join(slot_text(slot) for slot in slots_asked)}"
 
 
 def _logs(run: Run, endpoint: str | None, slot: str | None) -> str:
     """The command that shows the server's log."""
-    return f"mlops endpoint logs{run.at}{_named(endpoint, slot)}"
+    return f"mlops endpoint logs{run.target_flag}{_named(endpoint, slot)}"
 
 
 def _named(endpoint: str | None, slot: str | None) -> str:
@@ -172,14 +172,14 @@ def _once(
     from mlops.chat.terminal import harmless
     from mlops.core.errors import AzureError
 
-    asked = asker.ask(talk, question)
-    answer = asked.answer
+    outcome = asker.ask(talk, question)
+    answer = outcome.answer
     if not answer.ok:
         raise AzureError(f"the endpoint '{endpoint}' did not answer: {answer.error}", hint=f"{logs} shows why")
-    if asked.newly_left_out:
-        run.console.warn(f"{asked.newly_left_out} of the oldest turns were left out: the model's context is full")
+    if outcome.newly_left_out:
+        run.console.warn(f"{outcome.newly_left_out} of the oldest turns were left out: the model's context is full")
     if keep is not None:
-        keep[0].keep(keep[1], asked.conversation, endpoint=endpoint)
+        keep[0].keep(keep[1], outcome.conversation, endpoint=endpoint)
     text = answer.texts[0]
     data = {"endpoint": endpoint, "answer": text, **usage.document(answer), "parameters": talk.parameters}
     if run.console.as_json:

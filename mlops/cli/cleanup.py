@@ -14,7 +14,7 @@ from mlops.cli.options import Run, command, option
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mlops.cleanup import Decision, Found, Result, Saving
+    from mlops.cleanup import CleanupPlan, Decision, Result, Saving
 
 HEADER = ["what", "why", "age", "per month"]
 VERBS = {
@@ -70,90 +70,90 @@ def cleanup(
     age = timespan(older_than or f"{given.older_than_days:g}d", bare="d", what="age")
     session = connect(run.settings, run.console)
     with run.console.step("Look at the workspace") as step:
-        found = steps.plan(
+        cleanup_plan = steps.plan(
             session,
             older_than=age,
             keep_versions=keep_versions or given.keep_versions,
             scale_down=scale_down_clusters or given.scale_down_clusters,
         )
-        step.note = f"{len(found.decisions)} looked at, {len(found.stale)} stale"
+        step.note = f"{len(cleanup_plan.decisions)} looked at, {len(cleanup_plan.stale)} stale"
     results: list[Result] = []
-    wet = bool(found.stale) and not dry_run
+    wet = bool(cleanup_plan.stale) and not dry_run
     if wet and not yes:
         wet = sys.stdin.isatty()
         if wet:
-            run.console.err.print(_table(found, given.currency))
-            wet = click.confirm(f"Go on with {_count(found.stale)}?", err=True)
+            run.console.err.print(_table(cleanup_plan, given.currency))
+            wet = click.confirm(f"Go on with {_count(cleanup_plan.stale)}?", err=True)
     if wet:
-        with run.console.step(f"Clean up {_count(found.stale)}") as step:
-            results = steps.carry_out(session, found.decisions, steps.rules(run.settings, older_than=age))
+        with run.console.step(f"Clean up {_count(cleanup_plan.stale)}") as step:
+            results = steps.apply_decisions(session, cleanup_plan.decisions, steps.rules(run.settings, older_than=age))
             if any(result.outcome == "failed" for result in results):
                 step.outcome = "failed"
-    elif found.stale and not dry_run:
+    elif cleanup_plan.stale and not dry_run:
         run.console.say("nothing was deleted; --yes deletes")
-    _show(run, found, results, wet=wet)
-    error = steps.failure(results, found.problems)
+    _show(run, cleanup_plan, results, wet=wet)
+    error = steps.failure(results, cleanup_plan.problems)
     if error is not None:
         dataclasses.replace(run.console, as_json=False).failure(error)  # stdout has its document already
         raise click.exceptions.Exit(error.exit_code)
 
 
-def _show(run: Run, found: Found, results: list[Result], *, wet: bool) -> None:
+def _show(run: Run, plan: CleanupPlan, results: list[Result], *, wet: bool) -> None:
     from mlops.cleanup import Saving
     from mlops.core.console import markdown_table, plain
 
     currency = run.settings.cleanup.currency
     done = [result.decision for result in results if result.outcome == "done"]
-    counted = done if wet else found.stale
+    counted = done if wet else plan.stale
     total = sum((item.saving for item in counted), Saving())
     line = f"{_count(counted)} {'cleaned up' if wet else 'would go'}{_saving_in_words(total, currency)}"
-    table = _table(found, currency, results)
+    table = _table(plan, currency, results)
     table.caption = line
-    rows = [_row(item, currency, _outcomes(results)) for item in _sorted(found)]
+    rows = [_row(item, currency, _outcomes(results)) for item in _sorted(plan)]
     outcomes = [result.outcome for result in results]
     data = {
         "dry_run": not wet,
-        "decisions": [{**plain(item), "title": item.title} for item in found.decisions],
+        "decisions": [{**plain(item), "title": item.title} for item in plan.decisions],
         "results": results,
-        "problems": found.problems,
+        "problems": plan.problems,
         "totals": {
-            "stale": len(found.stale),
-            "kept": len(found.decisions) - len(found.stale),
+            "stale": len(plan.stale),
+            "kept": len(plan.decisions) - len(plan.stale),
             **{outcome: outcomes.count(outcome) for outcome in ("done", "spared", "failed")},
             "saving_per_month": round(total.per_month, 2),
             "currency": currency,
             "unpriced": total.unpriced,
         },
     }
-    shown = markdown_table(["", *HEADER], rows) if rows else "There is nothing to clean up."
+    table_text = markdown_table(["", *HEADER], rows) if rows else "There is nothing to clean up."
     run.console.result(
         data,
         table if rows else "there is nothing to clean up",
-        outputs={"deleted": len(done), "stale": len(found.stale), "saving-per-month": round(total.per_month, 2)},
-        summary=f"### Cleanup{'' if wet else ' (dry run)'}\n\n{line}\n\n{shown}",
+        outputs={"deleted": len(done), "stale": len(plan.stale), "saving-per-month": round(total.per_month, 2)},
+        summary=f"### Cleanup{'' if wet else ' (dry run)'}\n\n{line}\n\n{table_text}",
     )
 
 
 def _saving_in_words(total: Saving, currency: str) -> str:
-    parts = [f"about {total.per_month:,.0f} {currency} a month"] if total.per_month else []
+    amounts = [f"about {total.per_month:,.0f} {currency} a month"] if total.per_month else []
     if total.unpriced:
-        parts.append(f"what has no price in the settings ({', '.join(total.unpriced)})")
-    return f"; saves {' and '.join(parts)}, an estimate by cleanup.prices_per_hour" if parts else ""
+        amounts.append(f"what has no price in the settings ({', '.join(total.unpriced)})")
+    return f"; saves {' and '.join(amounts)}, an estimate by cleanup.prices_per_hour" if amounts else ""
 
 
 def _count(items: Sequence[Decision]) -> str:
-    counts = {words: sum(item.kind == kind for item in items) for kind, words in KINDS.items()}
-    parts = [f"{count} {words.removesuffix('s') if count == 1 else words}" for words, count in counts.items() if count]
-    return ", ".join(parts) or "nothing"
+    counts = {plural: sum(item.kind == kind for item in items) for kind, plural in KINDS.items()}
+    counted = [f"{n} {plural.removesuffix('s') if n == 1 else plural}" for plural, n in counts.items() if n]
+    return ", ".join(counted) or "nothing"
 
 
 def _outcomes(results: Sequence[Result]) -> dict[tuple[str, str], Result]:
     return {(result.decision.kind, result.decision.title): result for result in results}
 
 
-def _sorted(found: Found) -> list[Decision]:
+def _sorted(plan: CleanupPlan) -> list[Decision]:
     """What goes first, then what stays."""
-    return [item for action in VERBS for item in found.decisions if item.action == action]
+    return [item for action in VERBS for item in plan.decisions if item.action == action]
 
 
 def _verb(item: Decision, outcomes: Mapping[tuple[str, str], Result]) -> str:
@@ -174,7 +174,7 @@ def _row(item: Decision, currency: str, outcomes: Mapping[tuple[str, str], Resul
     return [_verb(item, outcomes), item.title, why, age, item.saving.in_words(currency) if item.stale else ""]
 
 
-def _table(found: Found, currency: str, results: Sequence[Result] = ()) -> Table:
+def _table(plan: CleanupPlan, currency: str, results: Sequence[Result] = ()) -> Table:
     """One heading per verb; a slot stands under its endpoint, so that names fit on a terminal."""
     from rich.table import Table
 
@@ -183,7 +183,7 @@ def _table(found: Found, currency: str, results: Sequence[Result] = ()) -> Table
         table.add_column(title, overflow="fold", justify="right" if title == "per month" else "left")
     outcomes = _outcomes(results)
     heading, above = "", ""
-    for item in _sorted(found):
+    for item in _sorted(plan):
         verb, title, *rest = _row(item, currency, outcomes)
         if verb != heading:
             heading, above = verb, ""

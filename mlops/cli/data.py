@@ -83,7 +83,7 @@ def prepare(
     """
     from dataclasses import replace
 
-    request, root = wanted(run)
+    request, root = request_of(run)
     if dataset is not None:
         request, root = replace(request, dataset=dataset, revision=None), Path()
     given: dict[str, Any] = {
@@ -100,14 +100,19 @@ def prepare(
         derive=derive,
         max_row_bytes=int(max_row_mb * 1e6),
     )
-    found = _prepare(run, request, root=root, output=output)
-    manifest = found.manifest
-    outputs = {"folder": str(found.folder), "content_hash": manifest.content_hash, "rows": str(manifest.rows)}
+    split_files = _prepare(run, request, root=root, output=output)
+    manifest = split_files.manifest
+    outputs = {"folder": str(split_files.folder), "content_hash": manifest.content_hash, "rows": str(manifest.rows)}
     run.console.result(
-        {"folder": found.folder, "repeated": found.repeated, "manifest": manifest, "report": found.report},
-        _prepared_text(found),
+        {
+            "folder": split_files.folder,
+            "repeated": split_files.repeated,
+            "manifest": manifest,
+            "report": split_files.report,
+        },
+        _prepared_text(split_files),
         outputs=outputs,
-        summary=_prepared_markdown(found),
+        summary=_prepared_markdown(split_files),
     )
 
 
@@ -131,10 +136,10 @@ def validate(context: click.Context, run: Run, paths: tuple[Path, ...], derive: 
     report = check(paths, derive=derive, max_row_bytes=int(max_row_mb * 1e6), console=run.console)
     result = {"valid": not report.violations, "rows": report.rows, "invalid": report.invalid, "report": report}
     run.console.result(result, report_text(report), outputs={"valid": str(not report.violations).lower()})
-    found = worst_first(report)
+    violations = worst_first(report)
     count = sum(violation.count for violation in report.violations)
     what = ", ".join(str(path) for path in paths)
-    tell_github(run.console, found, what=f"Chats of {what}", unlisted=count - len(found))
+    tell_github(run.console, violations, what=f"Chats of {what}", unlisted=count - len(violations))
     if report.violations:
         run.console.err.print(f"[red]✕[/red] {report.invalid} of {report.rows} rows break a rule")
         context.exit(DataInvalid.exit_code)
@@ -168,22 +173,22 @@ def preview(run: Run, dataset: str | None, revision: str | None, rows: int, spli
 
     root = Path()
     if dataset is None:
-        request, root = wanted(run)
+        request, root = request_of(run)
         dataset, revision = request.dataset, revision or request.revision
-    shown = look(dataset, revision=revision, rows=rows, splits=splits, root=root)
-    parts: list[RenderableType] = []
-    for part in shown:
-        parts.append(Text.from_markup(f"[bold]{escape(part.split)}[/bold] [dim]{escape(str(part.file))}[/dim]"))
+    split_previews = look(dataset, revision=revision, rows=rows, splits=splits, root=root)
+    blocks: list[RenderableType] = []
+    for part in split_previews:
+        blocks.append(Text.from_markup(f"[bold]{escape(part.split)}[/bold] [dim]{escape(str(part.file))}[/dim]"))
         for row in part.rows:
-            parts.extend(_row_text(row))
-            parts.append(Text())
-    run.console.result(shown, Group(*parts))
+            blocks.extend(_row_text(row))
+            blocks.append(Text())
+    run.console.result(split_previews, Group(*blocks))
 
 
 # -- shared with `mlops train` and `mlops run` -------------------------------------------------------------------------
 
 
-def wanted(run: Run) -> tuple[Request, Path]:
+def request_of(run: Run) -> tuple[Request, Path]:
     """What the settings ask for, and where their relative paths begin."""
     from mlops.data import Request
 
@@ -205,35 +210,35 @@ def prepared(run: Run, folder: Path | None) -> TrainingData:
     from mlops.training.submit import TrainingData
 
     if folder is None:
-        request, root = wanted(run)
-        found = _prepare(run, request, root=root, output=None)
+        request, root = request_of(run)
+        dataset = _prepare(run, request, root=root, output=None)
     else:
-        found = recorded(folder)
+        dataset = recorded(folder)
     return TrainingData(
-        train=found.file(run.settings.data.train_split, or_first=True),
-        test=found.file(run.settings.data.test_split, or_first=False),
-        content_hash=found.manifest.content_hash,
-        folder=found.folder,
-        rows={entry.name.removesuffix(".jsonl"): entry.rows for entry in found.manifest.files},
+        train=dataset.file(run.settings.data.train_split, or_first=True),
+        test=dataset.file(run.settings.data.test_split, or_first=False),
+        content_hash=dataset.manifest.content_hash,
+        folder=dataset.folder,
+        rows={entry.name.removesuffix(".jsonl"): entry.rows for entry in dataset.manifest.files},
     )
 
 
 def _prepare(run: Run, request: Request, *, root: Path, output: Path | None) -> Prepared:
     from mlops.data import prepare
 
-    found = prepare(request, home=run.settings.home / "data", output=output, root=root, console=run.console)
-    columns = found.report.ignored_columns if found.report else ()
+    dataset = prepare(request, home=run.settings.home / "data", output=output, root=root, console=run.console)
+    columns = dataset.report.ignored_columns if dataset.report else ()
     if columns:
         run.console.warn(f"left out, being no part of the schema: {', '.join(columns)}")
-    if found.report and found.report.invalid:
-        run.console.warn(f"{found.report.invalid} rows break a rule and stand in rejected.jsonl")
-    return found
+    if dataset.report and dataset.report.invalid:
+        run.console.warn(f"{dataset.report.invalid} rows break a rule and stand in rejected.jsonl")
+    return dataset
 
 
 # -- what people see ---------------------------------------------------------------------------------------------------
 
 
-def _prepared_text(found: Prepared) -> RenderableType:
+def _prepared_text(dataset: Prepared) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -241,20 +246,20 @@ def _prepared_text(found: Prepared) -> RenderableType:
     table = Table(box=None, pad_edge=False)
     for title, justify in (("file", "left"), ("rows", "right"), ("bytes", "right"), ("sha256", "left")):
         table.add_column(title, justify=justify)  # type: ignore[arg-type]
-    for entry in found.manifest.files:
+    for entry in dataset.manifest.files:
         table.add_row(entry.name, f"{entry.rows:,}", f"{entry.bytes:,}", entry.sha256[:16])
-    state = "was prepared before" if found.repeated else "written"
-    parts: list[RenderableType] = [Text(f"{found.folder} {state}"), table]
-    if found.report is not None:
-        parts += [Text(), report_text(found.report)]
-    return Group(*parts)
+    state = "was prepared before" if dataset.repeated else "written"
+    blocks: list[RenderableType] = [Text(f"{dataset.folder} {state}"), table]
+    if dataset.report is not None:
+        blocks += [Text(), report_text(dataset.report)]
+    return Group(*blocks)
 
 
-def _prepared_markdown(found: Prepared) -> str:
+def _prepared_markdown(dataset: Prepared) -> str:
     from mlops.core.console import markdown_table
 
-    rows = [[entry.name, f"{entry.rows:,}", f"{entry.bytes:,}"] for entry in found.manifest.files]
-    manifest = found.manifest
+    rows = [[entry.name, f"{entry.rows:,}", f"{entry.bytes:,}"] for entry in dataset.manifest.files]
+    manifest = dataset.manifest
     head = f"### Data `{manifest.content_hash}`\n\n{manifest.dataset}, {manifest.percent:g} % ({manifest.way})\n\n"
     return head + markdown_table(["file", "rows", "bytes"], rows)
 
@@ -267,7 +272,7 @@ def report_text(report: Report) -> RenderableType:
 
     from mlops.data.rules import RULES
 
-    parts: list[RenderableType] = []
+    blocks: list[RenderableType] = []
     rules = Table(box=None, pad_edge=False)
     for title in ("rule", "broken by", "first"):
         rules.add_column(title, overflow="fold")
@@ -276,21 +281,21 @@ def report_text(report: Report) -> RenderableType:
         violation = broken.get(rule)
         first = f"{violation.first}: {violation.reason}" if violation else ""
         rules.add_row(rule, str(violation.count) if violation else "-", Text(first))
-    parts.append(rules)
+    blocks.append(rules)
     lengths: dict[int | None, int] = {}
     for split in report.splits:
         for bound, count in split.lengths:
             lengths[bound] = lengths.get(bound, 0) + count
     most = max(lengths.values(), default=0)
     if most:
-        parts += [Text(), Text("bytes of a row")]
-        last = max(place for place, count in enumerate(lengths.values()) if count)
+        blocks += [Text(), Text("bytes of a row")]
+        last = max(index for index, count in enumerate(lengths.values()) if count)
         for bound, count in list(lengths.items())[: last + 1]:
             label = f"≤ {bound:,}" if bound else "more"
             bar = "█" * -(-count * BAR // most)
-            parts.append(Text(f"{label:>10}  {bar:<{BAR}}  {count:,}"))
-    parts.append(Text(f"{report.rows:,} rows in {len(report.splits)} split(s), {report.invalid:,} invalid"))
-    return Group(*parts)
+            blocks.append(Text(f"{label:>10}  {bar:<{BAR}}  {count:,}"))
+    blocks.append(Text(f"{report.rows:,} rows in {len(report.splits)} split(s), {report.invalid:,} invalid"))
+    return Group(*blocks)
 
 
 def _row_text(row: Any) -> list[RenderableType]:

@@ -89,15 +89,15 @@ def as_table(report: Report) -> RenderableType:
     table.add_column(overflow="fold")
     before = ""
     for each in _gathered(report.findings):
-        said = Text(f"{each.place}: {each.what}" if each.place else each.what)
+        text = Text(f"{each.place}: {each.what}" if each.place else each.what)
         for line in each.details[:DETAILS]:
-            said.append(f"\n{line if len(line) <= CHARACTERS else line[: CHARACTERS - 1] + '…'}")
+            text.append(f"\n{line if len(line) <= CHARACTERS else line[: CHARACTERS - 1] + '…'}")
         if each.hint:
-            said.append(f"\n→ {each.hint}", style="dim")
+            text.append(f"\n→ {each.hint}", style="dim")
         if each.mark is Mark.SKIPPED:
-            said.stylize("dim")
+            text.stylize("dim")
         name = "" if each.check == before else each.check
-        table.add_row(Text(SIGNS[each.mark], style=COLOURS[each.mark.value]), Text(name), said)
+        table.add_row(Text(SIGNS[each.mark], style=COLOURS[each.mark.value]), Text(name), text)
         before = each.check
     return Group(table, Text(f"\n{conclusion(report)}"))
 
@@ -131,8 +131,8 @@ def conclusion(report: Report) -> str:
         for mark, word in ((Mark.BAD, "✕"), (Mark.DOUBTFUL, "!"), (Mark.GOOD, "✓"), (Mark.SKIPPED, "–"))
         if report.count(mark)
     ]
-    said = "nothing stands in the way" if report.sound else "what is marked ✕ would fail"
-    return f"{report.target}: {said} ({', '.join(counted)}; {report.seconds:.1f} s)"
+    verdict = "nothing stands in the way" if report.sound else "what is marked ✕ would fail"
+    return f"{report.target}: {verdict} ({', '.join(counted)}; {report.seconds:.1f} s)"
 
 
 def as_markdown(report: Report) -> str:
@@ -159,4 +159,4 @@ def annotate(console: Console, report: Report) -> None:
         level = {Mark.BAD: "error", Mark.DOUBTFUL: "warning"}.get(each.mark)
         if level:
             hint = f"; {each.hint}" if each.hint else ""
-            console.annotate(level, f"{each.check}: {each.what}{hint}", place=each.place)
+            console.annotate(level, f"{each.check}: {each.what}{hint}", location=each.place)

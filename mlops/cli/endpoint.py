@@ -80,7 +80,7 @@ def list_(run: Run) -> None:
     from mlops.core.errors import AzureError
 
     session = connect(run.settings, run.console)
-    states = inventory.survey(session)
+    states = inventory.endpoint_states(session)
     named = run.settings.endpoint
     rows = inventory.outline(states, lasting=named.name, prefix=named.preview_prefix, now=datetime.now(UTC))
     header = ["endpoint", "kind", "age", "slots"]

@@ -57,15 +57,15 @@ def connect(run: Run, azure: bool, project: str | None, name: str, endpoint: str
 
         project = project or run.settings.setup.project
         session = login(run.settings, run.console)
-        made = connect_azure(session, run.settings, run.console, project=project, name=name, endpoint=endpoint)
+        connection = connect_azure(session, run.settings, run.console, project=project, name=name, endpoint=endpoint)
         where = kept = f"the project '{project}'"
     else:
-        made, found = _connected(run, name=name, endpoint=endpoint)
-        where = str(found.home)
+        connection, environment = _connected(run, name=name, endpoint=endpoint)
+        where = str(environment.home)
         kept = f"{where}, its key encrypted"
     run.console.result(
-        {"name": made.name, "endpoint": made.endpoint, "where": where},
-        f"{made.name} → {made.endpoint}\nkept in {kept}",
+        {"name": connection.name, "endpoint": connection.endpoint, "where": where},
+        f"{connection.name} → {connection.endpoint}\nkept in {kept}",
     )
 
 
@@ -76,10 +76,10 @@ def _connected(run: Run, *, name: str | None = None, endpoint: str | None = None
 
     environment = Environment.of(run.settings)
     session = login(run.settings, run.console)
-    found = connection_of(session, endpoint=endpoint or run.settings.endpoint.name, name=name or NAME)
-    run.console.mask(found.key)
-    connect_local(environment, found)
-    return found, environment
+    connection = connection_of(session, endpoint=endpoint or run.settings.endpoint.name, name=name or NAME)
+    run.console.mask(connection.key)
+    connect_local(environment, connection)
+    return connection, environment
 
 
 @command(group=flow, example='mlops flow test "What is the range of the Curlew?"')
@@ -87,15 +87,15 @@ def _connected(run: Run, *, name: str | None = None, endpoint: str | None = None
 @endpoint_option("endpoint")
 def test(run: Run, question: str, endpoint: str | None) -> None:
     """Run the flow once on this machine, against the target's endpoint."""
-    found, environment = _connected(run, endpoint=endpoint)
+    connection, environment = _connected(run, endpoint=endpoint)
     limit_s = run.settings.deployment.request_timeout_ms / 1000 + 60
     folder = environment.copy(f"test-{os.getpid()}")
     try:
-        asked = {"flow": str(folder), "question": question, "history": []}
-        answer = environment.run("ask.py", asked, timeout_s=limit_s)["answer"]
+        document = {"flow": str(folder), "question": question, "history": []}
+        answer = environment.run("ask.py", document, timeout_s=limit_s)["answer"]
     finally:
         shutil.rmtree(folder.parent, ignore_errors=True)
-    run.console.result({"endpoint": found.endpoint, "answer": answer}, answer)
+    run.console.result({"endpoint": connection.endpoint, "answer": answer}, answer)
 
 
 @command(group=flow, example="mlops flow serve --port 8080")
@@ -108,9 +108,10 @@ def serve(run: Run, port: int, endpoint: str | None) -> None:
 
     POST /score takes {"input_data": "…", "chat_history": []}; Prompt flow shows a page to chat at the address itself.
     """
-    found, environment = _connected(run, endpoint=endpoint)
+    connection, environment = _connected(run, endpoint=endpoint)
     url = f"http://127.0.0.1:{port}"
-    run.console.result({"url": url, "endpoint": found.endpoint}, f"{url} asks {found.endpoint}; Ctrl-C ends it")
+    target = connection.endpoint
+    run.console.result({"url": url, "endpoint": target}, f"{url} asks {target}; Ctrl-C ends it")
     arguments = ["--source", str(environment.copy(f"serve-{port}")), "--host", "127.0.0.1", "--port", str(port)]
     command_ = [str(environment.pf), "flow", "serve", *arguments, "--skip-open-browser"]
     os.execve(command_[0], command_, os.environ | environment.variables())  # noqa: S606 - no shell is meant

@@ -23,9 +23,9 @@ def table(entries: Sequence[Entry], *, title: str) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    grid = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for name in ("when", "who", "what", "slot", "verdicts", "traffic", "outcome"):
-        made.add_column(name, no_wrap=name == "when", overflow="fold")
+        grid.add_column(name, no_wrap=name == "when", overflow="fold")
     for entry in entries:
         who = entry.by if len(entry.by) <= WHO else f"{entry.by[: WHO - 1]}…"
         cells = [
@@ -37,8 +37,8 @@ def table(entries: Sequence[Entry], *, title: str) -> Table:
             traffic(entry, "\n"),
         ]
         outcome = Text(entry.outcome.replace("_", " "), style=COLOURS[entry.outcome.health])
-        made.add_row(*(Text(cell) for cell in cells), outcome)
-    return made
+        grid.add_row(*(Text(cell) for cell in cells), outcome)
+    return grid
 
 
 def markdown(entries: Sequence[Entry], *, title: str) -> str:
@@ -61,9 +61,9 @@ def markdown(entries: Sequence[Entry], *, title: str) -> str:
     return f"### {title}\n\n{markdown_table(header, rows)}"
 
 
-def when(at: datetime, now: datetime | None = None) -> str:
+def when(moment: datetime, now: datetime | None = None) -> str:
     """A time of here, as short as it is unmistakable."""
-    here, today = at.astimezone(), (now or datetime.now().astimezone())
+    here, today = moment.astimezone(), (now or datetime.now().astimezone())
     if here.date() == today.date():
         return f"{here:%H:%M:%S}"
     return f"{here:%m-%d %H:%M}" if here.year == today.year else f"{here:%Y-%m-%d}"

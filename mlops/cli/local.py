@@ -50,14 +50,14 @@ def start(run: Run, config: Path | None, empty: bool) -> None:
     if empty:
         _request_empty()
     try:
-        found = client.start()
+        daemon = client.start()
     except client.DaemonFailed as error:
         raise _did_not_start(error) from error
     if config is not None:
         _refuse_foreign_config(config / "config.json")
         write_config_json(config / "config.json", client.config())
-    text = f"running (process {found.pid}), proxy {found.proxy}, state {found.state_folder}\n"
-    run.console.result(found, text + 'next: eval "$(mlops local env)"')
+    text = f"running (process {daemon.pid}), proxy {daemon.proxy}, state {daemon.state_folder}\n"
+    run.console.result(daemon, text + 'next: eval "$(mlops local env)"')
 
 
 @command(group=local, example="mlops local stop")
@@ -74,12 +74,12 @@ def status(run: Run) -> None:
     """Show whether the daemon runs, where, and since when."""
     from mlops.local.daemon import client
 
-    found = client.status(details=True)
-    lines = [f"{'running' if found.running else 'not running'}, state {found.state_folder}"]
-    if found.running:
-        lines.append(f"process {found.pid} since {found.started}, proxy {found.proxy}")
-        lines += [f"MLflow {found.tracking}"] if found.tracking else []
-    run.console.result(found, "\n".join(lines))
+    daemon = client.status(details=True)
+    lines = [f"{'running' if daemon.running else 'not running'}, state {daemon.state_folder}"]
+    if daemon.running:
+        lines.append(f"process {daemon.pid} since {daemon.started}, proxy {daemon.proxy}")
+        lines += [f"MLflow {daemon.tracking}"] if daemon.tracking else []
+    run.console.result(daemon, "\n".join(lines))
 
 
 @command(
@@ -137,13 +137,13 @@ def logs(run: Run, follow: bool, lines: int, log: str) -> None:
     folder = Layout.find().logs
     known = sorted(path.stem for path in folder.glob("*.log"))
     if log not in known:
-        there = f"there are: {', '.join(known)}" if known else "mlops local start starts the workspace"
-        raise PreconditionError(f"there is no log '{log}' in {folder}", hint=there)
-    found = client.logs(tail=lines, follow=follow, name=log)
+        advice = f"there are: {', '.join(known)}" if known else "mlops local start starts the workspace"
+        raise PreconditionError(f"there is no log '{log}' in {folder}", hint=advice)
+    log_lines = client.logs(tail=lines, follow=follow, name=log)
     if run.console.as_json and not follow:
-        click.echo(json.dumps(list(found), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(list(log_lines), indent=2, ensure_ascii=False))
         return
-    for line in found:
+    for line in log_lines:
         click.echo(line)
 
 
@@ -208,8 +208,8 @@ def _refuse_foreign_config(path: Path) -> None:
     if not path.exists():
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or found.get("subscription_id") != Config().subscription:
+        config = None
+    if not isinstance(config, dict) or config.get("subscription_id") != Config().subscription:
         raise PreconditionError(f"'{path}' is there and names another workspace", hint="name another folder")

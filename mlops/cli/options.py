@@ -32,7 +32,7 @@ class Run:
         return load(self.target)
 
     @property
-    def at(self) -> str:
+    def target_flag(self) -> str:
         """What a command that is told to people needs to mean this target."""
         return "" if self.target == LOCAL else f" --target {self.target}"
 
@@ -135,17 +135,19 @@ def command(
 
             return function(Run(target=target, console=Console(as_json=as_json)), *args, **kwargs)
 
-        made = click.command(
+        decorated = click.command(
             name=name or function.__name__.replace("_", "-"),
             epilog=epilog(example),
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )(call)
-        made = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(made)
-        made = click.option(
+        decorated = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(
+            decorated
+        )
+        decorated = click.option(
             "-t", "--target", envvar="MLOPS_TARGET", default=LOCAL, show_default=True, help=TARGET_HELP
-        )(made)
+        )(decorated)
         if group is not None:
-            group.add_command(made)
-        return made
+            group.add_command(decorated)
+        return decorated
 
     return decorate

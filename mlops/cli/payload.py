@@ -52,20 +52,20 @@ def build(run: Run, folder: Path | None, split: str, seed: int | None, output: P
     from mlops.data.payload import sample
     from mlops.data.reading import read
 
-    found = prepared(run, folder)
-    file = found.folder / f"{split}.jsonl"
+    data_set = prepared(run, folder)
+    file = data_set.folder / f"{split}.jsonl"
     if not file.is_file():
-        raise UsageError(f"'{found.folder}' has no split '{split}'; it has {', '.join(found.rows)}")
+        raise UsageError(f"'{data_set.folder}' has no split '{split}'; it has {', '.join(data_set.rows)}")
     rows = [json.loads(line) for _, line in read(file) if isinstance(line, bytes)]
-    made = sample(rows, seed=run.settings.data.seed if seed is None else seed)
-    text = json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    request = sample(rows, seed=run.settings.data.seed if seed is None else seed)
+    text = json.dumps(request, indent=2, ensure_ascii=False) + "\n"
     if not output.parent.is_dir():
         raise UsageError(f"there is no folder '{output.parent}' to write '{output.name}' to")
     beside = output.with_name(f".{output.name}.{os.getpid()}.part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(output)
     run.console.say(f"written to {output}")
-    run.console.result({"file": output, "split": split, "payload": made}, text, outputs={"payload": str(output)})
+    run.console.result({"file": output, "split": split, "payload": request}, text, outputs={"payload": str(output)})
 
 
 @command(group=payload, example="mlops payload validate data/payloads/*.json sample_score.json")
@@ -83,11 +83,11 @@ def validate(context: click.Context, run: Run, files: tuple[Path, ...]) -> None:
     lines: list[str] = []
     results: list[dict[str, Any]] = []
     for file in files:
-        _, found = check(file)
-        problems.extend(found)
-        results.append({"file": file, "valid": not found, "problems": found})
-        lines.append(f"{'✕' if found else '✓'} {file}")
-        lines.extend(f"  {problem}" for problem in found)
+        _, file_problems = check(file)
+        problems.extend(file_problems)
+        results.append({"file": file, "valid": not file_problems, "problems": file_problems})
+        lines.append(f"{'✕' if file_problems else '✓'} {file}")
+        lines.extend(f"  {problem}" for problem in file_problems)
     run.console.result(
         {"valid": not problems, "files": results}, Text("\n".join(lines)), outputs={"valid": str(not problems).lower()}
     )

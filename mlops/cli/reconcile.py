@@ -36,7 +36,7 @@ def reconcile(run: Run, dry_run: bool) -> None:
     session = connect(run.settings, run.console)
     outcome = steps.reconcile(session, run.settings, dry_run=dry_run)
     rows = table_rows(outcome, dry_run=dry_run)
-    words = "nothing to do" if outcome.did_nothing else "would be done" if dry_run else "done"
+    state = "nothing to do" if outcome.did_nothing else "would be done" if dry_run else "done"
     outputs = {
         "version": "" if dry_run else outcome.deploy.version,  # what is deployed next must not begin by a dry run
         "registered": len(outcome.registered),
@@ -45,15 +45,15 @@ def reconcile(run: Run, dry_run: bool) -> None:
         "repaired": int(outcome.repair is not None),
     }
     run.console.result(
-        data(outcome, dry_run=dry_run), table(rows, words), outputs=outputs, summary=markdown(rows, words)
+        data(outcome, dry_run=dry_run), table(rows, state), outputs=outputs, summary=markdown(rows, state)
     )
     for problem in outcome.problems:
         run.console.warn(f"{problem}; it is tried again by the next mlops reconcile")
-    told = dataclasses.replace(run.console, as_json=False)  # stdout has its document already
+    text_console = dataclasses.replace(run.console, as_json=False)  # stdout has its document already
     errors = [] if dry_run else [failure.error for failure in outcome.failures]
     errors += [outcome.broken] if outcome.broken else []
     for error in errors:
-        told.failure(error)
+        text_console.failure(error)
     for failure in outcome.failures if not dry_run else ():
         steps.mark_reported(session, failure.job.name)
     if errors:
@@ -95,25 +95,25 @@ def _how_long(job: Job) -> str:
     return in_words(datetime.now(UTC) - since) if since else "an unknown time"
 
 
-def table(rows: list[Row], words: str) -> Table:
+def table(rows: list[Row], state: str) -> Table:
     """For a terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, show_header=False, caption=words, caption_justify="left")
+    grid = Table(box=None, pad_edge=False, show_header=False, caption=state, caption_justify="left")
     for _ in range(3):
-        made.add_column(overflow="fold")
+        grid.add_column(overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
-    return made
+        grid.add_row(*(Text(cell) for cell in row))
+    return grid
 
 
-def markdown(rows: list[Row], words: str) -> str:
+def markdown(rows: list[Row], state: str) -> str:
     """For the job summary."""
     from mlops.core.console import markdown_table
 
-    shown: list[list[Any]] = [list(row) for row in rows]
-    return f"### Reconcile: {words}\n\n{markdown_table(['what', 'which', 'how'], shown)}"
+    cells: list[list[Any]] = [list(row) for row in rows]
+    return f"### Reconcile: {state}\n\n{markdown_table(['what', 'which', 'how'], cells)}"
 
 
 def data(outcome: Outcome, *, dry_run: bool) -> dict[str, Any]:

@@ -35,32 +35,32 @@ MARK = "<!-- {name}: made by `make reference` -->\n"
 END = "<!-- /{name} -->\n"
 
 
-def leaves(found: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def leaves(node: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command that can be called, with its names, in the order of the help."""
-    if not isinstance(found, click.Group):
-        yield path, found
+    if not isinstance(node, click.Group):
+        yield path, node
         return
-    context = click.Context(found)
-    for name in found.list_commands(context):
-        inner = found.get_command(context, name)
+    context = click.Context(node)
+    for name in node.list_commands(context):
+        inner = node.get_command(context, name)
         if inner is not None:
             yield from leaves(inner, (*path, name))
 
 
 def reference() -> str:
     """The whole reference, in Markdown."""
-    parts = [HEAD]
+    sections = [HEAD]
     seen = ""
     for path, command in leaves(group):
         if path[0] != seen:
             seen = path[0]
-            parts.append(f"## mlops {seen}\n")
+            sections.append(f"## mlops {seen}\n")
         if len(path) > 1:
-            parts.append(f"### mlops {' '.join(path)}\n")
-        parts.append(_described(path, command))
-    parts.append(f"## Environment variables\n\n{variable_table()}")
-    parts.append(f"## Exit codes\n\n{codes()}")
-    return "\n".join(parts)
+            sections.append(f"### mlops {' '.join(path)}\n")
+        sections.append(_described(path, command))
+    sections.append(f"## Environment variables\n\n{variable_table()}")
+    sections.append(f"## Exit codes\n\n{codes()}")
+    return "\n".join(sections)
 
 
 def _described(path: tuple[str, ...], command: click.Command) -> str:
@@ -103,10 +103,10 @@ def _names(item: click.Option) -> str:
 
 def _default(item: click.Option) -> str:
     variables = [item.envvar] if isinstance(item.envvar, str) else list(item.envvar or ())
-    shown = [f"`{name}`" for name in variables]
+    names = [f"`{name}`" for name in variables]
     if item.show_default and item.default not in (None, (), ""):
-        shown.insert(0, f"`{item.default}`")
-    return " or ".join(shown)
+        names.insert(0, f"`{item.default}`")
+    return " or ".join(names)
 
 
 def outline() -> str:
@@ -145,7 +145,7 @@ def filled(readme: str) -> str:
         pattern = re.compile(re.escape(mark) + ".*?" + re.escape(end), re.DOTALL)
         if len(pattern.findall(readme)) != 1:
             raise ValueError(f"the README has no place, or several, for '{name}'")
-        readme = pattern.sub(lambda _, made=f"{mark}{text}{end}": made, readme)  # type: ignore[misc]
+        readme = pattern.sub(lambda _, block=f"{mark}{text}{end}": block, readme)  # type: ignore[misc]
     return readme
 
 

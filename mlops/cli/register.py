@@ -33,22 +33,22 @@ def register(run: Run, job: str | None, accept: str | None) -> None:
 
     check_reason(accept)
     session = connect(run.settings, run.console)
-    found = register_job(run, session, job or newest_job(run, session), accept=accept)
-    model, judgement = found.model, found.judgement
-    verb = "registered" if found.made else "was registered already"
+    registration = register_job(run, session, job or newest_job(run, session), accept=accept)
+    model, judgement = registration.model, registration.judgement
+    verb = "registered" if registration.made else "was registered already"
     data = {
         "model": model.name,
         "version": model.version,
         "id": model.id,
         "tags": dict(model.tags),
-        "made": found.made,
+        "made": registration.made,
         "evaluation": judgement_data(judgement),
     }
     table = "\n".join([*judgement.lines, ""]) if judgement and judgement.checks else ""
     run.console.result(
         data,
-        f"{table}{model.name}:{model.version} {verb}\nnext: mlops deploy {model.version}{run.at}",
-        outputs={"model": model.name, "version": model.version, "made": found.made},
+        f"{table}{model.name}:{model.version} {verb}\nnext: mlops deploy {model.version}{run.target_flag}",
+        outputs={"model": model.name, "version": model.version, "made": registration.made},
         summary=f"**{model.name}:{model.version}** {verb} from the job `{model.tags.get('job')}`"
         + judgement_markdown(judgement),
     )
@@ -74,16 +74,16 @@ def register_job(run: Run, session: Session, job: str, *, accept: str | None = N
 
     with run.console.step("Register the model") as step:
         try:
-            found = register.register(session, run.settings, job, accept=accept)
+            registration = register.register(session, run.settings, job, accept=accept)
         except EvaluationFailed:
             reconcile.mark_reported(session, job)
             raise
-        verdict = found.judgement.verdict if found.judgement else ""
-        notes = [f"version {found.model.version}" + ("" if found.made else " (was there)")]
+        verdict = registration.judgement.verdict if registration.judgement else ""
+        notes = [f"version {registration.model.version}" + ("" if registration.made else " (was there)")]
         notes += [f"evaluation {verdict}"] if verdict else []
-        notes += ["accepted"] if found.judgement and found.judgement.refused else []
+        notes += ["accepted"] if registration.judgement and registration.judgement.refused else []
         step.note = ", ".join(notes)
-    return found
+    return registration
 
 
 def judgement_data(judgement: Judgement | None) -> dict[str, Any] | None:

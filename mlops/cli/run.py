@@ -32,20 +32,20 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...], accept: str | None) -
 
     settings, console = run.settings, run.console
     check_reason(accept)
-    wanted = train.parse(overrides)
+    parameters = train.parse(overrides)
     with console.step("Prepare the chats") as step:
         data = prepared(run, None)
         step.note = f"{data.rows.get(settings.data.train_split, 0)} to train on"
     with console.step("Open the workspace") as step:
         session = connect(settings, console)
         step.note = f"{session.ml.workspace_name} in {session.ml.resource_group_name}"
-    made = train.make_plan(run, session, data, wanted, create_compute=True)
-    job = train.submit_plan(run, session, made, force=not reuse).job
+    plan = train.make_plan(run, session, data, parameters, create_compute=True)
+    job = train.submit_plan(run, session, plan, force=not reuse).job
     followed(run, session, job.name, timeout_s=None, cancel_on_interrupt=False)
     with console.step("Read the metrics") as step:
-        found = training_views.read_metrics(session, job.name)
-        step.note = scores(found.last)
-        training_views.draw_curve(run, found, None)
+        metrics = training_views.read_metrics(session, job.name)
+        step.note = scores(metrics.last)
+        training_views.draw_curve(run, metrics, None)
     model = register_job(run, session, job.name, accept=accept).model
     rows = gate_rows(run, data)
     with console.step("Release") as step:
@@ -63,7 +63,7 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...], accept: str | None) -
         "model": model.name,
         "version": model.version,
         "outcome": outcome,
-        "metrics": dict(found.last),
+        "metrics": dict(metrics.last),
         "question": question,
         "answer": answer.texts[0],
         "steps": [{"step": item.title, "seconds": round(item.seconds, 1)} for item in console.steps],
@@ -75,9 +75,8 @@ def run(run: Run, reuse: bool, overrides: tuple[str, ...], accept: str | None) -
         "slot": outcome.slot,
         "report": str(outcome.report_folder or ""),
     }
-    console.result(
-        result, closing(run, outcome, question, answer.texts[0]), outputs=outputs, summary=summary(run, found, outcome)
-    )
+    text = closing(run, outcome, question, answer.texts[0])
+    console.result(result, text, outputs=outputs, summary=summary(run, metrics, outcome))
 
 
 def scores(last: Any) -> str:
@@ -118,12 +117,12 @@ def closing(run: Run, outcome: Any, question: str, answer: str) -> Any:
         f"  A: {answer}",
         "",
         "next:",
-        *(f"  {command + run.at:<{30 + len(run.at)}}{text}" for command, text in after),
+        *(f"  {command + run.target_flag:<{30 + len(run.target_flag)}}{text}" for command, text in after),
     ]
     return Group(table, Text("\n".join(lines)))
 
 
-def summary(run: Run, found: Any, outcome: Any) -> str:
+def summary(run: Run, metrics: Any, outcome: Any) -> str:
     """The job summary: steps, metrics, gate."""
     from mlops import gate
     from mlops.cli.training_views import metrics_markdown
@@ -131,7 +130,7 @@ def summary(run: Run, found: Any, outcome: Any) -> str:
 
     rows = [[item.title, f"{item.seconds:.1f}", item.note] for item in run.console.steps if item.depth == 0]
     text = f"### {outcome.model}:{outcome.version} is live in {outcome.slot}\n\n"
-    text += markdown_table(["step", "seconds", "result"], rows) + "\n\n" + metrics_markdown(found)
+    text += markdown_table(["step", "seconds", "result"], rows) + "\n\n" + metrics_markdown(metrics)
     if outcome.report is not None:
         text += "\n\n" + gate.to_markdown(outcome.report)
     return text

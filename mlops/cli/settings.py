@@ -23,18 +23,18 @@ def settings() -> None:
 def check(context: click.Context, run: Run) -> None:
     """Check every target of mlops.yaml, whatever --target says; exit code 2 if one is invalid."""
     from mlops.cli.violations import Violation, tell_github
-    from mlops.core.errors import Place, UsageError
+    from mlops.core.errors import FileLocation, UsageError
     from mlops.doctor.settings_check import check as look
 
     path, targets, problems = look()
-    found = [Violation(Place(file=path.name, line=problem.line), problem.message) for problem in problems]
-    lines = [f"✕ {item.place}: {item.message}" for item in found]
+    violations = [Violation(FileLocation(file=path.name, line=problem.line), problem.message) for problem in problems]
+    lines = [f"✕ {item.place}: {item.message}" for item in violations]
     run.console.result(
-        {"valid": not problems, "file": path, "targets": targets, "problems": found},
+        {"valid": not problems, "file": path, "targets": targets, "problems": violations},
         "\n".join(lines) or f"✓ {path.name}: {', '.join(targets)}",
         outputs={"valid": not problems},
     )
-    tell_github(run.console, found, what=f"Settings of {', '.join(targets) or 'no target'}")
+    tell_github(run.console, violations, what=f"Settings of {', '.join(targets) or 'no target'}")
     if problems:
         context.exit(UsageError.exit_code)
 

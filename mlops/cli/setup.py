@@ -16,9 +16,9 @@ from mlops.setup import render as shown_as
 if TYPE_CHECKING:
     from mlops.azure.management import Caller
     from mlops.azure.session import Session
-    from mlops.setup.plan import Part
-    from mlops.setup.scope import Place
-    from mlops.setup.survey import Order
+    from mlops.setup.plan import Step
+    from mlops.setup.scope import AzureScope
+    from mlops.setup.survey import SetupRequest
 
 
 @command(
@@ -86,25 +86,27 @@ def setup(
 
     by_hand = passed(subjects)
     _check_names(environments, repository)
-    session, place, caller = _enter(run, given)
+    session, scope, caller = _enter(run, given)
     if delete:
-        _delete(run, session, place, dry_run=dry_run, yes=yes)
+        _delete(run, session, scope, dry_run=dry_run, yes=yes)
         return
     run.console.say("it takes somebody who may assign roles: Owner, or Contributor with User Access")
     run.console.say("Administrator or Role Based Access Control Administrator")
-    named = list(environments or by_hand or ([] if run.settings.is_local else [run.target]))
-    order, repository = _order(run, place, named, by_hand, repository, prompt_flow=prompt_flow, quota=quota)
-    parts, group_exists = _plan(run, session, order)
-    shown = {
-        "place": place,
+    chosen_environments = list(environments or by_hand or ([] if run.settings.is_local else [run.target]))
+    request, repository = _order(
+        run, scope, chosen_environments, by_hand, repository, prompt_flow=prompt_flow, quota=quota
+    )
+    steps, group_exists = _plan(run, session, request)
+    document = {
+        "place": scope,
         "login": caller,
         "dry_run": dry_run,
-        "parts": [shown_as.plain_part(part) for part in parts],
+        "parts": [shown_as.plain_part(step) for step in steps],
     }
-    _refuse_or_ask(run, session, place, caller, parts, shown, group_exists=group_exists, dry_run=dry_run, yes=yes)
+    _refuse_or_ask(run, session, scope, caller, steps, document, group_exists=group_exists, dry_run=dry_run, yes=yes)
     if dry_run:
         return
-    _make(run, session, order, parts, shown, repository, github=github)
+    _make(run, session, request, steps, document, repository, github=github)
 
 
 def _check_names(environments: Sequence[str], repository: str | None) -> None:
@@ -122,79 +124,79 @@ def _check_names(environments: Sequence[str], repository: str | None) -> None:
         raise UsageError("--environment is empty", hint="name a GitHub environment, as in --environment staging")
 
 
-def _enter(run: Run, given: dict[str, str | None]) -> tuple[Session, Place, Caller]:
+def _enter(run: Run, given: dict[str, str | None]) -> tuple[Session, AzureScope, Caller]:
     """Log in, and say who that is and where."""
     from mlops.azure import management
     from mlops.azure.session import connect
     from mlops.core.errors import UsageError
-    from mlops.setup.scope import VARIABLES, in_tenant, place_of
+    from mlops.setup.scope import VARIABLES, in_tenant, scope_of
 
     if run.settings.is_local:
         if any(given.values()):
             option_names = ", ".join(f"--{name}" for name, value in given.items() if value)
             raise UsageError(f"{option_names}: the local workspace has its place", hint="choose another --target")
     else:
-        place = place_of(given, run.settings.root)
-        os.environ.update({VARIABLES[key]: str(getattr(place, key)) for key in VARIABLES if getattr(place, key)})
+        scope = scope_of(given, run.settings.root)
+        os.environ.update({VARIABLES[key]: str(getattr(scope, key)) for key in VARIABLES if getattr(scope, key)})
     session = connect(run.settings, run.console)
-    place = place_of({}, run.settings.root)
+    scope = scope_of({}, run.settings.root)
     caller = management.caller(session)
-    place = in_tenant(place, caller.tenant)
-    run.console.say(f"logged in as {caller.name}, tenant {caller.tenant or place.tenant}")
-    run.console.say(f"workspace {place.workspace} of group {place.group} in {place.region}")
-    run.console.say(f"subscription {place.subscription}")
-    return session, place, caller
+    scope = in_tenant(scope, caller.tenant)
+    run.console.say(f"logged in as {caller.name}, tenant {caller.tenant or scope.tenant}")
+    run.console.say(f"workspace {scope.workspace} of group {scope.group} in {scope.region}")
+    run.console.say(f"subscription {scope.subscription}")
+    return session, scope, caller
 
 
 def _order(
     run: Run,
-    place: Place,
+    scope: AzureScope,
     environments: Sequence[str],
     passed: dict[str, str],
     repository: str | None,
     *,
     prompt_flow: bool,
     quota: bool | None,
-) -> tuple[Order, str | None]:
+) -> tuple[SetupRequest, str | None]:
     from mlops.setup import github_cli
     from mlops.setup.subjects import of_environments
-    from mlops.setup.survey import Order
+    from mlops.setup.survey import SetupRequest
 
-    found = repository or github_cli.repository(run.settings.root)
-    named = run.settings.deployment.identity
-    in_the_group = f"{place.group_id}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/".lower()
-    if named and named.lower().startswith(in_the_group):
-        named = named.rsplit("/", 1)[-1]
-    order = Order(
-        place=place,
+    known_repository = repository or github_cli.repository(run.settings.root)
+    identity = run.settings.deployment.identity
+    in_the_group = f"{scope.group_id}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/".lower()
+    if identity and identity.lower().startswith(in_the_group):
+        identity = identity.rsplit("/", 1)[-1]
+    request = SetupRequest(
+        scope=scope,
         settings=run.settings,
-        endpoint_identity=None if named is None or named.startswith("/") else named,
-        subjects=of_environments(found, environments, passed),
+        endpoint_identity=None if identity is None or identity.startswith("/") else identity,
+        subjects=of_environments(known_repository, environments, passed),
         prompt_flow=prompt_flow,
         quota=quota,
     )
-    return order, found
+    return request, known_repository
 
 
-def _plan(run: Run, session: Session, order: Order) -> tuple[list[Part], bool]:
+def _plan(run: Run, session: Session, request: SetupRequest) -> tuple[list[Step], bool]:
     from mlops.setup.plan import plan
-    from mlops.setup.survey import look
+    from mlops.setup.survey import read_current_state
 
-    with run.console.step("Look at what is there") as step:
-        facts = look(session, order)
-        parts = plan(order, facts)
-        counts = {state: sum(part.state == state for part in parts) for state in shown_as.MARKS}
-        step.note = ", ".join(f"{count} {shown_as.WORDS[state]}" for state, count in counts.items() if count)
-    return parts, facts.group is not None
+    with run.console.step("Look at what is there") as progress:
+        current = read_current_state(session, request)
+        steps = plan(request, current)
+        counts = {state: sum(step.state == state for step in steps) for state in shown_as.MARKS}
+        progress.note = ", ".join(f"{count} {shown_as.WORDS[state]}" for state, count in counts.items() if count)
+    return steps, current.group is not None
 
 
 def _refuse_or_ask(
     run: Run,
     session: Session,
-    place: Place,
+    scope: AzureScope,
     caller: Caller,
-    parts: Sequence[Part],
-    shown: dict[str, Any],
+    steps: Sequence[Step],
+    document: dict[str, Any],
     *,
     group_exists: bool,
     dry_run: bool,
@@ -211,29 +213,30 @@ def _refuse_or_ask(
     from mlops.setup.plan import nothing_to_do, wrong
 
     refusal: MlopsError | None = None
-    if wrong(parts):
-        first, *others = wrong(parts)
+    if wrong(steps):
+        first, *others = wrong(steps)
         refusal = PreconditionError(
             f"the {first.title} is in the way: {first.note}",
-            details=[f"{part.title}: {part.note}" for part in others],
+            details=[f"{step.title}: {step.note}" for step in others],
             hint="nothing was made; choose another name or value in mlops.yaml or the environment, or put it right",
         )
     else:
         try:
-            rights.check(session, caller, place, parts, group_exists=group_exists)
+            rights.check(session, caller, scope, steps, group_exists=group_exists)
         except PreconditionError as error:
             refusal = error
     if dry_run:
-        run.console.result(shown, shown_as.table(parts), summary=f"### Setup (dry run)\n\n{shown_as.markdown(parts)}")
+        summary = f"### Setup (dry run)\n\n{shown_as.markdown(steps)}"
+        run.console.result(document, shown_as.table(steps), summary=summary)
         if refusal is not None:
             dataclasses.replace(run.console, as_json=False).failure(refusal)  # stdout has its document already
             raise click.exceptions.Exit(refusal.exit_code)
         return
-    run.console.err.print(shown_as.table(parts))
+    run.console.err.print(shown_as.table(steps))
     if refusal is not None:
         raise refusal
-    if not nothing_to_do(parts):
-        count = sum(part.to_do for part in parts)
+    if not nothing_to_do(steps):
+        count = sum(step.to_do for step in steps)
         _confirm(f"Make or change {count} things?", yes=yes)
 
 
@@ -251,9 +254,9 @@ def _confirm(question: str, *, yes: bool) -> None:
 def _make(
     run: Run,
     session: Session,
-    order: Order,
-    parts: Sequence[Part],
-    shown: dict[str, Any],
+    request: SetupRequest,
+    steps: Sequence[Step],
+    document: dict[str, Any],
     repository: str | None,
     *,
     github: bool,
@@ -263,16 +266,16 @@ def _make(
     from mlops.setup import apply, github_variables
     from mlops.setup.plan import nothing_to_do
 
-    done = apply.carry_out(session, order, parts)
+    done = apply.apply(session, request, steps)
     error = apply.failure(done)
-    notes = [f"{part.title}: {part.note}" for part in parts if part.state == "open"] + done.notes
-    environments = [subject.environment for subject in order.subjects]
+    notes = [f"{step.title}: {step.note}" for step in steps if step.state == "open"] + done.notes
+    environments = [subject.environment for subject in request.subjects]
     lines: list[str] = []
     changed: list[str] = []
     values: dict[str, str] = {}
-    identity = order.github_identity and identities.get(session, order.github_identity, order.place.group)
+    identity = request.github_identity and identities.get(session, request.github_identity, request.scope.group)
     if identity:
-        values = github_variables.variables(order.place, identity.client_id)
+        values = github_variables.variables(request.scope, identity.client_id)
         lines = github_variables.commands(repository, environments, values)
         if github:
             try:
@@ -280,13 +283,13 @@ def _make(
                 lines = []
             except MlopsError as refusal:
                 error = error or refusal
-    said = (
+    summary = (
         "nothing to do: all of it is there"
-        if nothing_to_do(parts) and not changed
+        if nothing_to_do(steps) and not changed
         else f"made or changed: {len(done.made)}"
     )
     data = {
-        **shown,
+        **document,
         "made": done.made,
         "for_you": notes,
         "variables": values,
@@ -294,7 +297,7 @@ def _make(
         "commands": lines,
     }
     run.console.result(
-        data, shown_as.closing(said, notes, lines), summary=f"### Setup\n\n{said}\n\n{shown_as.markdown(parts)}"
+        data, shown_as.closing(summary, notes, lines), summary=f"### Setup\n\n{summary}\n\n{shown_as.markdown(steps)}"
     )
     if error is not None:
         dataclasses.replace(run.console, as_json=False).failure(error)
@@ -311,25 +314,25 @@ def _tell_github(run: Run, repository: str | None, environments: Sequence[str], 
     return github_variables.hand_over(run.console, repository, environments, values)
 
 
-def _delete(run: Run, session: Session, place: Place, *, dry_run: bool, yes: bool) -> None:
+def _delete(run: Run, session: Session, scope: AzureScope, *, dry_run: bool, yes: bool) -> None:
     from mlops.setup import removal
 
     with run.console.step("Look at what setup has made"):
-        found = removal.look(session, place)
-    going = removal.sentences(found)
-    shown = {"place": place, "dry_run": dry_run, "delete": going, "lost": found.lost, "left": found.left}
-    text = shown_as.listed([("goes:", going), ("lost with it:", found.lost), ("stays:", found.left)])
+        planned = removal.plan_removal(session, scope)
+    going = removal.sentences(planned)
+    document = {"place": scope, "dry_run": dry_run, "delete": going, "lost": planned.lost, "left": planned.remaining}
+    text = shown_as.listed([("goes:", going), ("lost with it:", planned.lost), ("stays:", planned.remaining)])
     if not going or dry_run:
-        run.console.result(shown, text or f"there is nothing of setup's in the group {place.group}")
+        run.console.result(document, text or f"there is nothing of setup's in the group {scope.group}")
         return
     run.console.err.print(text)
     if not yes:
-        _type_the_name(place.group)
-    group_gone = removal.carry_out(session, found)
-    said = f"deleted: {len(going)}"
+        _type_the_name(scope.group)
+    group_gone = removal.remove(session, planned)
+    summary = f"deleted: {len(going)}"
     if any(line.startswith("key vault ") for line in going):
-        said += "\nthe key vault keeps its name and its secrets for 90 days; the next setup recovers it"
-    run.console.result({**shown, "group_deleted": group_gone}, said, summary=f"### Setup, deleted\n\n{text}")
+        summary += "\nthe key vault keeps its name and its secrets for 90 days; the next setup recovers it"
+    run.console.result({**document, "group_deleted": group_gone}, summary, summary=f"### Setup, deleted\n\n{text}")
 
 
 def _type_the_name(group: str) -> None:

@@ -80,27 +80,27 @@ def train(
         )
     run.settings = submit.chosen(run.settings, base_model=base_model, percent=percent)
     settings, console = run.settings, run.console
-    wanted = {**parse(overrides), **({} if epochs is None else {"num_train_epochs": epochs})}
+    parameters = {**parse(overrides), **({} if epochs is None else {"num_train_epochs": epochs})}
     data = prepared(run, folder)
     session = connect(settings, console)
-    made = make_plan(run, session, data, wanted, create_compute=not dry_run, reason=reason or "")
+    plan = make_plan(run, session, data, parameters, create_compute=not dry_run, reason=reason or "")
     if dry_run:
-        console.result({"plan": plan_data(made), "dry_run": True}, plan_table(made), summary=plan_markdown(made))
+        console.result({"plan": plan_data(plan), "dry_run": True}, plan_table(plan), summary=plan_markdown(plan))
         return
-    console.err.print(plan_table(made))
-    found = submit_plan(run, session, made, force=force)
-    job = found.job
+    console.err.print(plan_table(plan))
+    submitted = submit_plan(run, session, plan, force=force)
+    job = submitted.job
     if detach:
         outcome = {
             "job": job.name,
             "status": job.status,
             "url": job.studio_url,
-            "reused": not found.is_new,
-            "fingerprint": made.fingerprint,
+            "reused": not submitted.is_new,
+            "fingerprint": plan.fingerprint,
         }
-        note = "" if found.is_new else ": the job of the same content that was there"
-        text = f"{job.name} is {job.status}{note}\nnext: mlops wait {job.name}{run.at}"
-        console.result(outcome, text, summary=plan_markdown(made, found))
+        note = "" if submitted.is_new else ": the job of the same content that was there"
+        text = f"{job.name} is {job.status}{note}\nnext: mlops wait {job.name}{run.target_flag}"
+        console.result(outcome, text, summary=plan_markdown(plan, submitted))
         return
     progress = followed(run, session, job.name, timeout_s=timeout_s, cancel_on_interrupt=cancel_on_interrupt)
     show_finished(run, session, progress)
@@ -115,7 +115,7 @@ def parse(overrides: tuple[str, ...]) -> dict[str, Any]:
 
     from mlops.core.errors import UsageError
 
-    found: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for text in filter(str.strip, overrides):
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
@@ -129,8 +129,8 @@ def parse(overrides: tuple[str, ...]) -> dict[str, Any]:
                 read = float(read)
         if not isinstance(read, (bool, int, float, str)):
             raise UsageError(f"'{value}' is no value for '{name}'", hint="a number, true, false or a word")
-        found[name.strip()] = read
-    return found
+        parameters[name.strip()] = read
+    return parameters
 
 
 def make_plan(
@@ -157,73 +157,77 @@ def make_plan(
         )
 
 
-def submit_plan(run: Run, session: Session, made: TrainingPlan, *, force: bool) -> Submitted:
+def submit_plan(run: Run, session: Session, plan: TrainingPlan, *, force: bool) -> Submitted:
     """Submit, or say which job is there already."""
     from mlops.training.submit import submit as submit_job
 
     with run.console.step("Submit the pipeline") as step:
-        found = submit_job(session, run.settings, made, force=force)
-        step.note = found.job.name if found.is_new else f"{found.job.name} is there already ({found.job.status})"
+        submitted = submit_job(session, run.settings, plan, force=force)
+        step.note = (
+            submitted.job.name
+            if submitted.is_new
+            else f"{submitted.job.name} is there already ({submitted.job.status})"
+        )
     outputs = {
-        "job": found.job.name,
-        "fingerprint": made.fingerprint,
-        "reused": not found.is_new,
-        "completed": found.job.is_completed,
+        "job": submitted.job.name,
+        "fingerprint": plan.fingerprint,
+        "reused": not submitted.is_new,
+        "completed": submitted.job.is_completed,
     }
     run.console.outputs(outputs)  # a workflow can go on from here even if following the job ends badly
-    return found
+    return submitted
 
 
-def plan_data(made: TrainingPlan) -> dict[str, Any]:
+def plan_data(plan: TrainingPlan) -> dict[str, Any]:
     """The plan for --json."""
     return {
-        "job": made.job_name(1),
-        "display_name": made.display_name,
-        "experiment": made.experiment,
-        "base_model": made.base_model,
-        "component": made.component,
-        "compute": made.compute,
-        "gpus_per_node": made.gpus_per_node,
-        "parameters": {item.name: {"value": item.value, "from": item.source} for item in made.parameters},
-        "tags": dict(made.tags),
+        "job": plan.job_name(1),
+        "display_name": plan.display_name,
+        "experiment": plan.experiment,
+        "base_model": plan.base_model,
+        "component": plan.component,
+        "compute": plan.compute,
+        "gpus_per_node": plan.gpus_per_node,
+        "parameters": {item.name: {"value": item.value, "from": item.source} for item in plan.parameters},
+        "tags": dict(plan.tags),
     }
 
 
-def plan_table(made: TrainingPlan) -> RenderableType:
+def plan_table(plan: TrainingPlan) -> RenderableType:
     """The plan: what is trained, and each parameter with where it came from."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    words = {"setting": "mlops.yaml or an option", "model": "the base model", "default": "default"}
+    sources = {"setting": "mlops.yaml or an option", "model": "the base model", "default": "default"}
     facts = [
-        made.display_name,
-        f"  base model  {made.base_model}",
-        f"  pipeline    {made.component}",
-        f"  cluster     {made.compute}, {made.gpus_per_node} GPU per node, {made.nodes} node(s)",
-        f"  job         {made.job_name(1)[:-2]}",
+        plan.display_name,
+        f"  base model  {plan.base_model}",
+        f"  pipeline    {plan.component}",
+        f"  cluster     {plan.compute}, {plan.gpus_per_node} GPU per node, {plan.nodes} node(s)",
+        f"  job         {plan.job_name(1)[:-2]}",
     ]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
     for title in ("parameter", "value", "from"):
         table.add_column(title)
-    for item in sorted(made.parameters, key=lambda item: (item.source != "setting", item.name)):
-        table.add_row(item.name, str(item.value), words[item.source])
+    for item in sorted(plan.parameters, key=lambda item: (item.source != "setting", item.name)):
+        table.add_row(item.name, str(item.value), sources[item.source])
     return Group(Text("\n".join(facts)), table)
 
 
-def plan_markdown(made: TrainingPlan, found: Submitted | None = None) -> str:
+def plan_markdown(plan: TrainingPlan, submission: Submitted | None = None) -> str:
     """What is trained, for the job summary."""
     from mlops.core.console import markdown_table
 
-    job = found.job if found else None
-    label = f"`{job.name}`" if job else f"`{made.job_name(1)}`"
+    job = submission.job if submission else None
+    label = f"`{job.name}`" if job else f"`{plan.job_name(1)}`"
     rows: list[list[Any]] = [
         ["job", f"[{label}]({job.studio_url})" if job and job.studio_url else label],
-        *([["", "joined: it was there already"]] if found and not found.is_new else []),
-        ["base model", made.base_model],
-        ["pipeline", made.component],
-        ["cluster", f"{made.compute}, {made.gpus_per_node} GPU per node, {made.nodes} node(s)"],
-        *([item.name, item.value] for item in made.parameters if item.source == "setting"),
-        *([name, made.tags[name]] for name in ("reason", "commit", "actor") if made.tags.get(name)),
+        *([["", "joined: it was there already"]] if submission and not submission.is_new else []),
+        ["base model", plan.base_model],
+        ["pipeline", plan.component],
+        ["cluster", f"{plan.compute}, {plan.gpus_per_node} GPU per node, {plan.nodes} node(s)"],
+        *([item.name, item.value] for item in plan.parameters if item.source == "setting"),
+        *([name, plan.tags[name]] for name in ("reason", "commit", "actor") if plan.tags.get(name)),
     ]
-    return f"### Training {made.display_name}\n\n{markdown_table(['', ''], rows)}"
+    return f"### Training {plan.display_name}\n\n{markdown_table(['', ''], rows)}"

@@ -63,7 +63,7 @@ def metrics_table(metrics: JobMetrics, judgement: Judgement | None = None) -> An
     for name, value in sorted(metrics.last.items()):
         if not evaluation.is_of_evaluation(name):
             table.add_row(name, f"{value:.5g}", curves.sparkline(metrics.curves.get(name, ())))
-    judged = judgement or evaluation.shown(metrics.last)
+    judged = judgement or evaluation.judgement_of(metrics.last)
     if not evaluation.was_evaluated(metrics.last):
         return table
     side = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
@@ -85,7 +85,7 @@ def metrics_markdown(metrics: JobMetrics, judgement: Judgement | None = None) ->
     ]
     parts = [f"### Training {metrics.job}", markdown_table(["metric", "value"], rows)]
     if evaluation.was_evaluated(metrics.last):
-        judged = judgement or evaluation.shown(metrics.last)
+        judged = judgement or evaluation.judgement_of(metrics.last)
         parts.append(markdown_table(evaluation.HEADER, judged.rows))
     parts.append(curves.mermaid(metrics.curves.get("train_loss", ()), title="training loss"))
     return "\n\n".join(parts)

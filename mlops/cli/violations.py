@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlops.core.console import Console
-    from mlops.core.errors import Place
+    from mlops.core.errors import FileLocation
 
 ANNOTATIONS = 10
 """GitHub shows no more of one level per step."""
@@ -21,31 +21,31 @@ CHARACTERS = 300
 class Violation:
     """One thing that is wrong, and where."""
 
-    place: Place
+    place: FileLocation
     message: str
 
 
-def tell_github(console: Console, found: Sequence[Violation], *, what: str, unlisted: int = 0) -> None:
+def tell_github(console: Console, violations: Sequence[Violation], *, what: str, unlisted: int = 0) -> None:
     """Annotate the worst, and list all in the summary; nothing outside GitHub.
 
     Args:
         console: of the command.
-        found: the worst first.
+        violations: the worst first.
         what: was looked at, for the heading.
         unlisted: how many more there are than are given.
     """
     from mlops.core.console import markdown_table
 
     if console.on_github:
-        for violation in found[:ANNOTATIONS]:
-            console.annotate("error", violation.message, place=violation.place)
-    if not found:
+        for violation in violations[:ANNOTATIONS]:
+            console.annotate("error", violation.message, location=violation.place)
+    if not violations:
         console.summary(f"### {what}: valid")
         return
-    more = unlisted + max(0, len(found) - IN_SUMMARY)
-    rows = [[f"`{item.place}`", _short(item.message)] for item in found[:IN_SUMMARY]]
+    more = unlisted + max(0, len(violations) - IN_SUMMARY)
+    rows = [[f"`{item.place}`", _short(item.message)] for item in violations[:IN_SUMMARY]]
     rows += [["…", f"{more:,} more"]] if more else []
-    console.summary(f"### {what}: {len(found) + unlisted:,} wrong\n\n{markdown_table(['where', 'what'], rows)}")
+    console.summary(f"### {what}: {len(violations) + unlisted:,} wrong\n\n{markdown_table(['where', 'what'], rows)}")
 
 
 def _short(text: str) -> str:

@@ -70,14 +70,18 @@ def followed(run: Run, session: Session, name: str, *, timeout_s: float | None, 
             mark_reported(session, name)
         raise
     except AzureError as error:
-        error.hint = f"the job '{name}' does not depend on this command: mlops wait {name}{run.at} follows it again"
+        error.hint = (
+            f"the job '{name}' does not depend on this command: mlops wait {name}{run.target_flag} follows it again"
+        )
         raise
     except KeyboardInterrupt:
         if cancel_on_interrupt:
             jobs.cancel(session, name)
-            raise Interrupted(f"the job '{name}' is being cancelled", hint=f"mlops wait {name}{run.at}") from None
+            raise Interrupted(
+                f"the job '{name}' is being cancelled", hint=f"mlops wait {name}{run.target_flag}"
+            ) from None
         raise Interrupted(
-            f"the job '{name}' goes on running", hint=f"mlops wait {name}{run.at} follows it again"
+            f"the job '{name}' goes on running", hint=f"mlops wait {name}{run.target_flag} follows it again"
         ) from None
 
 
@@ -122,9 +126,10 @@ def _step_display(run: Run) -> Iterator[Any]:
 
 def show_unfinished(run: Run, name: str, error: NotFinishedYet) -> None:
     """A job that goes on without us."""
+    flag = run.target_flag
     run.console.result(
         {"job": name, "finished": False, "reason": error.message},
-        f"{error.message}\nnext: mlops wait {name}{run.at}, or mlops reconcile{run.at} once it has ended",
+        f"{error.message}\nnext: mlops wait {name}{flag}, or mlops reconcile{flag} once it has ended",
         outputs={"job": name, "completed": False, "finished": False},
         summary=f"### Still training\n\n{error.message}: `{name}`. `mlops reconcile` will go on with it.",
     )
@@ -149,6 +154,6 @@ def show_finished(run: Run, session: Session, progress: Progress) -> None:
         "plot": picture,
     }
     curve = [f"curve: {picture}"] if picture else []
-    text = Group(metrics_table(metrics), *curve, f"next:  mlops register {progress.job.name}{run.at}")
+    text = Group(metrics_table(metrics), *curve, f"next:  mlops register {progress.job.name}{run.target_flag}")
     outputs = {"job": progress.job.name, "completed": progress.job.is_completed, "finished": True}
     run.console.result(data, text, outputs=outputs, summary=metrics_markdown(metrics))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops.core.errors import Place, UsageError
+from mlops.core.errors import FileLocation, UsageError
 
 if TYPE_CHECKING:
     import yaml
@@ -42,39 +42,39 @@ class SettingsFile:
     @property
     def targets(self) -> Mapping[str, Any]:
         """The section of each target; none where there is no such mapping."""
-        found = self.tree.get("targets")
-        return {str(name): part for name, part in found.items()} if isinstance(found, Mapping) else {}
+        sections = self.tree.get("targets")
+        return {str(name): part for name, part in sections.items()} if isinstance(sections, Mapping) else {}
 
-    def place(self, line: int | None) -> Place:
+    def location(self, line: int | None) -> FileLocation:
         """A line as messages show it."""
-        return Place(file=self.path.name, line=line)
+        return FileLocation(file=self.path.name, line=line)
 
     def line(self, key: Sequence[str], target: str) -> int | None:
         """Where a key stands, in the target's section or else in the defaults; the nearest above it that does."""
         for depth in range(len(key), 0, -1):
             for top in (("targets", target), ("defaults",)):
-                found = self.lines.get((*top, *key[:depth]))
-                if found is not None:
-                    return found
+                line = self.lines.get((*top, *key[:depth]))
+                if line is not None:
+                    return line
         return None
 
     def merged(self, target: str, known: Sequence[str]) -> tuple[dict[str, Any], list[Problem]]:
         """The defaults with a target's values over them; what is no section is a problem."""
         problems: list[Problem] = []
-        parts: list[Mapping[str, Any]] = []
+        layers: list[Mapping[str, Any]] = []
         sections = [(("defaults",), self.tree.get("defaults")), (("targets", target), self.targets.get(target))]
         for where, part in sections:
             if part is not None and not isinstance(part, Mapping):
                 says = f"'{'.'.join(where)}' is '{part}'; it must hold sections such as 'data'"
                 problems.append(Problem(self.lines.get(where), says))
                 continue
-            parts.append(part or {})
+            layers.append(part or {})
             problems += [
                 Problem(self.lines.get((*where, str(key))), unknown(str(key), known))
                 for key in part or {}
                 if key not in known
             ]
-        return merge(*parts) if len(parts) == 2 else {}, problems
+        return merge(*layers) if len(layers) == 2 else {}, problems
 
 
 def read(path: Path) -> SettingsFile:
@@ -85,20 +85,20 @@ def read(path: Path) -> SettingsFile:
     """
     import yaml
 
-    place = Place(file=path.name)
+    location = FileLocation(file=path.name)
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         tree = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read: {error}", place=place) from None
+        raise UsageError(f"cannot be read: {error}", location=location) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = None if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or "not YAML"
-        raise UsageError(f"not valid YAML: {problem}", place=Place(file=path.name, line=line)) from None
+        raise UsageError(f"not valid YAML: {problem}", location=FileLocation(file=path.name, line=line)) from None
     if not isinstance(tree, dict):
-        raise UsageError("must be a mapping with 'defaults' and 'targets'", place=place)
+        raise UsageError("must be a mapping with 'defaults' and 'targets'", location=location)
     lines: dict[tuple[str, ...], int] = {}
     _number(node, (), lines, path)
     problems = [Problem(lines.get((str(key),)), unknown(str(key), TOP)) for key in tree if key not in TOP]
@@ -135,17 +135,17 @@ def close_to(word: str, known: Sequence[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else ""
 
 
-def _number(node: yaml.Node | None, at: tuple[str, ...], lines: dict[tuple[str, ...], int], path: Path) -> None:
+def _number(node: yaml.Node | None, parent: tuple[str, ...], lines: dict[tuple[str, ...], int], path: Path) -> None:
     import yaml
 
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            where = (*at, str(key.value))
+            where = (*parent, str(key.value))
             if where in lines:
-                place = Place(file=path.name, line=key.start_mark.line + 1)
-                raise UsageError(f"the key '{key.value}' stands here a second time", place=place)
+                location = FileLocation(file=path.name, line=key.start_mark.line + 1)
+                raise UsageError(f"the key '{key.value}' stands here a second time", location=location)
             lines[where] = key.start_mark.line + 1
             _number(value, where, lines, path)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            lines[(*at, str(index))] = value.start_mark.line + 1
+            lines[(*parent, str(index))] = value.start_mark.line + 1

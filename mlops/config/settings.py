@@ -308,11 +308,11 @@ SECTIONS = [name for name in Settings.model_fields if name not in ("target", "ro
 
 def find_file(start: Path | None = None) -> Path:
     """The settings file: MLOPS_SETTINGS, or mlops.yaml here or in a folder above."""
-    named = os.environ.get("MLOPS_SETTINGS")
-    if named:
-        path = Path(named)
+    from_environment = os.environ.get("MLOPS_SETTINGS")
+    if from_environment:
+        path = Path(from_environment)
         if not path.is_file():
-            raise UsageError(f"the settings file '{named}' (from MLOPS_SETTINGS) does not exist")
+            raise UsageError(f"the settings file '{from_environment}' (from MLOPS_SETTINGS) does not exist")
         return path.absolute()
     folder = (start or Path.cwd()).absolute()
     for candidate in (folder, *folder.parents):
@@ -349,23 +349,23 @@ def load_all(path: Path | None = None) -> tuple[dict[str, Settings], list[Proble
         UsageError: the file is missing or not YAML.
     """
     file = read(path or find_file())
-    found: dict[str, Settings] = {}
+    valid: dict[str, Settings] = {}
     problems = list(file.problems)
     for target in sorted(file.targets):
         settings, wrong = _validated(file, target)
         problems += wrong
         if settings is not None:
-            found[target] = settings
+            valid[target] = settings
     if not file.targets and not problems:
         problems.append(Problem(None, "there is no target under 'targets'"))
-    return found, sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0)
+    return valid, sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0)
 
 
 def refusal(file: SettingsFile, problems: Sequence[Problem], *, hint: str) -> UsageError:
     """The error that names every problem, the first one as its message."""
     first, *others = problems
-    rest = [f"{file.place(problem.line)}: {problem.message}" for problem in others]
-    return UsageError(first.message, place=file.place(first.line), details=rest, hint=hint)
+    rest = [f"{file.location(problem.line)}: {problem.message}" for problem in others]
+    return UsageError(first.message, location=file.location(first.line), details=rest, hint=hint)
 
 
 def _validated(file: SettingsFile, target: str) -> tuple[Settings | None, list[Problem]]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.progress import Progress
 
-    from mlops.core.errors import MlopsError, Place
+    from mlops.core.errors import FileLocation, MlopsError
 
 WIDTH = 80
 """Columns used when the output is no terminal."""
@@ -97,7 +97,7 @@ class Console:
 
         step = Step(title, depth=self._depth)
         self.steps.append(step)
-        begin = time.monotonic()
+        start = time.monotonic()
         show = not self.quiet
         if show and self.on_github and self._depth == 0:
             print(f"::group::{title}", file=sys.stderr, flush=True)  # noqa: T201
@@ -113,7 +113,7 @@ class Console:
             step.outcome = "done" if step.outcome == "running" else step.outcome
         finally:
             self._depth -= 1
-            step.seconds = time.monotonic() - begin
+            step.seconds = time.monotonic() - start
             if show:
                 if self.on_github and self._depth == 0:
                     print("::endgroup::", file=sys.stderr, flush=True)  # noqa: T201
@@ -128,12 +128,12 @@ class Console:
         if not self.quiet:
             self.err.print(f"{'  ' * self._depth}{escape(text)}", soft_wrap=True)  # an address stays in one piece
 
-    def warn(self, text: str, *, place: Place | None = None) -> None:
+    def warn(self, text: str, *, location: FileLocation | None = None) -> None:
         """Something the user should know but that stops nothing."""
         from rich.markup import escape
 
         if self.on_github:
-            self.annotate("warning", text, place=place)
+            self.annotate("warning", text, location=location)
         else:
             self.err.print(f"{'  ' * self._depth}[yellow]![/yellow] {escape(text)}", soft_wrap=True)
 
@@ -149,12 +149,12 @@ class Console:
 
     # -- GitHub ----------------------------------------------------------------------------------------------------
 
-    def annotate(self, level: str, message: str, *, place: Place | None = None) -> None:
+    def annotate(self, level: str, message: str, *, location: FileLocation | None = None) -> None:
         """An annotation on the pull request's file; ``level`` is error, warning or notice."""
         where = ""
-        if place is not None:
-            where = f" file={_property(_in_repository(place.file))}" + (
-                f",line={place.line}" if place.line is not None else ""
+        if location is not None:
+            where = f" file={_property(_in_repository(location.file))}" + (
+                f",line={location.line}" if location.line is not None else ""
             )
         print(f"::{level}{where}::{_data(message)}", file=sys.stderr, flush=True)  # noqa: T201
 
@@ -207,8 +207,8 @@ class Console:
         from rich.markup import escape
 
         if self.on_github:
-            self.annotate("error", error.message, place=error.place)
-        where = f"{error.place}: " if error.place is not None else ""
+            self.annotate("error", error.message, location=error.location)
+        where = f"{error.location}: " if error.location is not None else ""
         err = self.err
         err.print(f"[red]✕[/red] {escape(where + error.message)}", soft_wrap=True)
         for line in error.details:
@@ -217,10 +217,10 @@ class Console:
             err.print(f"[dim]→[/dim] {escape(error.hint)}", soft_wrap=True)
         if self.as_json:
             self.failed_as_json(error)
-        parts = [f"**✕ {where}{error.message}**"]
+        blocks = [f"**✕ {where}{error.message}**"]
         if error.details:
-            parts.append("````text\n" + "\n".join(error.details) + "\n````")
-        self.summary("\n\n".join([*parts, *([error.hint] if error.hint else [])]))
+            blocks.append("````text\n" + "\n".join(error.details) + "\n````")
+        self.summary("\n\n".join([*blocks, *([error.hint] if error.hint else [])]))
 
     @staticmethod
     def failed_as_json(error: MlopsError) -> None:
@@ -232,7 +232,7 @@ class Console:
                 "exit_code": error.exit_code,
                 "hint": error.hint,
                 "details": list(error.details),
-                "place": None if error.place is None else plain(error.place),
+                "place": None if error.location is None else plain(error.location),
             }
         }
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class FileLocation:
     """Where in a file something is wrong; ``line`` counts from 1."""
 
     file: str
@@ -27,13 +27,18 @@ class MlopsError(Exception):
     exit_code = 1
 
     def __init__(
-        self, message: str, *, hint: str | None = None, details: Sequence[str] = (), place: Place | None = None
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        details: Sequence[str] = (),
+        location: FileLocation | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.details = tuple(details)
-        self.place = place
+        self.location = location
 
 
 class UsageError(MlopsError):

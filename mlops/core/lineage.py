@@ -17,19 +17,19 @@ def tags(root: Path, *, reason: str = "") -> dict[str, str]:
         root: the checkout.
         reason: why it is run, in a person's words.
     """
-    found = {
+    values = {
         "commit": os.environ.get("GITHUB_SHA") or _commit(root),
         "actor": os.environ.get("GITHUB_ACTOR", ""),
         "run-url": _run_url(),
         "ref": os.environ.get("GITHUB_REF_NAME", ""),
         "reason": " ".join(reason.split()),
     }
-    return {key: value[:TAG_CHARACTERS] for key, value in found.items() if value}
+    return {key: value[:TAG_CHARACTERS] for key, value in values.items() if value}
 
 
 def _run_url() -> str:
-    parts = [os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
-    return f"{parts[0]}/{parts[1]}/actions/runs/{parts[2]}" if all(parts) else ""
+    values = [os.environ.get(f"GITHUB_{name}", "") for name in ("SERVER_URL", "REPOSITORY", "RUN_ID")]
+    return f"{values[0]}/{values[1]}/actions/runs/{values[2]}" if all(values) else ""
 
 
 def _commit(root: Path) -> str:

@@ -15,9 +15,9 @@ PROC = Path("/proc")
 
 def actor() -> str:
     """Who is at work: the person behind a workflow's run, else user@host."""
-    named = os.environ.get("GITHUB_ACTOR")
-    if named:
-        return named
+    github_actor = os.environ.get("GITHUB_ACTOR")
+    if github_actor:
+        return github_actor
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container's user may have no name

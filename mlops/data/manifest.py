@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mlops.core.errors import DataInvalid, Place
+from mlops.core.errors import DataInvalid, FileLocation
 
 FILE = "manifest.json"
 REJECTED = "rejected.jsonl"
@@ -82,7 +82,7 @@ class Manifest(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise DataInvalid(f"'{where}': {first['msg']}", place=Place(file=str(path))) from None
+            raise DataInvalid(f"'{where}': {first['msg']}", location=FileLocation(file=str(path))) from None
 
     def is_whole(self, folder: Path) -> bool:
         """Whether all files are there with their sizes (contents are not read)."""

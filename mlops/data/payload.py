@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mlops.core.errors import DataInvalid, Place, PreconditionError, UsageError
+from mlops.core.errors import DataInvalid, FileLocation, PreconditionError, UsageError
 
 SCHEMA = Path("environments/serve/payload.schema.json")
 PARAMETERS: dict[str, Any] = {"temperature": 0.6, "top_p": 0.9, "do_sample": True, "max_new_tokens": 200}
@@ -31,7 +31,7 @@ class Problem:
         message: what is wrong with it, with its value and what is allowed.
     """
 
-    place: Place
+    place: FileLocation
     field: str
     message: str
 
@@ -50,7 +50,7 @@ def sample(rows: Sequence[Mapping[str, Any]], *, seed: int, parameters: Mapping[
     Raises:
         DataInvalid: no row asks anything.
     """
-    asking = [found for row in rows if (found := _question(row))]
+    asking = [questions for row in rows if (questions := _question(row))]
     if not asking:
         raise DataInvalid("no row holds a question")
     messages = random.Random(seed).choice(asking)  # noqa: S311 - a sample, no secret
@@ -76,7 +76,7 @@ def read(path: Path) -> Any:
     if problems:
         first = problems[0]
         raise DataInvalid(
-            f"{first.field} {first.message}".strip(), place=first.place, details=[str(each) for each in problems[1:]]
+            f"{first.field} {first.message}".strip(), location=first.place, details=[str(each) for each in problems[1:]]
         )
     return value
 
@@ -103,7 +103,7 @@ def check_text(raw: bytes, *, name: str) -> tuple[Any, tuple[Problem, ...]]:
     """
 
     def problem(message: str, line: int | None = None) -> tuple[Any, tuple[Problem, ...]]:
-        return None, (Problem(Place(file=name, line=line), "", message),)
+        return None, (Problem(FileLocation(file=name, line=line), "", message),)
 
     if not raw.strip():
         return problem("is empty", 1)
@@ -120,11 +120,12 @@ def check_text(raw: bytes, *, name: str) -> tuple[Any, tuple[Problem, ...]]:
     except ValueError as error:
         return problem(f"is not JSON: {error}", 1)
     lines, twice = positions(text)
-    found = [(pointer, "stands there twice") for pointer in twice]
-    found += [finding for error in _validator().iter_errors(value) for finding in _explain(error)]
-    found.sort(key=lambda finding: _line(lines, finding[0]))
+    findings = [(pointer, "stands there twice") for pointer in twice]
+    findings += [finding for error in _validator().iter_errors(value) for finding in _explain(error)]
+    findings.sort(key=lambda finding: _line(lines, finding[0]))
     problems = [
-        Problem(Place(file=name, line=_line(lines, pointer)), dotted(pointer), message) for pointer, message in found
+        Problem(FileLocation(file=name, line=_line(lines, pointer)), dotted(pointer), message)
+        for pointer, message in findings
     ]
     return value, tuple(problems)
 
@@ -228,7 +229,7 @@ def _one_of_names(_validator: Any, names: list[str], value: Any, _schema: Any) -
 
 def _explain(error: Any) -> Iterator[tuple[Pointer, str]]:
     """Yields what a jsonschema error says in this program's words."""
-    at: Pointer = tuple(error.absolute_path)
+    path: Pointer = tuple(error.absolute_path)
     value, limit, schema = error.instance, error.validator_value, error.schema
     if error.validator == "additionalProperties":
         known = list(schema.get("properties", {}))
@@ -236,26 +237,26 @@ def _explain(error: Any) -> Iterator[tuple[Pointer, str]]:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
                 advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-                yield (*at, name), f"is not known; {advice}"
+                yield (*path, name), f"is not known; {advice}"
     elif error.validator == "required":
         for name in limit:
             if name not in value:
-                yield at, f"has no '{name}'"
+                yield path, f"has no '{name}'"
                 break
     elif error.validator in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
-        yield at, f"is {_shown(value)}; allowed is {_range(schema)}"
+        yield path, f"is {_shown(value)}; allowed is {_range(schema)}"
     elif error.validator == "type":
         kinds = {"object": "an object", "array": "a list", "integer": "a whole number"}
-        yield at, f"is {_shown(value)}; it must be {kinds.get(limit, f'a {limit}')}"
+        yield path, f"is {_shown(value)}; it must be {kinds.get(limit, f'a {limit}')}"
     elif error.validator == "enum":
-        yield at, f"is {_shown(value)}; allowed are {', '.join(repr(each) for each in limit)}"
+        yield path, f"is {_shown(value)}; allowed are {', '.join(repr(each) for each in limit)}"
     elif error.validator in ("minItems", "minLength"):
-        yield at, "is empty" if limit == 1 else f"has {len(value)}; at least {limit} are needed"
+        yield path, "is empty" if limit == 1 else f"has {len(value)}; at least {limit} are needed"
     elif error.validator in ("maxItems", "maxLength"):
         unit = "items" if error.validator == "maxItems" else "characters"
-        yield at, f"has {len(value):,} {unit}; allowed are {limit:,}"
+        yield path, f"has {len(value):,} {unit}; allowed are {limit:,}"
     else:
-        yield at, str(error.message)
+        yield path, str(error.message)
 
 
 def _range(schema: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlops.core.errors import DataInvalid, Place, PreconditionError, UsageError
+from mlops.core.errors import DataInvalid, FileLocation, PreconditionError, UsageError
 from mlops.data import manifest as manifests
 from mlops.data import reading, selection, sources
 from mlops.data.manifest import Manifest
@@ -113,8 +113,8 @@ def prepare(
     """
     if not 0 < request.percent <= 100:
         raise UsageError(f"percent is {request.percent:g}; it must be above 0 and at most 100")
-    wanted = (request.train_split,) if request.way == "cut" else None
-    source = sources.locate(request.dataset, revision=request.revision, root=root, splits=wanted)
+    splits = (request.train_split,) if request.way == "cut" else None
+    source = sources.locate(request.dataset, revision=request.revision, root=root, splits=splits)
     source = _needed(source, request)
     memory = home / "requests" / f"{_fingerprint(request, source, output)}.json"
     if known := _recall(memory):
@@ -127,36 +127,37 @@ def prepare(
         beside = parent / f".part-{os.getpid()}-{os.urandom(4).hex()}"
         beside.mkdir()
         try:
-            made, report = _fill(beside, request, source, console)
-            (beside / manifests.FILE).write_text(made.text(), encoding="utf-8")
-            folder = home / made.content_hash if output is None else output
-            _put(beside, folder, made)
+            manifest, report = _fill(beside, request, source, console)
+            (beside / manifests.FILE).write_text(manifest.text(), encoding="utf-8")
+            folder = home / manifest.content_hash if output is None else output
+            _put(beside, folder, manifest)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
-        _write(memory, json.dumps({"folder": str(folder.absolute()), "content_hash": made.content_hash}) + "\n")
+        _write(memory, json.dumps({"folder": str(folder.absolute()), "content_hash": manifest.content_hash}) + "\n")
     except OSError as error:
-        named = error.filename is not None and Path(error.filename) in source.files()
-        where = f"read '{error.filename}'" if named else f"write to '{parent}'"
+        is_of_source = error.filename is not None and Path(error.filename) in source.files()
+        where = f"read '{error.filename}'" if is_of_source else f"write to '{parent}'"
         raise PreconditionError(f"cannot {where}: {error.strerror or error}") from None
-    return Prepared(folder=folder, manifest=made, repeated=False, report=report)
+    return Prepared(folder=folder, manifest=manifest, repeated=False, report=report)
 
 
 def _needed(source: sources.Source, request: Request) -> sources.Source:
     """Keeps the splits that are asked for and makes sure that they are enough."""
     splits = dict(source.splits)
-    there = ", ".join(splits)
+    split_list = ", ".join(splits)
     if request.way == "cut":
         name = request.train_split if request.train_split in splits else next(filter(is_train, splits), None)
         if len(splits) > 1 and request.train_split not in splits:
-            raise UsageError(f"'{request.dataset}' has no split '{request.train_split}'; it has {there}")
+            raise UsageError(f"'{request.dataset}' has no split '{request.train_split}'; it has {split_list}")
         if name is None:
             name = next(iter(splits))
         return sources.Source(source.dataset, source.revision, {name: splits[name]})
     if not any(map(is_train, splits)):
-        raise UsageError(f"'{request.dataset}' has no training split (train…); it has {there}")
+        raise UsageError(f"'{request.dataset}' has no training split (train…); it has {split_list}")
     if all(map(is_train, splits)):
         raise UsageError(
-            f"'{request.dataset}' has no test split; it has {there}", hint="--way cut makes one of a fifth of the rows"
+            f"'{request.dataset}' has no test split; it has {split_list}",
+            hint="--way cut makes one of a fifth of the rows",
         )
     return source
 
@@ -196,12 +197,12 @@ def recorded(folder: Path) -> Prepared:
 def _recall(memory: Path) -> Prepared | None:
     """Returns what an equal request has left, if it is still whole."""
     try:
-        left = json.loads(memory.read_bytes())
-        folder = Path(left["folder"])
+        memo = json.loads(memory.read_bytes())
+        folder = Path(memo["folder"])
         prepared = recorded(folder)
     except (OSError, ValueError, KeyError, TypeError, DataInvalid):
         return None
-    return prepared if prepared.manifest.content_hash == left["content_hash"] else None
+    return prepared if prepared.manifest.content_hash == memo["content_hash"] else None
 
 
 def _checked(checker: Checker, split: str, line: bytes | RowInvalid) -> bytes | RowInvalid:
@@ -232,9 +233,9 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
 
         def writer(name: str) -> Writer:
             # Closed in reverse order: the thread has ended before a file is closed.
-            made = Writer(beside / name, background)
-            files.callback(made.close)
-            return made
+            split_writer = Writer(beside / name, background)
+            files.callback(split_writer.close)
+            return split_writer
 
         rejected = writer(manifests.REJECTED)
         for split in ("train", "test") if request.way == "cut" else source.splits:
@@ -245,10 +246,10 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
             if not isinstance(checked, RowInvalid):
                 writers[split].write(checked)
                 continue
-            place = Place(file=str(path), line=number)
-            tally.broken(split=split, rule=checked.rule, reason=checked.reason, place=place)
+            location = FileLocation(file=str(path), line=number)
+            tally.broken(split=split, rule=checked.rule, reason=checked.reason, location=location)
             if request.drop_invalid:
-                rejected.write(_rejection(split, checked, place, line))
+                rejected.write(_rejection(split, checked, location, line))
         for split, written in writers.items():
             tally.rows[split] = written.rows + tally.invalid.get(split, 0)
         entries = tuple(written.finish() for written in writers.values())
@@ -259,7 +260,7 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
     _refuse_an_empty_split({split: written.rows for split, written in writers.items()}, tally, report)
     if not left_out.rows:
         rejected.path.unlink()
-    made = Manifest(
+    manifest = Manifest(
         dataset=source.dataset,
         revision=source.revision,
         way=request.way,
@@ -270,7 +271,7 @@ def _fill(beside: Path, request: Request, source: sources.Source, console: Conso
         content_hash=manifests.content_hash(entries),
         versions=_versions(),
     )
-    return made, report
+    return manifest, report
 
 
 def _chosen(
@@ -297,14 +298,14 @@ def _chosen(
                 yield side, path, number, line
 
 
-def _rejection(split: str, problem: RowInvalid, place: Place, line: bytes | RowInvalid) -> bytes:
+def _rejection(split: str, problem: RowInvalid, location: FileLocation, line: bytes | RowInvalid) -> bytes:
     text = "" if isinstance(line, RowInvalid) else line.decode("utf-8", "replace").strip()
     entry: dict[str, Any] = {
         "split": split,
         "rule": problem.rule,
         "reason": problem.reason,
-        "file": place.file,
-        "line": place.line,
+        "file": location.file,
+        "line": location.line,
         "row": text if len(text) <= EXCERPT else text[:EXCERPT] + "…",
     }
     return json.dumps(entry, ensure_ascii=False).encode()
@@ -320,9 +321,9 @@ def _refuse_foreign(output: Path | None) -> None:
         raise UsageError(f"the folder '{output}' is not empty and holds no {manifests.FILE}", hint="choose another one")
 
 
-def _put(beside: Path, folder: Path, made: Manifest) -> None:
+def _put(beside: Path, folder: Path, manifest: Manifest) -> None:
     """Renames the finished folder to its place; what was there goes, unless it is the same: others may be reading."""
-    if _holds(folder, made):
+    if _holds(folder, manifest):
         (beside / manifests.FILE).replace(folder / manifests.FILE)
         return
     old = beside.with_name(beside.name + "-old")
@@ -332,18 +333,18 @@ def _put(beside: Path, folder: Path, made: Manifest) -> None:
         beside.rename(folder)
     except OSError:
         # Another run was faster; what it wrote is as good if it is the same.
-        if not _holds(folder, made):
+        if not _holds(folder, manifest):
             raise
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _holds(folder: Path, made: Manifest) -> bool:
+def _holds(folder: Path, manifest: Manifest) -> bool:
     """Whether a folder holds these very files."""
     try:
-        there = Manifest.read(folder)
+        existing = Manifest.read(folder)
     except DataInvalid:
         return False
-    return (there.files, there.rejected) == (made.files, made.rejected) and there.is_whole(folder)
+    return (existing.files, existing.rejected) == (manifest.files, manifest.rejected) and existing.is_whole(folder)
 
 
 def _sweep(parent: Path) -> None:

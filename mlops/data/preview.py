@@ -52,13 +52,14 @@ def preview(
 def _first(files: tuple[Path, ...], rows: int) -> list[Any]:
     import msgspec
 
-    found: list[Any] = []
+    previews: list[Any] = []
     for path in files:
         for _, line in reading.read(path):
-            if len(found) >= rows:
-                return found
+            if len(previews) >= rows:
+                return previews
             try:
-                found.append(line.reason if isinstance(line, RowInvalid) else msgspec.json.decode(line))
+                previews.append(line.reason if isinstance(line, RowInvalid) else msgspec.json.decode(line))
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                found.append(bytes(line)[:200].decode("utf-8", "replace") if isinstance(line, bytes) else line.reason)
-    return found
+                text = bytes(line)[:200].decode("utf-8", "replace") if isinstance(line, bytes) else line.reason
+                previews.append(text)
+    return previews

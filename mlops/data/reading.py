@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mlops.core.errors import DataInvalid, Place
+from mlops.core.errors import DataInvalid, FileLocation
 from mlops.data.rules import RowInvalid
 
 COLUMNS = ("prompt", "prompt_id", "messages")
@@ -23,7 +23,7 @@ MAX_ROW_BYTES = 10_000_000
 MAX_JSON_BYTES = 256_000_000
 BATCH_ROWS = 512
 
-Line = tuple[int, bytes | RowInvalid]
+NumberedLine = tuple[int, bytes | RowInvalid]
 
 
 def is_readable(path: Path) -> bool:
@@ -31,7 +31,7 @@ def is_readable(path: Path) -> bool:
     return path.name.endswith(SUFFIXES)
 
 
-def read(path: Path, *, max_row_bytes: int = MAX_ROW_BYTES) -> Iterator[Line]:
+def read(path: Path, *, max_row_bytes: int = MAX_ROW_BYTES) -> Iterator[NumberedLine]:
     """Yields (number, row as JSON) for every row of a file.
 
     Args:
@@ -42,7 +42,9 @@ def read(path: Path, *, max_row_bytes: int = MAX_ROW_BYTES) -> Iterator[Line]:
         DataInvalid: the file holds 0 bytes, or is not what its name says.
     """
     if path.stat().st_size == 0:
-        raise DataInvalid("the file holds 0 bytes", place=Place(file=str(path)), hint="was its download cut off?")
+        raise DataInvalid(
+            "the file holds 0 bytes", location=FileLocation(file=str(path)), hint="was its download cut off?"
+        )
     if path.suffix in (".parquet", ".arrow"):
         yield from _columnar(path)
     elif path.suffix == ".json":
@@ -52,7 +54,7 @@ def read(path: Path, *, max_row_bytes: int = MAX_ROW_BYTES) -> Iterator[Line]:
             try:
                 yield from _lines(file, path, max_row_bytes)
             except (EOFError, OSError, zlib.error) as error:
-                raise DataInvalid(f"cannot be unpacked: {error}", place=Place(file=str(path))) from None
+                raise DataInvalid(f"cannot be unpacked: {error}", location=FileLocation(file=str(path))) from None
     else:
         with path.open("rb", buffering=1 << 20) as file:
             yield from _lines(file, path, max_row_bytes)
@@ -65,7 +67,7 @@ def count(path: Path, *, max_row_bytes: int = MAX_ROW_BYTES) -> int:
     return sum(1 for _ in read(path, max_row_bytes=max_row_bytes))
 
 
-def _lines(file: IO[bytes] | gzip.GzipFile, path: Path, max_row_bytes: int) -> Iterator[Line]:
+def _lines(file: IO[bytes] | gzip.GzipFile, path: Path, max_row_bytes: int) -> Iterator[NumberedLine]:
     number = rows = 0
     while line := file.readline(max_row_bytes + 1):
         number += 1
@@ -86,7 +88,7 @@ def _lines(file: IO[bytes] | gzip.GzipFile, path: Path, max_row_bytes: int) -> I
             rows += 1
             yield number, RowInvalid("truncated", f"the last line breaks off after {len(line):,} bytes")
     if not rows:
-        raise DataInvalid("the file holds no row", place=Place(file=str(path)))
+        raise DataInvalid("the file holds no row", location=FileLocation(file=str(path)))
 
 
 def _is_whole(line: bytes) -> bool:
@@ -104,20 +106,22 @@ def _is_whole(line: bytes) -> bool:
 
 def _without_mark(line: bytes, path: Path) -> bytes:
     """Takes a UTF-8 byte order mark away and refuses what is visibly no UTF-8 text."""
-    place = Place(file=str(path), line=1)
+    location = FileLocation(file=str(path), line=1)
     if line.startswith(b"\xef\xbb\xbf"):
         return line[3:]
     if line.startswith((b"\xff\xfe", b"\xfe\xff")) or line[:8].count(0) > 1:
-        raise DataInvalid("the file is UTF-16 or UTF-32", place=place, hint="convert it: iconv -f UTF-16 -t UTF-8")
+        raise DataInvalid(
+            "the file is UTF-16 or UTF-32", location=location, hint="convert it: iconv -f UTF-16 -t UTF-8"
+        )
     if line.startswith((b"PAR1", b"\x1f\x8b", b"PK\x03\x04", b"(\xb5/\xfd")):
         kinds = {b"P": "a parquet or zip file", b"\x1f": "packed with gzip", b"(": "packed with zstd"}
         raise DataInvalid(
-            f"the file is {kinds[line[:1]]}, not JSON lines", place=place, hint="name it so, or unpack it"
+            f"the file is {kinds[line[:1]]}, not JSON lines", location=location, hint="name it so, or unpack it"
         )
     return line
 
 
-def _json(path: Path, max_row_bytes: int) -> Iterator[Line]:
+def _json(path: Path, max_row_bytes: int) -> Iterator[NumberedLine]:
     """A JSON array of rows, an object with them under "data" or "rows", or JSON lines under this name."""
     import msgspec
 
@@ -133,7 +137,7 @@ def _json(path: Path, max_row_bytes: int) -> Iterator[Line]:
     if path.stat().st_size > MAX_JSON_BYTES:
         raise DataInvalid(
             f"a JSON document of {path.stat().st_size:,} bytes is too big to be read whole",
-            place=Place(file=str(path)),
+            location=FileLocation(file=str(path)),
             hint="write one row per line into a .jsonl file",
         )
     text = _without_mark(path.read_bytes(), path)
@@ -142,18 +146,20 @@ def _json(path: Path, max_row_bytes: int) -> Iterator[Line]:
         if isinstance(rows, dict):
             inner = next((rows[name] for name in ("data", "rows") if name in rows), None)
             if inner is None:
-                raise DataInvalid("a JSON object without 'data' or 'rows'", place=Place(file=str(path), line=1))
+                raise DataInvalid(
+                    "a JSON object without 'data' or 'rows'", location=FileLocation(file=str(path), line=1)
+                )
             rows = msgspec.json.decode(inner, type=list[msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataInvalid(f"not a JSON array of rows: {error}", place=Place(file=str(path))) from None
+        raise DataInvalid(f"not a JSON array of rows: {error}", location=FileLocation(file=str(path))) from None
     if not rows:
-        raise DataInvalid("the file holds no row", place=Place(file=str(path)))
+        raise DataInvalid("the file holds no row", location=FileLocation(file=str(path)))
     position, number = 0, 1
     for row in rows:
         line = bytes(row)
-        at = text.index(line, position)
-        number += text.count(b"\n", position, at)
-        position = at
+        row_start = text.index(line, position)
+        number += text.count(b"\n", position, row_start)
+        position = row_start
         if len(line) > max_row_bytes:
             yield number, RowInvalid("too_long", f"the row holds {len(line):,} bytes, the limit is {max_row_bytes:,}")
         else:
@@ -178,10 +184,10 @@ def _parquet(path: Path) -> Any:
         # Without these two a whole row group is held, which may be the whole file.
         return pq.ParquetFile(path, buffer_size=1 << 22, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataInvalid(f"not a whole parquet file: {error}", place=Place(file=str(path))) from None
+        raise DataInvalid(f"not a whole parquet file: {error}", location=FileLocation(file=str(path))) from None
 
 
-def _columnar(path: Path) -> Iterator[Line]:
+def _columnar(path: Path) -> Iterator[NumberedLine]:
     import pyarrow as pa
 
     number = 0
@@ -191,9 +197,9 @@ def _columnar(path: Path) -> Iterator[Line]:
                 number += 1
                 yield number, line
     except pa.ArrowInvalid as error:
-        raise DataInvalid(f"cannot be read: {error}", place=Place(file=str(path), line=number + 1)) from None
+        raise DataInvalid(f"cannot be read: {error}", location=FileLocation(file=str(path), line=number + 1)) from None
     if not number:
-        raise DataInvalid("the file holds no row", place=Place(file=str(path)))
+        raise DataInvalid("the file holds no row", location=FileLocation(file=str(path)))
 
 
 def _batches(path: Path) -> Iterator[Any]:
@@ -211,7 +217,7 @@ def _batches(path: Path) -> Iterator[Any]:
         except pa.ArrowInvalid:
             source.seek(0)
             arrow = pa.ipc.open_file(source)
-            stream = (arrow.get_batch(place) for place in range(arrow.num_record_batches))
+            stream = (arrow.get_batch(index) for index in range(arrow.num_record_batches))
             names = arrow.schema.names
         else:
             names = stream.schema.names
@@ -223,7 +229,9 @@ def _batches(path: Path) -> Iterator[Any]:
 def _known(names: Iterable[str], path: Path) -> list[str]:
     present = list(names)
     if "messages" not in present:
-        raise DataInvalid(f"has no column 'messages'; it has {', '.join(present)}", place=Place(file=str(path)))
+        raise DataInvalid(
+            f"has no column 'messages'; it has {', '.join(present)}", location=FileLocation(file=str(path))
+        )
     return [name for name in COLUMNS if name in present]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mlops.core.errors import DataInvalid, Place
+from mlops.core.errors import DataInvalid, FileLocation
 from mlops.data.rules import BUCKETS, RULES, Checker
 
 MOST = 500
@@ -17,9 +17,9 @@ class Violation:
 
     rule: str
     count: int
-    first: Place
+    first: FileLocation
     reason: str
-    rows: tuple[tuple[Place, str], ...] = ()
+    rows: tuple[tuple[FileLocation, str], ...] = ()
     """The first of them, each with its reason."""
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class Report:
         first = self.violations[0]
         return DataInvalid(
             f"{first.reason} ({self.invalid} of {self.rows} rows break a rule)",
-            place=first.first,
+            location=first.first,
             details=[str(violation) for violation in self.violations],
             hint="mend the rows, or leave them out: mlops data prepare --drop-invalid",
         )
@@ -79,16 +79,16 @@ class Tally:
     rows: dict[str, int] = field(default_factory=dict)
     invalid: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    offenders: dict[str, list[tuple[Place, str]]] = field(default_factory=dict)
+    offenders: dict[str, list[tuple[FileLocation, str]]] = field(default_factory=dict)
     columns: set[str] = field(default_factory=set)
 
-    def broken(self, *, split: str, rule: str, reason: str, place: Place) -> None:
+    def broken(self, *, split: str, rule: str, reason: str, location: FileLocation) -> None:
         """Counts one row that breaks a rule."""
         self.invalid[split] = self.invalid.get(split, 0) + 1
         self.counts[rule] = self.counts.get(rule, 0) + 1
         offenders = self.offenders.setdefault(rule, [])
         if len(offenders) < MOST:
-            offenders.append((place, reason))
+            offenders.append((location, reason))
 
     def report(self) -> Report:
         """Returns what was found."""

@@ -211,7 +211,7 @@ class Checker:
 def _are_in_turn(roles: tuple[str, ...], *, may_end_with_user: bool) -> bool:
     """Whether there is an optional system message, then at least one user's and the assistant's in turn."""
     turns = roles[1:] if roles[:1] == ("system",) else roles
-    in_turn = all(role == ("user", "assistant")[place % 2] for place, role in enumerate(turns))
+    in_turn = all(role == ("user", "assistant")[index % 2] for index, role in enumerate(turns))
     return in_turn and bool(turns) and (may_end_with_user or turns[-1] == "assistant")
 
 
@@ -222,16 +222,16 @@ def _conversation(row: Row, split: str) -> None:
         raise RowInvalid("roles", "messages is empty")
     first = 1 if messages[0].role == "system" else 0
     expected = "user"
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         content = message.content
-        if place >= first:
+        if index >= first:
             if message.role != expected:
                 raise RowInvalid(
-                    "roles", f"messages[{place}] has the role {shorten(message.role)} where {expected!r} must be"
+                    "roles", f"messages[{index}] has the role {shorten(message.role)} where {expected!r} must be"
                 )
             expected = "assistant" if expected == "user" else "user"
         if not content or content.isspace():
-            raise RowInvalid("empty_content", f"messages[{place}] ({message.role}) is empty")
+            raise RowInvalid("empty_content", f"messages[{index}] ({message.role}) is empty")
     if len(messages) == first:
         raise RowInvalid("roles", "only a system message")
     if expected == "assistant" and not split.endswith("_gen"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops.core.errors import DataInvalid, Place, PreconditionError, UsageError
+from mlops.core.errors import DataInvalid, FileLocation, PreconditionError, UsageError
 from mlops.data.reading import SUFFIXES, is_readable
 from mlops.data.rules import is_train
 
@@ -116,12 +116,14 @@ def _by_card(path: Path) -> dict[str, tuple[Path, ...]]:
     try:
         fields = yaml.safe_load(head[1])
     except yaml.YAMLError as error:
-        raise DataInvalid(f"the card's head is not YAML: {error}", place=Place(file=str(card), line=1)) from None
+        raise DataInvalid(
+            f"the card's head is not YAML: {error}", location=FileLocation(file=str(card), line=1)
+        ) from None
     configs = fields.get("configs") if isinstance(fields, dict) else None
     if not isinstance(configs, list) or not configs:
         return {}
-    named = [config for config in configs if isinstance(config, dict)]
-    config = next((each for each in named if each.get("config_name") == "default"), named[0] if named else {})
+    mappings = [config for config in configs if isinstance(config, dict)]
+    config = next((each for each in mappings if each.get("config_name") == "default"), mappings[0] if mappings else {})
     splits: dict[str, tuple[Path, ...]] = {}
     for entry in config.get("data_files") or []:
         if not isinstance(entry, dict) or "split" not in entry:
@@ -136,22 +138,22 @@ def _by_card(path: Path) -> dict[str, tuple[Path, ...]]:
         if not files:
             raise DataInvalid(
                 f"the card names '{patterns}' for the split {entry['split']}, and there is no such file",
-                place=Place(file=str(card)),
+                location=FileLocation(file=str(card)),
             )
         splits[str(entry["split"])] = tuple(files)
     return splits
 
 
 def _by_name(path: Path) -> dict[str, tuple[Path, ...]]:
-    found: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     for file in sorted([*path.glob("*"), *path.glob("*/*")]):
         relative = file.relative_to(path)
         hidden = any(part.startswith((".", "_")) for part in relative.parts)
         if not hidden and file.is_file() and is_readable(file) and split_name(file) not in NO_SPLIT:
-            found.setdefault(split_name(file), []).append(file)
-    if len(found) == 1 and not next(iter(found)).startswith(("train", "test", "val", "dev", "eval")):
-        found = {"train": next(iter(found.values()))}
-    return {split: tuple(files) for split, files in found.items()}
+            files.setdefault(split_name(file), []).append(file)
+    if len(files) == 1 and not next(iter(files)).startswith(("train", "test", "val", "dev", "eval")):
+        files = {"train": next(iter(files.values()))}
+    return {split: tuple(files) for split, files in files.items()}
 
 
 def _hub(dataset: str, revision: str | None, splits: tuple[str, ...] | None) -> Source:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlops.core.errors import DataInvalid, Place, UsageError
+from mlops.core.errors import DataInvalid, FileLocation, UsageError
 from mlops.data import reading, sources
 from mlops.data.report import Report, Tally
 from mlops.data.rules import Checker, RowInvalid
@@ -39,24 +39,24 @@ def validate(
     for path in paths:
         if not path.exists():
             raise UsageError(f"there is no folder or file '{path}'")
-        for split, found in sources.locate(str(path), revision=None).splits.items():
-            files.setdefault(split, []).extend(found)
-    ordered = sources.in_order({split: tuple(found) for split, found in files.items()})
+        for split, paths_of_split in sources.locate(str(path), revision=None).splits.items():
+            files.setdefault(split, []).extend(paths_of_split)
+    ordered = sources.in_order({split: tuple(paths_of_split) for split, paths_of_split in files.items()})
     tally = Tally(Checker(derive=derive))
-    for split, found in ordered.items():
+    for split, paths_of_split in ordered.items():
         tally.rows[split] = 0
-        for path in found:
+        for path in paths_of_split:
             try:
                 note_columns(tally, path, max_row_bytes)
                 for _ in check_rows(tally, split, path, follow(path, max_row_bytes, console)):
                     pass
             except DataInvalid as error:  # the other files are looked at all the same
-                place = error.place or Place(file=str(path))
-                tally.broken(split=split, rule="file", reason=error.message, place=place)
+                location = error.location or FileLocation(file=str(path))
+                tally.broken(split=split, rule="file", reason=error.message, location=location)
     return tally.report()
 
 
-def check_rows(tally: Tally, split: str, path: Path, lines: Iterable[reading.Line]) -> Iterator[bytes]:
+def check_rows(tally: Tally, split: str, path: Path, lines: Iterable[reading.NumberedLine]) -> Iterator[bytes]:
     """Yields the rows that keep every rule, as they are written; counts the others."""
     check = tally.checker.check
     rows = 0
@@ -68,8 +68,8 @@ def check_rows(tally: Tally, split: str, path: Path, lines: Iterable[reading.Lin
                     raise line
                 yield check(split, line)
             except RowInvalid as problem:
-                place = Place(file=str(path), line=number)
-                tally.broken(split=split, rule=problem.rule, reason=problem.reason, place=place)
+                location = FileLocation(file=str(path), line=number)
+                tally.broken(split=split, rule=problem.rule, reason=problem.reason, location=location)
     finally:
         tally.rows[split] += rows
 
@@ -79,7 +79,7 @@ def note_columns(tally: Tally, path: Path, max_row_bytes: int) -> None:
     tally.columns.update(set(reading.columns_of(path, max_row_bytes=max_row_bytes)) - set(reading.COLUMNS))
 
 
-def follow(path: Path, max_row_bytes: int, console: Console | None) -> Iterator[reading.Line]:
+def follow(path: Path, max_row_bytes: int, console: Console | None) -> Iterator[reading.NumberedLine]:
     """Yields the rows of a file and shows how many have gone by."""
     lines = reading.read(path, max_row_bytes=max_row_bytes)
     if console is None:

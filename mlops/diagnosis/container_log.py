@@ -31,49 +31,49 @@ def plain(text: str) -> str:
 def blocks(log: str) -> tuple[str, str]:
     """The events and the container's own lines; a log without titles is all the container's."""
     text = PROCESS.sub("", plain(log))
-    head, found, own = text.partition(TITLES[2] + "\n") if TITLES[2] + "\n" in text else ("", "", text)
-    if not found:
+    head, title, own = text.partition(TITLES[2] + "\n") if TITLES[2] + "\n" in text else ("", "", text)
+    if not title:
         return "", own
     return head.partition(TITLES[1] + "\n")[2], own
 
 
 def warnings(log: str) -> list[str]:
     """The events that warn, each message once, in the order of their first time."""
-    found = (EVENT.search(line) for line in blocks(log)[0].splitlines())
-    return list(dict.fromkeys(f"{event['name']}: {event['message']}" for event in found if event))
+    matches = (EVENT.search(line) for line in blocks(log)[0].splitlines())
+    return list(dict.fromkeys(f"{event['name']}: {event['message']}" for event in matches if event))
 
 
 @dataclass(frozen=True)
-class Raised:
+class RootException:
     """The exception at the root of a log's last traceback, and where it was raised outside the libraries."""
 
     exception: str
-    place: str
-    begin: int
+    location: str
+    start: int
     end: int
     """Lines of the log: the traceback's first and the exception's own."""
 
 
-def raised(log: str) -> Raised | None:
+def raised(log: str) -> RootException | None:
     """The root of the last chain of tracebacks in a log."""
     lines = blocks(log)[1].splitlines()
     begins = [index for index, line in enumerate(lines) if line.rstrip().endswith(BEGIN)]
-    root: Raised | None = None
-    for begin in reversed(begins):
-        if root and not ELSEWHERE.search(root.exception) and not _leads_to(lines, begin, root.begin):
+    root: RootException | None = None
+    for start in reversed(begins):
+        if root and not ELSEWHERE.search(root.exception) and not _leads_to(lines, start, root.start):
             break
-        root = _read(lines, begin) or root
+        root = _read(lines, start) or root
     return root
 
 
-def _leads_to(lines: list[str], begin: int, after: int) -> bool:
+def _leads_to(lines: list[str], start: int, after: int) -> bool:
     """Whether the traceback that begins here caused the one that begins after it."""
-    return any(CHAINED.match(line) for line in lines[begin + 1 : after])
+    return any(CHAINED.match(line) for line in lines[start + 1 : after])
 
 
-def _read(lines: list[str], begin: int) -> Raised | None:
+def _read(lines: list[str], start: int) -> RootException | None:
     places: list[tuple[str, str]] = []
-    for index in range(begin + 1, len(lines)):
+    for index in range(start + 1, len(lines)):
         line = lines[index]
         frame = FRAME.match(line)
         if frame:
@@ -81,19 +81,19 @@ def _read(lines: list[str], begin: int) -> Raised | None:
             inside = f", in {frame['function']}" if frame["function"] else ""
             places.append((frame["file"], f"{name}, line {frame['line']}{inside}"))
         elif line.strip() and not line[0].isspace():
-            ours = [place for file, place in places if not LIBRARY.search(file)]
+            ours = [location for file, location in places if not LIBRARY.search(file)]
             nearest = ours[-1] if ours else (places[-1][1] if places else "")
             # pydantic says what is wrong on the lines after it
             more = " ".join(lines[index + 1 : index + 2]).strip() if "validation error" in line else ""
-            return Raised(f"{line.strip()} {more}".rstrip()[:LINE_CHARACTERS], nearest, begin, index)
+            return RootException(f"{line.strip()} {more}".rstrip()[:LINE_CHARACTERS], nearest, start, index)
     return None
 
 
 def excerpt(log: str, *, lines: int = 30) -> list[str]:
     """The lines that matter: around the exception where there is one, else the last ones."""
     own = blocks(log)[1].rstrip().splitlines()
-    found = raised(log)
+    root = raised(log)
     end = len(own)
-    if found is not None and found.end < len(own) - lines:
-        end = min(len(own), found.end + 1 + lines // 5)
+    if root is not None and root.end < len(own) - lines:
+        end = min(len(own), root.end + 1 + lines // 5)
     return [line.rstrip()[:LINE_CHARACTERS] for line in own[max(0, end - lines) : end]]

@@ -39,13 +39,13 @@ class Failure:
 
 def container_logs(session: Session, endpoint: str, slot: str, *, lines: int = LOG_LINES) -> dict[str, str]:
     """Both containers' logs by ``storage`` and ``server``; without those that cannot be read."""
-    found: dict[str, str] = {}
+    logs: dict[str, str] = {}
     for container in TITLES:
         try:
-            found[container] = endpoints.logs(session, endpoint, slot, container=container, lines=lines)
+            logs[container] = endpoints.logs(session, endpoint, slot, container=container, lines=lines)
         except MlopsError as error:
             session.console.warn(f"the log of the {TITLES[container]} cannot be read: {error.message}")
-    return found
+    return logs
 
 
 def failure(session: Session, settings: Settings, endpoint: str, slot: str, error: MlopsError) -> Failure:
@@ -63,7 +63,7 @@ def failure(session: Session, settings: Settings, endpoint: str, slot: str, erro
     cause = explain(text, logs, settings.deployment, family=family)
     if cause is not None:
         error.hint = cause.hint
-    error.details = (*error.details, *told(cause, logs))
+    error.details = (*error.details, *report_lines(cause, logs))
     return Failure(error=error, cause=cause, logs=logs)
 
 
@@ -76,31 +76,31 @@ def _azures_words(error: MlopsError) -> str:
     return f"{code} {error.message} {azures_sentence(azures)}"
 
 
-def told(cause: Cause | None, logs: Mapping[str, str], *, lines: int = SHOWN_LINES) -> list[str]:
+def report_lines(cause: Cause | None, logs: Mapping[str, str], *, lines: int = SHOWN_LINES) -> list[str]:
     """The cause, the events that warn and the ends of the logs, labelled, for people."""
     text = [f"cause: {cause.what}"] if cause else []
     events = container_log.warnings(logs.get("server", "")) or container_log.warnings(logs.get("storage", ""))
     if events:
         text += ["events:", *(f"  {event}" for event in events[-5:])]
     for container, title in TITLES.items():
-        shown = container_log.excerpt(logs.get(container, ""), lines=lines)
-        if shown:
-            text += [f"log of the {title}:", *(f"  {line}" for line in shown)]
+        excerpt = container_log.excerpt(logs.get(container, ""), lines=lines)
+        if excerpt:
+            text += [f"log of the {title}:", *(f"  {line}" for line in excerpt)]
     return text
 
 
 def _has_failed(session: Session, endpoint: str, slot: str) -> bool:
     """Whether the slot stands and has failed: the logs of one that works explain nothing."""
     try:
-        standing = endpoints.deployments(session, endpoint)
+        deployments = endpoints.deployments(session, endpoint)
     except MlopsError:
         return False
-    return any(item.name == slot and item.state.lower() == "failed" for item in standing)
+    return any(item.name == slot and item.state.lower() == "failed" for item in deployments)
 
 
 def _family(session: Session, settings: Settings) -> str:
-    wanted = settings.deployment.instance_type.lower()
+    size_name = settings.deployment.instance_type.lower()
     try:
-        return next((size.family for size in computes.sizes(session) if size.name.lower() == wanted), "")
+        return next((size.family for size in computes.sizes(session) if size.name.lower() == size_name), "")
     except MlopsError:
         return ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mlops.config.document import close_to
 from mlops.core.errors import UsageError
 from mlops.doctor import access, github, machine, machines, models, rights, serving
-from mlops.doctor.facts import Facts
+from mlops.doctor.context import CheckContext
 from mlops.doctor.findings import SIGNS, Finding, Mark, Report
 from mlops.doctor.runner import Check, needed, run
 
@@ -28,44 +28,46 @@ LOGIN_S = 60.0
 BROWSER_S = 300.0
 
 CHECKS = (
-    Check(name="python", look=machine.python),
-    Check(name="settings", look=machine.settings, gives="no settings"),
-    Check(name="values", look=machine.values, after=("settings",)),
-    Check(name="packages", look=machine.packages, after=("settings",)),
+    Check(name="python", inspect=machine.python),
+    Check(name="settings", inspect=machine.settings, gives="no settings"),
+    Check(name="values", inspect=machine.values, after=("settings",)),
+    Check(name="packages", inspect=machine.packages, after=("settings",)),
     Check(
         name="login",
-        look=access.login,
+        inspect=access.login,
         after=("settings",),
         gives="no login",
         limit_s=BROWSER_S if access.interactive() else LOGIN_S,
     ),
-    Check(name="subscription", look=access.subscription, after=("login",), gives="no subscription"),
-    Check(name="workspace", look=access.workspace, after=("subscription",), gives="no workspace"),
-    Check(name="rights", look=rights.rights, after=("workspace",)),
-    Check(name="region", look=machines.region, after=("workspace",)),
-    Check(name="usage", look=machines.usage, after=("workspace",), quiet=True),
-    Check(name="registry", look=models.registry, after=("login",), gives="no registry"),
-    Check(name="base-model", look=models.base_model, after=("login",), follows=("registry",)),
-    Check(name="cluster", look=machines.cluster, after=("workspace",), gives="no cluster that takes jobs"),
+    Check(name="subscription", inspect=access.subscription, after=("login",), gives="no subscription"),
+    Check(name="workspace", inspect=access.workspace, after=("subscription",), gives="no workspace"),
+    Check(name="rights", inspect=rights.rights, after=("workspace",)),
+    Check(name="region", inspect=machines.region, after=("workspace",)),
+    Check(name="usage", inspect=machines.usage, after=("workspace",), quiet=True),
+    Check(name="registry", inspect=models.registry, after=("login",), gives="no registry"),
+    Check(name="base-model", inspect=models.base_model, after=("login",), follows=("registry",)),
+    Check(name="cluster", inspect=machines.cluster, after=("workspace",), gives="no cluster that takes jobs"),
     Check(
         name="training-size",
-        look=machines.training_size,
+        inspect=machines.training_size,
         after=("cluster",),
         follows=("region", "base-model"),
         gives="no size to train on",
     ),
     Check(
         name="serving-size",
-        look=machines.serving_size,
+        inspect=machines.serving_size,
         after=("workspace",),
         follows=("region", "base-model"),
         gives="no size to serve on",
     ),
-    Check(name="endpoint", look=serving.endpoint, after=("workspace",)),
-    Check(name="quota", look=machines.cores, after=("training-size", "serving-size"), follows=("endpoint", "usage")),
-    Check(name="pipeline", look=models.pipeline, after=("login",), follows=("registry", "base-model", "training-size")),
-    Check(name="identity", look=rights.identity, after=("workspace",), follows=("endpoint",)),
-    Check(name="github", look=github.variables, after=("settings",), limit_s=40.0),
+    Check(name="endpoint", inspect=serving.endpoint, after=("workspace",)),
+    Check(name="quota", inspect=machines.cores, after=("training-size", "serving-size"), follows=("endpoint", "usage")),
+    Check(
+        name="pipeline", inspect=models.pipeline, after=("login",), follows=("registry", "base-model", "training-size")
+    ),
+    Check(name="identity", inspect=rights.identity, after=("workspace",), follows=("endpoint",)),
+    Check(name="github", inspect=github.variables, after=("settings",), limit_s=40.0),
 )
 """In the order of the screen."""
 
@@ -88,7 +90,7 @@ def examine(target: str, console: Console, *, only: Sequence[str] = (), checks: 
         raise UsageError(
             f"there is no check '{unknown}'", hint=close_to(unknown, names) or f"there are {', '.join(names)}"
         )
-    begin = time.monotonic()
-    found = run(needed(checks, only) if only else checks, Facts(target=target, console=console))
-    shown = [each for each in found if not only or each.check in only or each.mark is Mark.BAD]
-    return Report(target=target, findings=tuple(shown), seconds=time.monotonic() - begin)
+    start = time.monotonic()
+    findings = run(needed(checks, only) if only else checks, CheckContext(target=target, console=console))
+    selected = [each for each in findings if not only or each.check in only or each.mark is Mark.BAD]
+    return Report(target=target, findings=tuple(selected), seconds=time.monotonic() - start)

@@ -6,7 +6,7 @@ import enum
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from mlops.core.errors import MlopsError, Place
+from mlops.core.errors import FileLocation, MlopsError
 
 
 class Mark(enum.Enum):
@@ -40,7 +40,7 @@ class Finding:
     what: str
     hint: str | None = None
     details: tuple[str, ...] = ()
-    place: Place | None = None
+    place: FileLocation | None = None
     check: str = ""
 
     def by(self, check: str) -> Finding:
@@ -58,9 +58,9 @@ def doubtful(what: str, hint: str | None = None) -> Finding:
     return Finding(mark=Mark.DOUBTFUL, what=what, hint=hint)
 
 
-def bad(what: str, hint: str | None = None, *, place: Place | None = None) -> Finding:
+def bad(what: str, hint: str | None = None, *, location: FileLocation | None = None) -> Finding:
     """Something would fail for it."""
-    return Finding(mark=Mark.BAD, what=what, hint=hint, place=place)
+    return Finding(mark=Mark.BAD, what=what, hint=hint, place=location)
 
 
 def skipped(what: str) -> Finding:
@@ -70,7 +70,7 @@ def skipped(what: str) -> Finding:
 
 def refused(error: MlopsError) -> Finding:
     """What a command would refuse for, as a finding."""
-    return Finding(mark=Mark.BAD, what=error.message, hint=error.hint, details=error.details, place=error.place)
+    return Finding(mark=Mark.BAD, what=error.message, hint=error.hint, details=error.details, place=error.location)
 
 
 @dataclass(frozen=True, kw_only=True)

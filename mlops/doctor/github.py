@@ -6,7 +6,7 @@ import os
 
 from mlops.azure.github import in_a_job
 from mlops.core.errors import MlopsError, PreconditionError
-from mlops.doctor.facts import Facts
+from mlops.doctor.context import CheckContext
 from mlops.doctor.findings import Finding, Mark, doubtful, good, skipped
 from mlops.setup import github_cli
 
@@ -22,53 +22,53 @@ COMPARED = ("AZURE_TENANT_ID", "AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", 
 """Those that name a place; whom a job logs in as is its own."""
 
 
-def variables(facts: Facts) -> Finding:
+def variables(context: CheckContext) -> Finding:
     """The variables of the target's environment on GitHub, against those of this machine."""
-    if facts.settings.is_local:
+    if context.settings.is_local:
         return skipped("not looked at: the local workspace needs none")
     if in_a_job():
-        return judged(facts, {name: os.environ.get(name, "") for name in VARIABLES}, "this job", {})
+        return judged(context, {name: os.environ.get(name, "") for name in VARIABLES}, "this job", {})
     if not github_cli.installed():
         return skipped("not looked at: the program 'gh' is not installed")
-    repository = github_cli.repository(facts.settings.root)
+    repository = github_cli.repository(context.settings.root)
     if repository is None:
         return skipped("not looked at: this checkout is of no repository on GitHub")
     try:
-        found = github_cli.variables(repository, facts.target)
+        values = github_cli.variables(repository, context.target)
     except github_cli.NotThereError:
         return doubtful(
-            f"GitHub shows no environment '{facts.target}' of {repository} to this login",
-            f"mlops setup{facts.at} --github makes it",
+            f"GitHub shows no environment '{context.target}' of {repository} to this login",
+            f"mlops setup{context.target_flag} --github makes it",
         )
     except PreconditionError as error:  # `gh` has no login: nothing but the workflows needs GitHub
         return skipped(f"not looked at: {error.message}")
     except MlopsError as error:
         return doubtful(error.message, error.hint)
     here = {name: os.environ.get(name, "") for name in COMPARED}
-    return judged(facts, found, f"the environment '{facts.target}' of {repository}", here)
+    return judged(context, values, f"the environment '{context.target}' of {repository}", here)
 
 
-def judged(facts: Facts, found: dict[str, str], where: str, here: dict[str, str]) -> Finding:
+def judged(context: CheckContext, values: dict[str, str], where: str, here: dict[str, str]) -> Finding:
     """What is said of the variables.
 
     Args:
-        facts: of the target.
-        found: the variables, by name.
+        context: of the target.
+        values: the variables, by name.
         where: they were found, in words.
         here: the same on this machine; an empty one is not compared.
     """
-    missing = [name for name in VARIABLES if not found.get(name)]
+    missing = [name for name in VARIABLES if not values.get(name)]
     if missing:
         return doubtful(
             f"{where} has no {', '.join(missing)}: its workflows will not log in",
-            f"mlops setup{facts.at} --github sets them",
+            f"mlops setup{context.target_flag} --github sets them",
         )
-    others = [name for name, value in here.items() if value and value.lower() != found[name].lower()]
+    others = [name for name, value in here.items() if value and value.lower() != values[name].lower()]
     if others:
         return Finding(
             mark=Mark.DOUBTFUL,
             what=f"{where} means another place than this machine",
-            details=tuple(f"{name} is '{found[name]}' there, '{here[name]}' here" for name in others),
+            details=tuple(f"{name} is '{values[name]}' there, '{here[name]}' here" for name in others),
             hint="what is right here says nothing of the workflows then",
         )
     return good(f"all {len(VARIABLES)} are set for {where}")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from mlops.core.errors import MlopsError, Place
-from mlops.doctor.facts import Facts
+from mlops.core.errors import FileLocation, MlopsError
+from mlops.doctor.context import CheckContext
 from mlops.doctor.findings import Finding, Mark, bad, doubtful, good, skipped
 
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -19,63 +19,63 @@ NAMED = 6
 """So many packages are named, the others counted."""
 
 
-def python(_facts: Facts) -> Finding:
+def python(_context: CheckContext) -> Finding:
     """The interpreter's version against what the locks are made for."""
     return python_found(sys.version_info[:3])
 
 
 def python_found(version: tuple[int, int, int]) -> Finding:
     """What is said of a version of Python."""
-    said = ".".join(str(part) for part in version)
-    wanted = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+    version_text = ".".join(str(part) for part in version)
+    supported = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
     if version[:2] < OLDEST:
-        return bad(f"Python '{said}' is too old; {wanted} is needed", "make PYTHON=python3.11 install")
+        return bad(f"Python '{version_text}' is too old; {supported} is needed", "make PYTHON=python3.11 install")
     if version[:2] > NEWEST:
-        return doubtful(f"Python '{said}' is newer than what the packages are locked for, {wanted}")
-    return good(f"{said}")
+        return doubtful(f"Python '{version_text}' is newer than what the packages are locked for, {supported}")
+    return good(f"{version_text}")
 
 
-def settings(facts: Facts) -> Finding:
+def settings(context: CheckContext) -> Finding:
     """The target's section of the settings file."""
     from mlops.config.settings import find_file, load
 
     path = find_file()
-    facts.settings = load(facts.target, path)
-    return good(f"the target '{facts.target}' of {path.name}")
+    context.settings = load(context.target, path)
+    return good(f"the target '{context.target}' of {path.name}")
 
 
-def values(facts: Facts) -> Finding | list[Finding]:
+def values(context: CheckContext) -> Finding | list[Finding]:
     """What the settings name: metrics, parameters, files; sizes are looked at with the region's."""
     from mlops.doctor import settings_check
 
     path, targets, problems = settings_check.check()
-    elsewhere = set(_retired(facts))
-    found = [
-        bad(problem.message, "mlops settings check", place=Place(file=path.name, line=problem.line))
+    elsewhere = set(_retired(context))
+    lines = [
+        bad(problem.message, "mlops settings check", location=FileLocation(file=path.name, line=problem.line))
         for problem in problems
         if problem.message not in elsewhere
     ]
-    return found or good(f"metrics, parameters and files of {', '.join(targets)}")
+    return lines or good(f"metrics, parameters and files of {', '.join(targets)}")
 
 
-def _retired(facts: Facts) -> Iterator[str]:
+def _retired(context: CheckContext) -> Iterator[str]:
     """What is said of retired sizes, which have lines of their own."""
     from mlops.machines import catalogue
 
-    for size in (facts.settings.compute.size, facts.settings.deployment.instance_type):
+    for size in (context.settings.compute.size, context.settings.deployment.instance_type):
         try:
             catalogue.check_size(size)
         except MlopsError as error:
             yield "; ".join(filter(None, [error.message, error.hint]))
 
 
-def packages(facts: Facts) -> Finding:
+def packages(context: CheckContext) -> Finding:
     """What is installed against the requirement file that this machine was set up by."""
-    folder = facts.settings.root / "environments"
-    whole = facts.settings.is_local or _installed("torch") is not None
+    folder = context.settings.root / "environments"
+    whole = context.settings.is_local or _installed("torch") is not None
     lock = folder / ("local" if whole else "cli") / "requirements.txt"
     if not lock.is_file():
-        return skipped(f"not looked at: no '{lock.relative_to(facts.settings.root)}' beside the settings")
+        return skipped(f"not looked at: no '{lock.relative_to(context.settings.root)}' beside the settings")
     return compared(lock, install="make install" if whole else "make install-cli")
 
 

@@ -20,7 +20,7 @@ from mlops.doctor.findings import Finding, Mark, bad, refused, skipped
 LIMIT_S = 30.0
 BUG = "a bug in mlops; the other checks stand"
 
-Found = Finding | Iterable[Finding]
+Findings = Finding | Iterable[Finding]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Check:
 
     Attributes:
         name: as ``--only`` takes it.
-        look: finds something in the facts, or raises what a command would be refused with.
+        inspect: finds something in the context, or raises what a command would be refused with.
         after: the checks without which there is nothing to look at.
         follows: checks that it waits for, however they end.
         gives: what those that need this one lack where it fails, in words.
@@ -38,7 +38,7 @@ class Check:
     """
 
     name: str
-    look: Callable[[Any], Found]
+    inspect: Callable[[Any], Findings]
     after: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     gives: str = ""
@@ -56,35 +56,35 @@ class _Course:
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     running: dict[str, tuple[Check, float]] = field(default_factory=dict)
 
-    def take(self, check: Check, found: Iterable[Finding]) -> None:
+    def take(self, check: Check, findings: Iterable[Finding]) -> None:
         """Note what a check found."""
-        self.findings[check.name] = [each.by(check.name) for each in found]
+        self.findings[check.name] = [each.by(check.name) for each in findings]
         self.running.pop(check.name, None)
         if any(each.mark in (Mark.BAD, Mark.SKIPPED) for each in self.findings[check.name]):
             self.lost[check.name] = check.gives or f"no {check.name}"
 
 
-def run(checks: Sequence[Check], facts: Any) -> list[Finding]:
-    """Run the checks on the facts; the findings in the checks' order.
+def run(checks: Sequence[Check], context: Any) -> list[Finding]:
+    """Run the checks on the context; the findings in the checks' order.
 
     Args:
         checks: none needs one that is not among them, or comes after it.
-        facts: what the checks share; each writes what it found for those that need it.
+        context: what the checks share; each writes what it found for those that need it.
     """
     stay_interruptible()
     course, done = _Course(list(checks)), queue.SimpleQueue[tuple[Check, list[Finding]]]()
     while course.waiting or course.running:
-        _begin(course, done, facts)
+        _begin(course, done, context)
         if not course.running:
             continue
         until = min(end for _, end in course.running.values())
         try:
-            check, found = done.get(timeout=max(0.0, until - time.monotonic()))
+            check, findings = done.get(timeout=max(0.0, until - time.monotonic()))
         except queue.Empty:
             _give_up(course)
         else:
             if check.name in course.running:  # else it ended after it was given up
-                course.take(check, found)
+                course.take(check, findings)
     return [
         each
         for check in checks
@@ -93,27 +93,29 @@ def run(checks: Sequence[Check], facts: Any) -> list[Finding]:
     ]
 
 
-def _begin(course: _Course, done: queue.SimpleQueue[tuple[Check, list[Finding]]], facts: Any) -> None:
+def _begin(course: _Course, done: queue.SimpleQueue[tuple[Check, list[Finding]]], context: Any) -> None:
     """Begin what can begin, and let go of what cannot any more."""
     for check in list(course.waiting):
-        lost = next((name for name in check.after if name in course.lost), None)
-        if lost is not None:
+        dependency = next((name for name in check.after if name in course.lost), None)
+        if dependency is not None:
             course.waiting.remove(check)
-            course.take(check, [skipped(f"not looked at: {course.lost[lost]}")])
-            course.lost[check.name] = course.lost[lost]  # what was missing first is what there is to mend
+            course.take(check, [skipped(f"not looked at: {course.lost[dependency]}")])
+            course.lost[check.name] = course.lost[dependency]  # what was missing first is what there is to mend
         elif all(name in course.findings for name in (*check.after, *check.follows)):
             course.waiting.remove(check)
             course.running[check.name] = (check, time.monotonic() + check.limit_s)
             threading.Thread(
-                target=lambda check=check: done.put((check, _looked(check, facts))), name=check.name, daemon=True
+                target=lambda check=check: done.put((check, _findings(check, context))), name=check.name, daemon=True
             ).start()
 
 
-def _looked(check: Check, facts: Any) -> list[Finding]:
+def _findings(check: Check, context: Any) -> list[Finding]:
     """What the check finds, whatever happens."""
     try:
-        found = check.look(facts)
-        return [found] if isinstance(found, Finding) else list(found) or [bad("this check found nothing to say", BUG)]
+        result = check.inspect(context)
+        if isinstance(result, Finding):
+            return [result]
+        return list(result) or [bad("this check found nothing to say", BUG)]
     except MlopsError as error:
         return [refused(error)]
     except Exception as error:
@@ -130,10 +132,10 @@ def _give_up(course: _Course) -> None:
 
 def needed(checks: Sequence[Check], names: Iterable[str]) -> list[Check]:
     """The named checks and all that they need, in order."""
-    by_name, wanted, todo = {check.name: check for check in checks}, set[str](), list(names)
+    by_name, selected, todo = {check.name: check for check in checks}, set[str](), list(names)
     while todo:
         name = todo.pop()
-        if name not in wanted:
-            wanted.add(name)
+        if name not in selected:
+            selected.add(name)
             todo += [*by_name[name].after, *by_name[name].follows]
-    return [check for check in checks if check.name in wanted]
+    return [check for check in checks if check.name in selected]

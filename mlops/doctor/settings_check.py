@@ -29,8 +29,8 @@ def check(path: Path | None = None) -> tuple[Path, list[str], list[Problem]]:
     path = path or find_file()
     file = read(path)
     settings, problems = load_all(path)
-    for target, found in settings.items():
-        for key, message in _looked_through(found):
+    for target, target_settings in settings.items():
+        for key, message in _looked_through(target_settings):
             problems.append(Problem(file.line(key, target), message))
     unique = sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0)
     return path, sorted(file.targets), unique
@@ -44,9 +44,9 @@ def _looked_through(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]
         (("compute", "size"), lambda: catalogue.check_size(settings.compute.size)),
         (("deployment", "instance_type"), lambda: catalogue.check_size(settings.deployment.instance_type)),
     ]
-    for key, look in checks:
+    for key, inspect in checks:
         try:
-            look()
+            inspect()
         except MlopsError as error:
             yield key, "; ".join(filter(None, [error.message, error.hint]))
     slot = settings.deployment

@@ -42,12 +42,12 @@ def connection_of(session: Session, *, endpoint: str, name: str = NAME) -> Conne
     """
     from mlops.azure import endpoints
 
-    found = endpoints.get(session, endpoint)
-    if found is None:
+    target = endpoints.get(session, endpoint)
+    if target is None:
         raise PreconditionError(f"there is no endpoint '{endpoint}'", hint="mlops deploy makes it")
-    if not found.scoring_url:
-        raise AzureError(f"the endpoint '{endpoint}' has no address yet (it is '{found.state}')", hint="try again")
-    return Connection(name=name, endpoint=found.scoring_url, key=endpoints.key(session, endpoint))
+    if not target.scoring_url:
+        raise AzureError(f"the endpoint '{endpoint}' has no address yet (it is '{target.state}')", hint="try again")
+    return Connection(name=name, endpoint=target.scoring_url, key=endpoints.key(session, endpoint))
 
 
 def connect_local(environment: Environment, connection: Connection) -> None:
@@ -56,8 +56,8 @@ def connect_local(environment: Environment, connection: Connection) -> None:
     Raises:
         FlowFailed: Prompt flow refuses it.
     """
-    asked = {"name": connection.name, "endpoint": connection.endpoint, "key": connection.key}
-    environment.run("connect.py", asked, timeout_s=START_S)
+    document = {"name": connection.name, "endpoint": connection.endpoint, "key": connection.key}
+    environment.run("connect.py", document, timeout_s=START_S)
 
 
 def connect_azure(
@@ -84,10 +84,15 @@ def connect_azure(
     """
     from mlops.azure import connections
 
-    found = connection_of(session, endpoint=endpoint or settings.endpoint.name, name=name)
-    console.mask(found.key)
+    connection = connection_of(session, endpoint=endpoint or settings.endpoint.name, name=name)
+    console.mask(connection.key)
     with console.step(f"connection '{name}' in the project '{project}'"):
         connections.put_custom(
-            session, project, name, target=found.endpoint, keys={"key": found.key}, values={"endpoint": found.endpoint}
+            session,
+            project,
+            name,
+            target=connection.endpoint,
+            keys={"key": connection.key},
+            values={"endpoint": connection.endpoint},
         )
-    return found
+    return connection

@@ -68,9 +68,9 @@ class Environment:
         python = settings.root / VENV / scripts / "python"
         if not python.exists():
             raise PreconditionError(f"Prompt flow is not installed: there is no '{python}'", hint="make flow")
-        found = cls(python=python, home=settings.home / "promptflow", source=settings.root / SOURCE)
-        found._prepare()
-        return found
+        environment = cls(python=python, home=settings.home / "promptflow", source=settings.root / SOURCE)
+        environment._prepare()
+        return environment
 
     @property
     def pf(self) -> Path:
@@ -94,7 +94,7 @@ class Environment:
         shutil.copytree(self.source, target, ignore=shutil.ignore_patterns("__pycache__", ".promptflow"))
         return target
 
-    def run(self, program: str, asked: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    def run(self, program: str, document: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
         """Run one of the programs in ``inside``: a JSON document in by stdin, one out by stdout.
 
         Raises:
@@ -104,7 +104,7 @@ class Environment:
         try:
             done = subprocess.run(
                 [self.python, INSIDE / program],
-                input=json.dumps(asked),
+                input=json.dumps(document),
                 env=environment | self.variables(),
                 capture_output=True,
                 text=True,
@@ -114,13 +114,13 @@ class Environment:
         except subprocess.TimeoutExpired:
             raise FlowFailed(f"Prompt flow did not end within {timeout_s:g} s") from None
         try:
-            found: dict[str, Any] = json.loads(done.stdout)
+            answer: dict[str, Any] = json.loads(done.stdout)
         except ValueError:
             tail = done.stderr.strip().splitlines()[-8:]
             raise FlowFailed(f"Prompt flow ended with code {done.returncode}", details=tail, hint="make flow") from None
-        if "error" in found:
-            raise FlowFailed(str(found["error"]))
-        return found
+        if "error" in answer:
+            raise FlowFailed(str(answer["error"]))
+        return answer
 
     def _prepare(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -20,7 +20,7 @@ from mlops.gate.quality import Metric, metrics, score
 from mlops.gate.report import Report
 from mlops.gate.samples import Sample, payload
 from mlops.gate.worst_answers import worst_answers
-from mlops.scoring.client import Answer, Line, Scorer
+from mlops.scoring.client import Answer, Scorer, ScoringClient
 
 if TYPE_CHECKING:
     from mlops.config.settings import Gate
@@ -104,7 +104,7 @@ class _Gate:
         """The samples that were asked so far."""
         return self.samples[: len(self.answers[self.slots[0]])]
 
-    async def warm_up(self, line: Line) -> None:
+    async def warm_up(self, line: ScoringClient) -> None:
         """Requests that are not counted; they open the connections too."""
         requests = [
             (self._request(self.samples[at % len(self.samples)]), slot)
@@ -113,7 +113,7 @@ class _Gate:
         ]
         await line.ask_all([request for request, _ in requests], slots=[slot for _, slot in requests])
 
-    async def ask_more(self, line: Line, count: int) -> None:
+    async def ask_more(self, line: ScoringClient, count: int) -> None:
         """Ask the next ``count`` samples of all slots; score each answer while others are waited for.
 
         The slots take turns in going first, so that neither gains by its place, and nothing waits for anything but

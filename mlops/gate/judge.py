@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mlops.core.errors import Place, UsageError
+from mlops.core.errors import FileLocation, UsageError
 from mlops.gate.comparison import TOLERANCE, Comparison, Verdict
 from mlops.gate.measurement import Measured, Number, ratio
 from mlops.gate.quality import metrics, title
@@ -120,4 +120,4 @@ def refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-            raise UsageError(f"gate.dry_run: '{name}' is no check; {advice}", place=Place(file=FILE))
+            raise UsageError(f"gate.dry_run: '{name}' is no check; {advice}", location=FileLocation(file=FILE))

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mlops.core.errors import MlopsError, Place, UsageError
+from mlops.core.errors import FileLocation, MlopsError, UsageError
 from mlops.gate.contract import normal
 
 Metric = Callable[[str, str], float]
@@ -101,7 +101,7 @@ def _unusable(name: str, what: str) -> UsageError:
     from mlops.config.settings import FILE
 
     hint = "a metric is a function (answer, reference) -> float from 0 to 1"
-    return UsageError(f"gate.quality: '{name}' {what}", place=Place(file=FILE), hint=hint)
+    return UsageError(f"gate.quality: '{name}' {what}", location=FileLocation(file=FILE), hint=hint)
 
 
 def score(metric: Metric, answer: str | None, reference: str) -> float:

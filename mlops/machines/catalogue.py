@@ -57,23 +57,23 @@ def retired_model(name: str, *, today: date | None = None) -> Retired | None:
 
 def retires_soon(name: str, *, today: date | None = None, within_days: int = 180) -> Retired | None:
     """The retirement of a machine size that is still to come, where it comes soon."""
-    now, found = today or date.today(), _table()["sizes"].get(name.lower())
-    return found if found and now < found.since <= now + timedelta(days=within_days) else None
+    now, retirement = today or date.today(), _table()["sizes"].get(name.lower())
+    return retirement if retirement and now < retirement.since <= now + timedelta(days=within_days) else None
 
 
-def check_model(found: ModelVersion, *, today: date | None = None) -> None:
+def check_model(model: ModelVersion, *, today: date | None = None) -> None:
     """Refuse a catalogue model that is retired, by its published date or by what the registry says of it.
 
     Raises:
         PreconditionError: with the date, where it is known, and what to use.
     """
-    gone = retired_model(found.name, today=today)
-    if gone is None and (found.stage or "").lower() not in ("retired", "archived"):
+    retirement = retired_model(model.name, today=today)
+    if retirement is None and (model.stage or "").lower() not in ("retired", "archived"):
         return
-    when = f" on {gone.since}" if gone else ""
+    when = f" on {retirement.since}" if retirement else ""
     raise PreconditionError(
-        f"the model '{found.name}' was retired{when}",
-        hint=f"use {gone.instead}" if gone else "choose another base_model in mlops.yaml",
+        f"the model '{model.name}' was retired{when}",
+        hint=f"use {retirement.instead}" if retirement else "choose another base_model in mlops.yaml",
     )
 
 
@@ -89,18 +89,18 @@ def check_offered(size: str, offered: Iterable[VmSize], *, setting: str) -> VmSi
         PreconditionError: it is not offered; with those with GPUs that are.
     """
     offered = list(offered)
-    found = next((item for item in offered if item.name.lower() == size.lower()), None)
-    if found is None:
+    entry = next((item for item in offered if item.name.lower() == size.lower()), None)
+    if entry is None:
         names = ", ".join(sorted(item.name for item in offered if item.gpus))
         raise PreconditionError(
             f"the region does not offer the size '{size}'",
             hint=f"choose another {setting} in mlops.yaml; with GPUs there are: {names}",
         )
-    return found
+    return entry
 
 
-def _passed(found: Retired | None, today: date | None) -> Retired | None:
-    return found if found and found.since <= (today or date.today()) else None
+def _passed(retirement: Retired | None, today: date | None) -> Retired | None:
+    return retirement if retirement and retirement.since <= (today or date.today()) else None
 
 
 def check_size(size: str, *, today: date | None = None) -> None:
@@ -109,10 +109,11 @@ def check_size(size: str, *, today: date | None = None) -> None:
     Raises:
         PreconditionError: with the date and what to use.
     """
-    gone = retired_size(size, today=today)
-    if gone:
+    retirement = retired_size(size, today=today)
+    if retirement:
         raise PreconditionError(
-            f"the size '{size}' was retired on {gone.since}", hint=f"use {gone.instead} instead, in mlops.yaml"
+            f"the size '{size}' was retired on {retirement.since}",
+            hint=f"use {retirement.instead} instead, in mlops.yaml",
         )
 
 
@@ -124,13 +125,13 @@ def allowed_sizes(tags: Mapping[str, Any], properties: Mapping[str, Any], *, pur
         properties: the model's properties, where newer models keep their lists.
         purpose: ``finetune`` or ``inference``.
     """
-    for place in (tags, properties):
+    for source in (tags, properties):
         for key in (f"{purpose}_compute_allow_list", f"{purpose}-compute-allow-list"):
-            if place.get(key):
-                found = literal(place[key], key)
-                if not isinstance(found, (list, tuple)):
-                    raise PreconditionError(f"the model's '{key}' is no list: '{place[key]}'")
-                return tuple(str(item) for item in found)
+            if source.get(key):
+                sizes = literal(source[key], key)
+                if not isinstance(sizes, (list, tuple)):
+                    raise PreconditionError(f"the model's '{key}' is no list: '{source[key]}'")
+                return tuple(str(item) for item in sizes)
     return None
 
 
@@ -158,10 +159,10 @@ def model_defaults(tags: Mapping[str, Any]) -> dict[str, Any]:
     text = tags.get("model_specific_defaults")
     if not text:
         return {}
-    found = literal(text, "model_specific_defaults")
-    if not isinstance(found, dict):
+    defaults = literal(text, "model_specific_defaults")
+    if not isinstance(defaults, dict):
         raise PreconditionError(f"the model's 'model_specific_defaults' is no mapping: '{text}'")
-    return {str(key): value for key, value in found.items()}
+    return {str(key): value for key, value in defaults.items()}
 
 
 def literal(text: Any, name: str) -> Any:

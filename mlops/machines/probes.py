@@ -57,10 +57,10 @@ def probes(model_bytes: int | None, *, initial_delay_s: int | None = None, warm_
     return Probes(liveness=liveness, readiness=readiness)
 
 
-def server_variables(made: Probes) -> dict[str, str]:
+def server_variables(probe_settings: Probes) -> dict[str, str]:
     """The environment of a server that may load for so long: its workers are ended after 300 s unless it says more.
 
     ``WORKER_TIMEOUT`` is read by azureml-inference-server-http, for which loading counts as not answering.
     """
-    patience_s = made.readiness.patience_s
+    patience_s = probe_settings.readiness.patience_s
     return {"WORKER_TIMEOUT": str(patience_s)} if patience_s > WORKER_TIMEOUT_S + LEAST_S else {}

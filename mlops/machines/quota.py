@@ -96,33 +96,33 @@ def low_priority(usages: Iterable[Usage]) -> Usage | None:
 
 
 def shortages(
-    usages: Sequence[Usage], needs: Iterable[Needs], *, held: Mapping[str, int] | None = None
+    usages: Sequence[Usage], needs: Iterable[Needs], *, own: Mapping[str, int] | None = None
 ) -> list[Shortage]:
     """What does not fit where all needs are to be met at a time: a family's limit, or that of the whole region.
 
     Args:
         usages: of the region. A family that has no row there is not judged.
         needs: those of one family add up.
-        held: cores in use by family that are given back before, or belong to what is asked for.
+        own: cores in use by family that are given back before, or belong to what is asked for.
     """
-    held = held or {}
-    wanted: dict[str, list[Needs]] = {}
+    own = own or {}
+    by_family: dict[str, list[Needs]] = {}
     for each in needs:
-        wanted.setdefault(_plain(each.family), []).append(each)
-    found = []
-    for together in wanted.values():
+        by_family.setdefault(_plain(each.family), []).append(each)
+    shortfalls = []
+    for together in by_family.values():
         row = of_family(usages, together[0].family)
         if row is not None:
-            found.append(_short(row, together, held.get(together[0].family, 0)))
+            shortfalls.append(_short(row, together, own.get(together[0].family, 0)))
     total = regional_total(usages)
-    if total is not None and wanted:
-        every = [each for together in wanted.values() for each in together]
-        found.append(_short(total, every, sum(held.values())))
-    return [each for each in found if each is not None]
+    if total is not None and by_family:
+        every = [each for together in by_family.values() for each in together]
+        shortfalls.append(_short(total, every, sum(own.values())))
+    return [each for each in shortfalls if each is not None]
 
 
-def _short(row: Usage, needs: Sequence[Needs], held: int) -> Shortage | None:
-    cores, used = sum(each.cores for each in needs), max(0, row.used - held)
+def _short(row: Usage, needs: Sequence[Needs], own: int) -> Shortage | None:
+    cores, used = sum(each.cores for each in needs), max(0, row.used - own)
     if not cores or row.limit is None or used + cores <= row.limit:
         return None
     sizes = " and ".join(dict.fromkeys(each.size for each in needs))
@@ -177,8 +177,8 @@ class Shortage:
 
 def shortage_in(text: str, *, family: str = "") -> Shortage | None:
     """What Azure's refusal says is missing; None for another text."""
-    found = REFUSED.search(text)
-    if found is None:
+    match = REFUSED.search(text)
+    if match is None:
         return None
-    needed, used, limit = (int(found[name]) for name in ("needed", "used", "limit"))
-    return Shortage(size=found["size"], family=family, needed=needed, used=used, limit=limit)
+    needed, used, limit = (int(match[name]) for name in ("needed", "used", "limit"))
+    return Shortage(size=match["size"], family=family, needed=needed, used=used, limit=limit)

@@ -67,12 +67,12 @@ class Outcome:
         )
 
 
-def look(session: Session, settings: Settings, *, now: datetime | None = None) -> Work:
+def survey(session: Session, settings: Settings, *, now: datetime | None = None) -> Work:
     """This repository's trainings of the last 30 days, by what is to be done."""
     model = register.model_name(settings)
     since = (now or datetime.now(UTC)) - LOOK_BACK
-    found = [job for job in jobs.since(session, since) if ours(job, model=model, experiment=settings.experiment)]
-    return sort_jobs(found, azure_models.versions(session, model, archived=True))
+    recent = [job for job in jobs.since(session, since) if ours(job, model=model, experiment=settings.experiment)]
+    return sort_jobs(recent, azure_models.versions(session, model, archived=True))
 
 
 def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) -> Outcome:
@@ -87,7 +87,7 @@ def reconcile(session: Session, settings: Settings, *, dry_run: bool = False) ->
     """
     console, name = session.console, settings.endpoint.name
     with console.step("Look at the trainings") as step:
-        work = look(session, settings)
+        work = survey(session, settings)
         step.note = f"{len(work.running)} running, {len(work.register)} to register, {len(work.report)} to report"
     problems: list[str] = []
     failures = _failed(session, work.report, problems)
@@ -124,13 +124,13 @@ def mark_reported(session: Session, job: str) -> None:
 
 def _failed(session: Session, ended: Sequence[Job], problems: list[str]) -> list[Failure]:
     """Why each of them ended badly; one that cannot be looked at is a problem."""
-    found: list[Failure] = []
+    failures: list[Failure] = []
     for job in ended:
         try:
-            found.append(Failure(job=job, error=wait.why(session, job)))
+            failures.append(Failure(job=job, error=wait.why(session, job)))
         except MlopsError as error:
             problems.append(f"{job.name}: {error.message}")
-    return found
+    return failures
 
 
 def _register(
@@ -145,11 +145,11 @@ def _register(
 
     A model that falls short of ``training.evaluation`` waits for a person or for other limits: people are told once.
     """
-    found: list[tuple[Job, ModelVersion]] = []
+    registered: list[tuple[Job, ModelVersion]] = []
     for job in completed:
         with session.console.step(f"Register the model of {job.name}") as step:
             try:
-                made = register.register(session, settings, job.name)
+                registration = register.register(session, settings, job.name)
             except EvaluationFailed as error:
                 step.outcome = "failed"
                 refused.append(job)
@@ -162,19 +162,19 @@ def _register(
                 if not isinstance(error, (UnavailableError, BusyError)) and REPORTED_TAG not in job.tags:
                     failures.append(Failure(job=job, error=error))
                 continue
-            step.note = f"version {made.model.version}" + ("" if made.made else " (was there)")
-            if made.made:
-                found.append((job, made.model))
-    return found
+            step.note = f"version {registration.model.version}" + ("" if registration.made else " (was there)")
+            if registration.made:
+                registered.append((job, registration.model))
+    return registered
 
 
 def _next(session: Session, settings: Settings, name: str) -> Next:
     model = register.model_name(settings)
-    found = endpoints.get(session, name)
+    endpoint = endpoints.get(session, name)
     live = {
         slot.model_version
-        for slot in (endpoints.deployments(session, name) if found else [])
-        if found and slot.model == model and endpoints.shares(found.traffic).get(slot.name.lower(), 0) > 0
+        for slot in (endpoints.deployments(session, name) if endpoint else [])
+        if endpoint and slot.model == model and endpoints.shares(endpoint.traffic).get(slot.name.lower(), 0) > 0
     }
     records, locked = Ledger(session, name).inspect()
     return next_version(azure_models.versions(session, model), records, live=live, locked=locked)

@@ -48,11 +48,11 @@ def sort_jobs(jobs: Iterable[Job], versions: Iterable[ModelVersion]) -> Work:
         versions: of the model, archived ones too.
     """
     registered = {name for version in versions for name in (version.tags.get("job"), version.job) if name}
-    found = list(jobs)
+    listed = list(jobs)
     return Work(
-        running=tuple(job for job in found if not job.is_completed and job.status not in ENDED_BADLY),
-        register=tuple(job for job in found if job.is_completed and job.name not in registered),
-        report=tuple(job for job in found if job.status in ENDED_BADLY and REPORTED_TAG not in job.tags),
+        running=tuple(job for job in listed if not job.is_completed and job.status not in ENDED_BADLY),
+        register=tuple(job for job in listed if job.is_completed and job.name not in registered),
+        report=tuple(job for job in listed if job.status in ENDED_BADLY and REPORTED_TAG not in job.tags),
     )
 
 

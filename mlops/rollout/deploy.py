@@ -218,7 +218,7 @@ def _deploy(context: RolloutContext, spec: endpoints.DeploymentSpec) -> None:
     begin = time.monotonic()
     with context.session.console.step(f"Deploy to {spec.name}") as step:
         try:
-            made = endpoints.deploy(context.session, spec, anew=context.request.force)
+            made = endpoints.deploy(context.session, spec, recreate=context.request.force)
         except LeaseLost:
             raise
         except (AzureError, PreconditionError) as error:

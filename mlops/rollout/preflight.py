@@ -178,7 +178,7 @@ def check_quota(session: Session, needs: Needs, *, reusable: int) -> tuple[int |
     row = quota.of_family(rows, needs.family)
     if row is None:
         return None, None, (f"Azure lists no quota for the family '{needs.family}'; it may refuse the deployment",)
-    for short in quota.shortages(rows, [needs], held={needs.family: reusable}):
+    for short in quota.shortages(rows, [needs], own={needs.family: reusable}):
         raise PreconditionError(short.sentence, hint=short.hint)
     return row.used - reusable, row.limit, ()
 

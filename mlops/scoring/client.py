@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mlops.azure import endpoints
 from mlops.core.errors import AzureError, PreconditionError
 from mlops.core.retry import Backoff
-from mlops.scoring.sse import KIND, Telling
+from mlops.scoring.sse import KIND, SseReader
 
 if TYPE_CHECKING:
     import ssl
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlops.core.resources import Endpoint
 
 SLOT_HEADER = "azureml-model-deployment"
-Piece = Callable[[str], None]
+ChunkHandler = Callable[[str], None]
 """Is told each piece of an answer as it comes."""
 RETRIED = frozenset({429, 503})
 """Answers that mean "not now"; every other one is final."""
@@ -115,7 +115,7 @@ class Scorer:
         return asyncio.run(ask())
 
     @contextlib.asynccontextmanager
-    async def line(self, concurrency: int) -> AsyncIterator[Line]:
+    async def line(self, concurrency: int) -> AsyncIterator[ScoringClient]:
         """Connections that are kept over many calls, ``concurrency`` of them."""
         import httpx
 
@@ -124,13 +124,13 @@ class Scorer:
         )
         timeout = httpx.Timeout(self.timeout_s, connect=min(self.connect_timeout_s, self.timeout_s))
         async with httpx.AsyncClient(timeout=timeout, limits=limits, verify=trust()) as client:
-            yield Line(self, client, concurrency)
+            yield ScoringClient(self, client, concurrency)
 
 
 def trust() -> ssl.SSLContext:
     """The certificates that this process trusts; reading them takes longer than many an answer."""
-    named = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
-    return _trust(named, tuple(Path(path).stat().st_mtime_ns if path else 0 for path in named))
+    variables = tuple(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    return _trust(variables, tuple(Path(path).stat().st_mtime_ns if path else 0 for path in variables))
 
 
 @functools.lru_cache(maxsize=2)
@@ -140,7 +140,7 @@ def _trust(_named: tuple[str | None, ...], _changed: tuple[int, ...]) -> ssl.SSL
     return httpx.create_ssl_context()
 
 
-class Line:
+class ScoringClient:
     """A scorer with its connections open."""
 
     def __init__(self, scorer: Scorer, client: httpx.AsyncClient, concurrency: int) -> None:
@@ -157,16 +157,18 @@ class Line:
     ) -> list[Answer]:
         """Many requests, sent in their order as room is made; ``seen`` is told of each answer and its position."""
 
-        async def one(at: int, payload: Mapping[str, Any], slot: str | None) -> Answer:
+        async def one(index: int, payload: Mapping[str, Any], slot: str | None) -> Answer:
             async with self._room:
                 answer = await self.ask(payload, slot=slot)
-            seen(at, answer)
+            seen(index, answer)
             return answer
 
         pairs = zip(payloads, slots, strict=True)
-        return list(await asyncio.gather(*(one(at, payload, slot) for at, (payload, slot) in enumerate(pairs))))
+        return list(await asyncio.gather(*(one(index, payload, slot) for index, (payload, slot) in enumerate(pairs))))
 
-    async def ask(self, payload: Mapping[str, Any], *, slot: str | None = None, piece: Piece | None = None) -> Answer:
+    async def ask(
+        self, payload: Mapping[str, Any], *, slot: str | None = None, piece: ChunkHandler | None = None
+    ) -> Answer:
         """One request, sent again while the answer is "not now".
 
         With ``piece`` the server is asked for a stream; one that does not stream answers whole.
@@ -188,7 +190,7 @@ class Line:
         return replace(of(answered[0], slot), attempts=retrying.statistics["attempt_number"])
 
     async def _once(
-        self, payload: Mapping[str, Any], slot: str | None, piece: Piece | None
+        self, payload: Mapping[str, Any], slot: str | None, piece: ChunkHandler | None
     ) -> tuple[Answer, str | None]:
         import httpx
 
@@ -199,7 +201,7 @@ class Line:
         if piece is not None:
             headers["Accept"] = f"{KIND}, application/json"
         request = self._client.build_request("POST", scorer.url, json=dict(payload), headers=headers)
-        begin = time.perf_counter()
+        start_s = time.perf_counter()
         try:
             # httpx limits the wait for each byte; a server that dribbles would never reach that.
             async with asyncio.timeout(scorer.timeout_s):
@@ -207,36 +209,36 @@ class Line:
                 if piece is not None:
                     async with contextlib.aclosing(response):
                         if response.status_code == 200 and response.headers.get("Content-Type", "").startswith(KIND):
-                            return await told(response, begin, piece), None
+                            return await read_stream(response, start_s, piece), None
                         await response.aread()
         except httpx.ConnectTimeout:
-            waited_ms = (time.perf_counter() - begin) * 1000
+            waited_ms = (time.perf_counter() - start_s) * 1000
             return Answer(status=0, latency_ms=waited_ms, error=f"no connection within {waited_ms / 1000:.3g} s"), None
         except (httpx.TimeoutException, TimeoutError):
-            waited_ms = (time.perf_counter() - begin) * 1000
+            waited_ms = (time.perf_counter() - start_s) * 1000
             return Answer(status=408, latency_ms=waited_ms, error=f"no answer within {scorer.timeout_s:g} s"), None
         except httpx.HTTPError as error:
-            waited_ms = (time.perf_counter() - begin) * 1000
+            waited_ms = (time.perf_counter() - start_s) * 1000
             return Answer(status=0, latency_ms=waited_ms, error=f"{type(error).__name__}: {error}"), None
-        return read(response, (time.perf_counter() - begin) * 1000), response.headers.get("Retry-After")
+        return read(response, (time.perf_counter() - start_s) * 1000), response.headers.get("Retry-After")
 
 
-async def told(response: httpx.Response, begin: float, piece: Piece) -> Answer:
+async def read_stream(response: httpx.Response, start_s: float, piece: ChunkHandler) -> Answer:
     """Read an answer that is told while it is written.
 
     Args:
         response: open, its body not read.
-        begin: when the request was sent, by ``time.perf_counter``.
+        start_s: when the request was sent, by ``time.perf_counter``.
         piece: is told each piece.
     """
     import httpx
 
-    telling, first_ms, error = Telling(), None, None
+    telling, first_ms, error = SseReader(), None, None
     try:
         async for chunk in response.aiter_bytes():
             new = telling.feed(chunk)
             if new:
-                first_ms = first_ms or (time.perf_counter() - begin) * 1000
+                first_ms = first_ms or (time.perf_counter() - start_s) * 1000
                 piece(new)
             if telling.error or telling.closed:
                 break
@@ -249,7 +251,7 @@ async def told(response: httpx.Response, begin: float, piece: Piece) -> Answer:
     usage = {"usage": telling.usage}
     return Answer(
         status=200,
-        latency_ms=(time.perf_counter() - begin) * 1000,
+        latency_ms=(time.perf_counter() - start_s) * 1000,
         slot=response.headers.get(SLOT_HEADER),
         texts=() if error else (telling.text,),
         error=error,
@@ -334,25 +336,27 @@ def texts_of(body: Any) -> tuple[str, ...]:
     raise ValueError(f"no text in {str(body)[:120]!r}")
 
 
-def scorer(session: Session, name: str, *, timeout_s: float, found: Endpoint | None = None) -> Scorer:
+def scorer(session: Session, name: str, *, timeout_s: float, endpoint: Endpoint | None = None) -> Scorer:
     """The scorer of an endpoint, its key fetched once.
 
     Args:
         session: the workspace.
         name: the endpoint's.
         timeout_s: longest wait for an answer.
-        found: the endpoint, where it was looked up already.
+        endpoint: the endpoint, where it was looked up already.
 
     Raises:
         PreconditionError: there is no such endpoint.
     """
-    found = found or endpoints.get(session, name)
-    if found is None:
+    endpoint = endpoint or endpoints.get(session, name)
+    if endpoint is None:
         raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
-    if not found.scoring_url:
-        raise AzureError(f"the endpoint '{name}' has no scoring address yet (it is '{found.state}')", hint="try again")
+    if not endpoint.scoring_url:
+        raise AzureError(
+            f"the endpoint '{name}' has no scoring address yet (it is '{endpoint.state}')", hint="try again"
+        )
     return Scorer(
-        url=found.scoring_url,
+        url=endpoint.scoring_url,
         key=endpoints.key(session, name),
         timeout_s=timeout_s,
         connect_timeout_s=session.settings.http.connect_timeout_s,

@@ -19,7 +19,7 @@ LONGEST_EVENT = 4 * 2**20
 
 
 @dataclass
-class Telling:
+class SseReader:
     """What has been told so far.
 
     Attributes:
@@ -69,23 +69,23 @@ class Telling:
         if data.strip() == DONE:
             self.ended = self.closed = True
             return
-        found = json.loads(data)
-        if not isinstance(found, dict):
+        event = json.loads(data)
+        if not isinstance(event, dict):
             raise ValueError(f"no answer in {data[:120]!r}")
-        if "error" in found:
-            error = found["error"]
+        if "error" in event:
+            error = event["error"]
             self.error = str(error.get("message", error) if isinstance(error, dict) else error)[:500]
             return
-        choices = found.get("choices") or [{}]
+        choices = event.get("choices") or [{}]
         choice: dict[str, Any] = choices[0] if isinstance(choices, list) and isinstance(choices[0], dict) else {}
         delta = choice.get("delta")
         content = delta.get("content") if isinstance(delta, dict) else None
-        for piece in (content, choice.get("text"), found.get("output")):
+        for piece in (content, choice.get("text"), event.get("output")):
             if isinstance(piece, str):
                 self.text += piece
-        usage = found.get("usage")
+        usage = event.get("usage")
         if isinstance(usage, dict):
             self.usage = usage
-        reason = choice.get("finish_reason") or found.get("finish_reason")
+        reason = choice.get("finish_reason") or event.get("finish_reason")
         if isinstance(reason, str):
             self.finish_reason, self.ended = reason, True

@@ -10,14 +10,14 @@ from typing import Any
 from mlops import flow
 from mlops.azure import computes, groups, identities, management, roles
 from mlops.azure import quota as region
-from mlops.azure.ensure import converge, settled
+from mlops.azure.ensure import ensure, settled
 from mlops.azure.session import Session
 from mlops.core.errors import AzureError, MlopsError, PreconditionError
 from mlops.machines.quota import PAGE, Shortage
 from mlops.setup import capacity
-from mlops.setup.desired import TAGS, Wanted, provisioning
-from mlops.setup.plan import Part
-from mlops.setup.survey import Order
+from mlops.setup.desired import TAGS, ResourceSpec, provisioning
+from mlops.setup.plan import Step
+from mlops.setup.survey import SetupRequest
 
 IN_DELETED_STATE = "in deleted state"
 """Part of Azure's sentence for a key vault whose name a deleted one keeps."""
@@ -32,29 +32,29 @@ class Done:
     made: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """For a person to do."""
-    failed: list[tuple[Part, MlopsError]] = field(default_factory=list)
+    failed: list[tuple[Step, MlopsError]] = field(default_factory=list)
 
 
-def carry_out(session: Session, order: Order, parts: Sequence[Part]) -> Done:
+def apply(session: Session, request: SetupRequest, steps: Sequence[Step]) -> Done:
     """Make and change what the plan says.
 
     Raises:
         MlopsError: a part that others lean on could not be made; the next run goes on there.
     """
     done = Done()
-    for part in parts:
-        if not part.to_do:
+    for step in steps:
+        if not step.to_do:
             continue
         try:
-            with session.console.step(_sentence(part)) as step:
-                step.note = _one(session, order, part, done)
+            with session.console.step(_sentence(step)) as progress:
+                progress.note = _one(session, request, step, done)
         except MlopsError as error:
-            if part.kind not in ENOUGH_TO_GO_ON:
+            if step.kind not in ENOUGH_TO_GO_ON:
                 error.details = (*error.details, f"{len(done.made)} were made before; mlops setup goes on there")
                 raise
-            done.failed.append((part, error))
+            done.failed.append((step, error))
         else:
-            done.made.append(part.title)
+            done.made.append(step.title)
     return done
 
 
@@ -62,119 +62,119 @@ def failure(done: Done) -> MlopsError | None:
     """The error that a run ends with where a part could not be had."""
     if not done.failed:
         return None
-    (part, first), *others = done.failed
+    (step, first), *others = done.failed
     details = [*first.details, *(f"{each.title}: {error.message}" for each, error in others)]
     kind = PreconditionError if isinstance(first, PreconditionError) else AzureError
     hint = f"{first.hint}; all else is there: run mlops setup again then" if first.hint else "run mlops setup again"
-    return kind(f"{part.title}: {first.message}", details=details, hint=hint)
+    return kind(f"{step.title}: {first.message}", details=details, hint=hint)
 
 
-def _sentence(part: Part) -> str:
+def _sentence(step: Step) -> str:
     verbs = {"providers": "Register", "role": "Give the", "quota": "Look at the"}
-    verb = verbs.get(part.kind, "Change the" if part.state == "change" else "Make the")
-    return f"{verb} {part.title}"
+    verb = verbs.get(step.kind, "Change the" if step.state == "change" else "Make the")
+    return f"{verb} {step.title}"
 
 
-def _one(session: Session, order: Order, part: Part, done: Done) -> str:
-    place, data = order.place, part.data
-    match part.kind:
+def _one(session: Session, request: SetupRequest, step: Step, done: Done) -> str:
+    scope, data = request.scope, step.data
+    match step.kind:
         case "providers":
             management.register(session, data["names"])
             return f"{len(data['names'])} of them"
         case "group":
-            groups.create(session, place.group, region=place.region, tags=TAGS)
+            groups.create(session, scope.group, region=scope.region, tags=TAGS)
         case "resource":
             _resource(session, data["wanted"], data)
         case "quota":
-            return _quota(session, order, part, done)
+            return _quota(session, request, step, done)
         case "cluster":
-            return _cluster(session, order, part)
+            return _cluster(session, request, step)
         case "identity":
-            identities.create(session, part.name, place.group, region=place.region, tags=TAGS)
+            identities.create(session, step.name, scope.group, region=scope.region, tags=TAGS)
         case "role":
-            identity = _there(session, order, data["identity"])
+            identity = _there(session, request, data["identity"])
             roles.assign(session, identity.principal_id, data["role"], data["scope"])
         case "trust":
             identities.trust(
-                session, data["identity"], place.group, credential=data["credential"], subject=data["subject"]
+                session, data["identity"], scope.group, credential=data["credential"], subject=data["subject"]
             )
         case "connection":
-            _connect(session, order)
-    return part.note
+            _connect(session, request)
+    return step.note
 
 
-def _resource(session: Session, wanted: Wanted, data: Any) -> None:
+def _resource(session: Session, spec: ResourceSpec, data: Any) -> None:
     if "patch" in data:
         body = data["patch"]
 
         def change() -> None:
-            management.patch(session, wanted.id, wanted.api_version, body)
+            management.patch(session, spec.id, spec.api_version, body)
 
         def holds() -> bool | None:
-            found = management.get(session, wanted.id, wanted.api_version)
-            return True if found is not None and not wanted.lacks(found) else None
+            document = management.get(session, spec.id, spec.api_version)
+            return True if document is not None and not spec.lacks(document) else None
 
-        converge(change, holds)
+        ensure(change, holds)
         return
-    body = wanted.body
+    body = spec.body
     if data.get("recover"):
         body = {**body, "properties": {**body["properties"], "createMode": "recover"}}
-    what = f"the {wanted.what} '{wanted.name}'"
+    what = f"the {spec.what} '{spec.name}'"
 
     def stands() -> bool | None:
-        found = settled(session, what, lambda: management.get(session, wanted.id, wanted.api_version), provisioning)
-        return True if found is not None and provisioning(found).lower() == "succeeded" else None
+        document = settled(session, what, lambda: management.get(session, spec.id, spec.api_version), provisioning)
+        return True if document is not None and provisioning(document).lower() == "succeeded" else None
 
     def make() -> None:
         try:
-            management.put(session, wanted.id, wanted.api_version, body)
+            management.put(session, spec.id, spec.api_version, body)
         except MlopsError as error:
-            if wanted.what != "key vault" or IN_DELETED_STATE not in error.message.lower():
+            if spec.what != "key vault" or IN_DELETED_STATE not in error.message.lower():
                 raise
             # it could not be seen beforehand: deleted vaults are listed at the subscription
             recovered = {**body, "properties": {**body["properties"], "createMode": "recover"}}
-            management.put(session, wanted.id, wanted.api_version, recovered)
+            management.put(session, spec.id, spec.api_version, recovered)
 
-    converge(make, stands)
+    ensure(make, stands)
 
 
-def _there(session: Session, order: Order, name: str) -> identities.Identity:
-    found = identities.get(session, name, order.place.group)
-    if found is None:
+def _there(session: Session, request: SetupRequest, name: str) -> identities.Identity:
+    identity = identities.get(session, name, request.scope.group)
+    if identity is None:
         raise AzureError(f"the identity '{name}' is gone", hint="run mlops setup again")
-    return found
+    return identity
 
 
-def _cluster(session: Session, order: Order, part: Part) -> str:
-    if part.state == "change":
-        computes.widen(session, part.name, part.data["max_nodes"])
-        return part.note
-    found = settled(
+def _cluster(session: Session, request: SetupRequest, step: Step) -> str:
+    if step.state == "change":
+        computes.widen(session, step.name, step.data["max_nodes"])
+        return step.note
+    cluster = settled(
         session,
-        f"the cluster '{part.name}'",
-        lambda: computes.get(session, part.name),
+        f"the cluster '{step.name}'",
+        lambda: computes.get(session, step.name),
         lambda cluster: cluster.state,
     )
-    made = found or computes.create(session, order.settings.compute)
-    return f"{made.tier}, up to {made.max_nodes} nodes"
+    existing = cluster or computes.create(session, request.settings.compute)
+    return f"{existing.tier}, up to {existing.max_nodes} nodes"
 
 
-def _quota(session: Session, order: Order, part: Part, done: Done) -> str:
+def _quota(session: Session, request: SetupRequest, step: Step, done: Done) -> str:
     """Ask for what is short; what cannot be asked for is told, and stops nothing."""
-    asked: Sequence[tuple[str, Shortage]] = part.data.get("ask") or ()
-    if part.state == "later":
-        found = capacity.look(session, order.settings, order.place, ask=order.quota)
-        if found.problem or found.unknown:
-            done.notes.append(found.problem or f"the region offers no {', '.join(found.unknown)}")
+    requests: Sequence[tuple[str, Shortage]] = step.data.get("ask") or ()
+    if step.state == "later":
+        current = capacity.measure(session, request.settings, request.scope, ask=request.quota)
+        if current.problem or current.unknown:
+            done.notes.append(current.problem or f"the region offers no {', '.join(current.unknown)}")
             return "not known"
-        if not found.short:
+        if not current.short:
             return "it suffices for one training and two slots"
-        asked = found.to_ask()
-        done.notes += [by_hand(short) for short in found.short if all(short is not item for _, item in asked)]
+        requests = current.to_ask()
+        done.notes += [by_hand(short) for short in current.short if all(short is not item for _, item in requests)]
     outcomes = []
-    for family, short in asked:
+    for family, short in requests:
         try:
-            outcome = region.ask(session, order.place.region, family, short.enough)
+            outcome = region.ask(session, request.scope.region, family, short.enough)
         except MlopsError as error:
             done.notes.append(f"{by_hand(short)} (Azure on our request: {error.message})")
             outcome = "refused"
@@ -191,6 +191,6 @@ def by_hand(short: Shortage) -> str:
     return f"ask for a limit of {short.enough} vCPUs {where} (provider Machine Learning; it is {short.limit}) at {PAGE}"
 
 
-def _connect(session: Session, order: Order) -> None:
+def _connect(session: Session, request: SetupRequest) -> None:
     quiet = dataclasses.replace(session.console, quiet=True)
-    flow.connect_azure(session, order.settings, quiet, project=order.settings.setup.project)
+    flow.connect_azure(session, request.settings, quiet, project=request.settings.setup.project)

@@ -13,7 +13,7 @@ from mlops.core.errors import MlopsError
 from mlops.core.resources import Usage, VmSize
 from mlops.machines import quota
 from mlops.machines.quota import Shortage
-from mlops.setup.scope import Place
+from mlops.setup.scope import AzureScope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +46,15 @@ class Capacity:
         return before is None or before.limit < short.enough
 
 
-def look(session: Session, settings: Settings, place: Place, *, ask: bool | None) -> Capacity:
+def measure(session: Session, settings: Settings, scope: AzureScope, *, ask: bool | None) -> Capacity:
     """Look at the region's sizes, use and limits; never fatal."""
     try:
-        sizes = {size.name.lower(): size for size in computes.sizes(session, place.region)}
-        wanted = (settings.compute.size, settings.deployment.instance_type)
-        unknown = list(dict.fromkeys(name for name in wanted if name.lower() not in sizes))
+        sizes = {size.name.lower(): size for size in computes.sizes(session, scope.region)}
+        size_names = (settings.compute.size, settings.deployment.instance_type)
+        unknown = list(dict.fromkeys(name for name in size_names if name.lower() not in sizes))
         if unknown:
             return Capacity(unknown=unknown, ask=ask)
-        training, serving = (sizes[name.lower()] for name in wanted)
+        training, serving = (sizes[name.lower()] for name in size_names)
         needs = quota.all_needs(
             training,
             settings.compute.max_nodes,
@@ -62,15 +62,15 @@ def look(session: Session, settings: Settings, place: Place, *, ask: bool | None
             settings.deployment.instance_count,
             low_priority=settings.compute.tier == "LowPriority",
         )
-        usages = region.usages(session, place.region)
-        held = _held(session, settings, serving)
-        short = quota.shortages(usages, needs, held={serving.family: held})
+        usages = region.usages(session, scope.region)
+        own_cores = _held(session, settings, serving)
+        short = quota.shortages(usages, needs, own={serving.family: own_cores})
         families = [_family(item, (training.family, serving.family)) for item in short]
-        asked = region.requests(session, place.region) if any(families) else []
+        requests = region.requests(session, scope.region) if any(families) else []
     except MlopsError as error:
         return Capacity(problem=error.message, ask=ask)
     newest: dict[str, region.Request] = {}
-    for item in sorted(asked, key=lambda each: each.submitted):
+    for item in sorted(requests, key=lambda each: each.submitted):
         newest[next((name for name in families if name.lower() == item.family.lower()), item.family)] = item
     return Capacity(short=short, families=families, asked=newest, ask=ask)
 

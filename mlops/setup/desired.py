@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlops.core.resources import MANAGED_BY, MANAGED_TAG
-from mlops.setup.scope import Place
+from mlops.setup.scope import AzureScope
 
 TAGS = {MANAGED_TAG: MANAGED_BY}
 ML = "Microsoft.MachineLearningServices/workspaces"
@@ -43,7 +43,7 @@ Document = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ResourceSpec:
     """One resource."""
 
     what: str
@@ -71,26 +71,26 @@ class Dependents:
     registry: str
 
 
-def dependents(place: Place, workspace: Mapping[str, Any] | None) -> Dependents:
+def dependents(scope: AzureScope, workspace: Mapping[str, Any] | None) -> Dependents:
     """What the workspace uses already; where there is none yet, or it lacks one, what setup makes."""
     now = (workspace or {}).get("properties") or {}
     return Dependents(
-        storage=now.get("storageAccount") or place.id_of("Microsoft.Storage/storageAccounts", place.storage),
-        vault=now.get("keyVault") or place.id_of("Microsoft.KeyVault/vaults", place.vault),
-        insights=now.get("applicationInsights") or place.id_of("Microsoft.Insights/components", place.insights),
-        registry=now.get("containerRegistry") or place.id_of("Microsoft.ContainerRegistry/registries", place.registry),
+        storage=now.get("storageAccount") or scope.id_of("Microsoft.Storage/storageAccounts", scope.storage),
+        vault=now.get("keyVault") or scope.id_of("Microsoft.KeyVault/vaults", scope.vault),
+        insights=now.get("applicationInsights") or scope.id_of("Microsoft.Insights/components", scope.insights),
+        registry=now.get("containerRegistry") or scope.id_of("Microsoft.ContainerRegistry/registries", scope.registry),
     )
 
 
-def foundations(place: Place, workspace: Mapping[str, Any] | None) -> list[Wanted]:
+def workspace_dependencies(scope: AzureScope, workspace: Mapping[str, Any] | None) -> list[ResourceSpec]:
     """What is made before the workspace, in this order; what a standing workspace uses is only looked at."""
-    uses = dependents(place, workspace)
-    logs = place.id_of("Microsoft.OperationalInsights/workspaces", place.logs)
-    made = [
-        _wanted(
+    uses = dependents(scope, workspace)
+    logs = scope.id_of("Microsoft.OperationalInsights/workspaces", scope.logs)
+    specs = [
+        _spec(
             "storage account",
             uses.storage,
-            place,
+            scope,
             sku={"name": "Standard_LRS"},
             kind_of="StorageV2",
             unfit=_not_for_a_workspace,
@@ -101,41 +101,41 @@ def foundations(place: Place, workspace: Mapping[str, Any] | None) -> list[Wante
                 "isHnsEnabled": False,  # Azure ML takes no account with a hierarchy for its own
             },
         ),
-        _wanted(
+        _spec(
             "key vault",
             uses.vault,
-            place,
+            scope,
             properties={
-                "tenantId": place.tenant,
+                "tenantId": scope.tenant,
                 "sku": {"family": "A", "name": "standard"},
                 "enableRbacAuthorization": True,
                 "accessPolicies": [],
             },
         ),
-        _wanted(
+        _spec(
             "container registry",
             uses.registry,
-            place,
+            scope,
             sku={"name": "Standard"},
             properties={"adminUserEnabled": True},  # as in the one that Azure ML makes itself: its nodes pull with it
         ),
     ]
-    insights = _wanted(
+    insights = _spec(
         "application insights",
         uses.insights,
-        place,
+        scope,
         kind_of="web",
         properties={"Application_Type": "web", "WorkspaceResourceId": logs},
     )
-    ours = uses.insights.lower() == place.id_of("Microsoft.Insights/components", place.insights).lower()
-    log_analytics = _wanted("log analytics", logs, place, properties={"sku": {"name": "PerGB2018"}})
-    return [*([log_analytics] if ours else []), insights, *made]
+    ours = uses.insights.lower() == scope.id_of("Microsoft.Insights/components", scope.insights).lower()
+    log_analytics = _spec("log analytics", logs, scope, properties={"sku": {"name": "PerGB2018"}})
+    return [*([log_analytics] if ours else []), insights, *specs]
 
 
-def workspace(place: Place, found: Mapping[str, Any] | None) -> Wanted:
+def workspace(scope: AzureScope, document: Mapping[str, Any] | None) -> ResourceSpec:
     """The workspace itself."""
-    uses = dependents(place, found)
-    wanted = {
+    uses = dependents(scope, document)
+    dependency_ids = {
         "storageAccount": uses.storage,
         "keyVault": uses.vault,
         "applicationInsights": uses.insights,
@@ -147,34 +147,36 @@ def workspace(place: Place, found: Mapping[str, Any] | None) -> Wanted:
         region = str(document.get("location") or "").replace(" ", "").lower()
         if kind.lower() != "default":
             return f"it is a {kind.lower()}, not a workspace for jobs"
-        return f"it is in '{region}', not in '{place.region}'" if region != place.region else None
+        return f"it is in '{region}', not in '{scope.region}'" if region != scope.region else None
 
     def lacks(document: Document) -> Document:
-        absent = {key: value for key, value in wanted.items() if not document["properties"].get(key)}
+        absent = {key: value for key, value in dependency_ids.items() if not document["properties"].get(key)}
         return {"properties": absent} if absent else {}
 
-    return _wanted(
+    return _spec(
         "workspace",
-        place.id_of(ML, place.workspace),
-        place,
+        scope.id_of(ML, scope.workspace),
+        scope,
         kind_of="Default",
         sku={"name": "Basic", "tier": "Basic"},
         identity={"type": "SystemAssigned"},
         unfit=unfit,
         lacks=lacks,
         properties={
-            "friendlyName": place.workspace,
+            "friendlyName": scope.workspace,
             "publicNetworkAccess": "Enabled",
             "allowRecoverSoftDeletedWorkspace": True,  # a deleted one keeps its name for 14 days
-            **wanted,
+            **dependency_ids,
         },
     )
 
 
-def flow_workspaces(place: Place, found: Mapping[str, Any] | None, *, hub: str, project: str) -> list[Wanted]:
+def flow_workspaces(
+    scope: AzureScope, document: Mapping[str, Any] | None, *, hub: str, project: str
+) -> list[ResourceSpec]:
     """A hub and a project in it, for Prompt flow; they share what the workspace leans on."""
-    uses = dependents(place, found)
-    hub_id = place.id_of(ML, hub)
+    uses = dependents(scope, document)
+    hub_id = scope.id_of(ML, hub)
 
     def fit(kind: str) -> Callable[[Document], str | None]:
         def unfit(document: Document) -> str | None:
@@ -184,10 +186,10 @@ def flow_workspaces(place: Place, found: Mapping[str, Any] | None, *, hub: str, 
         return unfit
 
     return [
-        _wanted(
+        _spec(
             "hub",
             hub_id,
-            place,
+            scope,
             kind_of="Hub",
             identity={"type": "SystemAssigned"},
             unfit=fit("Hub"),
@@ -199,10 +201,10 @@ def flow_workspaces(place: Place, found: Mapping[str, Any] | None, *, hub: str, 
                 "containerRegistry": uses.registry,
             },
         ),
-        _wanted(
+        _spec(
             "project",
-            place.id_of(ML, project),
-            place,
+            scope.id_of(ML, project),
+            scope,
             kind_of="Project",
             identity={"type": "SystemAssigned"},
             unfit=fit("Project"),
@@ -218,26 +220,26 @@ def provisioning(document: Mapping[str, Any]) -> str:
 
 def kind_of_id(resource_id: str) -> str:
     """``Namespace/type`` of an ARM id."""
-    parts = resource_id.strip("/").split("/")
-    return f"{parts[-3]}/{parts[-2]}"
+    segments = resource_id.strip("/").split("/")
+    return f"{segments[-3]}/{segments[-2]}"
 
 
-def _wanted(
+def _spec(
     what: str,
     resource_id: str,
-    place: Place,
+    scope: AzureScope,
     *,
     properties: Document,
     kind_of: str | None = None,
     unfit: Callable[[Document], str | None] = lambda _: None,
     lacks: Callable[[Document], Document] = lambda _: {},
     **rest: Any,
-) -> Wanted:
+) -> ResourceSpec:
     known = {kind.lower(): kind for kind in VERSIONS}
-    body = {"location": place.region, "tags": dict(TAGS), **rest, "properties": properties}
+    body = {"location": scope.region, "tags": dict(TAGS), **rest, "properties": properties}
     if kind_of is not None:
         body["kind"] = kind_of
-    return Wanted(
+    return ResourceSpec(
         what=what,
         kind=known[kind_of_id(resource_id).lower()],  # Azure's own answers spell them in several cases
         name=resource_id.rsplit("/", 1)[-1],

@@ -41,9 +41,9 @@ def installed() -> bool:
 
 def repository(root: Path) -> str | None:
     """``OWNER/NAME`` of the repository that a checkout was cloned from; None where that is not GitHub."""
-    named = os.environ.get("GH_REPO") or os.environ.get("GITHUB_REPOSITORY")
-    if named:
-        return _known("/".join(named.split("/")[-2:]))
+    repository_name = os.environ.get("GH_REPO") or os.environ.get("GITHUB_REPOSITORY")
+    if repository_name:
+        return _known("/".join(repository_name.split("/")[-2:]))
     command = ["git", "-C", str(root), "remote", "get-url", "origin"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
@@ -54,10 +54,10 @@ def repository(root: Path) -> str | None:
 
 def of_remote(address: str) -> str | None:
     """``OWNER/NAME`` in the address of a remote; None where its host is not GitHub's."""
-    found = REMOTE.match(address)
-    if found is None or found["host"].lower() not in ("github.com", os.environ.get("GH_HOST", "github.com").lower()):
+    match = REMOTE.match(address)
+    if match is None or match["host"].lower() not in ("github.com", os.environ.get("GH_HOST", "github.com").lower()):
         return None
-    return _known(found["path"].removesuffix("/").removesuffix(".git"))
+    return _known(match["path"].removesuffix("/").removesuffix(".git"))
 
 
 def is_name(text: str) -> bool:
@@ -148,8 +148,8 @@ def api(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str,
         NotThereError: 404.
         GitHubError: any other refusal, or no answer in time.
     """
-    said = _gh(method, path, [], None if body is None else json.dumps(body))
-    return _object(path, said) if said.strip() else {}
+    output = _gh(method, path, [], None if body is None else json.dumps(body))
+    return _object(path, output) if output.strip() else {}
 
 
 def _environment(repository: str, environment: str) -> str:
@@ -163,23 +163,23 @@ def _listed(path: str) -> dict[str, str]:
 
 def _pages(path: str) -> list[dict[str, Any]]:
     """Every page of a list; `gh` writes one document after the other."""
-    said, pages, decoder = _gh("GET", path, ["--paginate"], None).strip(), [], json.JSONDecoder()
-    while said:
+    output, pages, decoder = _gh("GET", path, ["--paginate"], None).strip(), [], json.JSONDecoder()
+    while output:
         try:
-            page, end = decoder.raw_decode(said)
+            page, end = decoder.raw_decode(output)
         except ValueError:
-            raise GitHubError(f"GitHub's answer to '{path}' is no JSON: '{said[:80]}'") from None
+            raise GitHubError(f"GitHub's answer to '{path}' is no JSON: '{output[:80]}'") from None
         pages.append(page)
-        said = said[end:].lstrip()
+        output = output[end:].lstrip()
     return pages
 
 
-def _object(path: str, said: str) -> dict[str, Any]:
+def _object(path: str, output: str) -> dict[str, Any]:
     try:
-        found = json.loads(said)
+        document = json.loads(output)
     except ValueError:
-        raise GitHubError(f"GitHub's answer to '{path}' is no JSON: '{said[:80]}'") from None
-    return found if isinstance(found, dict) else {"value": found}
+        raise GitHubError(f"GitHub's answer to '{path}' is no JSON: '{output[:80]}'") from None
+    return document if isinstance(document, dict) else {"value": document}
 
 
 def _gh(method: str, path: str, options: list[str], stdin: str | None) -> str:
@@ -201,10 +201,10 @@ def _gh(method: str, path: str, options: list[str], stdin: str | None) -> str:
     return done.stdout
 
 
-def _refusal(method: str, path: str, code: int, said: str) -> MlopsError:
-    line = next((part.strip() for part in said.splitlines() if part.strip()), f"gh ended with {code}")
-    status = STATUS.search(said)
-    if code == 4 or "gh auth login" in said or (status and status[1] == "401"):
+def _refusal(method: str, path: str, code: int, output: str) -> MlopsError:
+    line = next((line.strip() for line in output.splitlines() if line.strip()), f"gh ended with {code}")
+    status = STATUS.search(output)
+    if code == 4 or "gh auth login" in output or (status and status[1] == "401"):
         return PreconditionError(
             "GitHub cannot be asked: the program 'gh' is not logged in",
             details=[line],

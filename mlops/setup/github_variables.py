@@ -8,22 +8,22 @@ from urllib.parse import quote
 
 from mlops.core.console import Console
 from mlops.setup import github_cli
-from mlops.setup.scope import CLIENT, VARIABLES, Place
+from mlops.setup.scope import CLIENT, VARIABLES, AzureScope
 
 
-def variables(place: Place, client_id: str) -> dict[str, str]:
+def variables(scope: AzureScope, client_id: str) -> dict[str, str]:
     """The six variables that a workflow's job reads."""
-    values = {variable: str(getattr(place, key)) for key, variable in VARIABLES.items()}
+    values = {variable: str(getattr(scope, key)) for key, variable in VARIABLES.items()}
     return {CLIENT: client_id, **values}
 
 
 def commands(repository: str | None, environments: Sequence[str], values: dict[str, str]) -> list[str]:
     """Lines of shell that tell GitHub; the same as :func:`hand_over` does."""
-    named = repository or "OWNER/NAME"
+    repository_name = repository or "OWNER/NAME"
     lines = []
     for environment in environments:
-        place = shlex.quote(f"repos/{named}/environments/{quote(environment, safe='')}")
-        lines.append(f"gh api --silent --method PUT {place}")
+        path = shlex.quote(f"repos/{repository_name}/environments/{quote(environment, safe='')}")
+        lines.append(f"gh api --silent --method PUT {path}")
         lines += [
             f"gh variable set {name} --env {shlex.quote(environment)} --body {shlex.quote(value)}"
             + ("" if repository is None else f" --repo {shlex.quote(repository)}")

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from mlops import flow
 from mlops.core.resources import made_here
 from mlops.machines.quota import PAGE
-from mlops.setup.desired import Wanted, dependents, provisioning
-from mlops.setup.survey import Facts, Order, wanted
+from mlops.setup.desired import ResourceSpec, dependents, provisioning
+from mlops.setup.survey import CurrentState, SetupRequest, desired_resources
 
 State = Literal["exists", "make", "change", "wrong", "later", "open"]
 """``later``: cannot be looked at before what comes earlier is made; ``open``: a person has to do it."""
@@ -34,7 +34,7 @@ ACTIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Step:
     """One thing that is to be there."""
 
     kind: str
@@ -57,34 +57,34 @@ class Part:
         return self.state in DOING
 
 
-def plan(order: Order, facts: Facts) -> list[Part]:
+def plan(request: SetupRequest, current: CurrentState) -> list[Step]:
     """Every part in the order in which it is made."""
     return [
-        _providers(facts),
-        _group(order, facts),
-        *_resources(order, facts, flow=False),
-        _quota(facts),
-        _cluster(order, facts),
-        *_identities(order, facts),
-        *_federations(order, facts),
-        *_resources(order, facts, flow=True),
-        *_connection(order, facts),
+        _providers(current),
+        _group(request, current),
+        *_resources(request, current, flow=False),
+        _quota(current),
+        _cluster(request, current),
+        *_identities(request, current),
+        *_federations(request, current),
+        *_resources(request, current, flow=True),
+        *_connection(request, current),
     ]
 
 
-def wrong(parts: Sequence[Part]) -> list[Part]:
+def wrong(steps: Sequence[Step]) -> list[Step]:
     """What is in the way."""
-    return [part for part in parts if part.state == "wrong"]
+    return [step for step in steps if step.state == "wrong"]
 
 
-def nothing_to_do(parts: Sequence[Part]) -> bool:
+def nothing_to_do(steps: Sequence[Step]) -> bool:
     """Whether all that setup can make is there."""
-    return not any(part.to_do for part in parts)
+    return not any(step.to_do for step in steps)
 
 
-def _providers(facts: Facts) -> Part:
-    names = facts.unregistered
-    return Part(
+def _providers(current: CurrentState) -> Step:
+    names = current.unregistered
+    return Step(
         kind="providers",
         what="resource providers",
         name="",
@@ -95,150 +95,154 @@ def _providers(facts: Facts) -> Part:
     )
 
 
-def _group(order: Order, facts: Facts) -> Part:
-    found, place = facts.group, order.place
-    state: State = "make" if found is None else "exists"
-    note = f"in {place.region}" if found is None else "" if made_here(found.tags) else "not made by setup"
-    if found is not None and found.state.lower() == "deleting":
+def _group(request: SetupRequest, current: CurrentState) -> Step:
+    group, scope = current.group, request.scope
+    state: State = "make" if group is None else "exists"
+    note = f"in {scope.region}" if group is None else "" if made_here(group.tags) else "not made by setup"
+    if group is not None and group.state.lower() == "deleting":
         state, note = "wrong", "it is being deleted: wait until it is gone"
-    return Part(kind="group", what="resource group", name=place.group, state=state, note=note, action=ACTIONS["group"])
+    return Step(kind="group", what="resource group", name=scope.group, state=state, note=note, action=ACTIONS["group"])
 
 
-def _resources(order: Order, facts: Facts, *, flow: bool) -> Iterator[Part]:
-    for item in wanted(order, facts.workspace):
+def _resources(request: SetupRequest, current: CurrentState, *, flow: bool) -> Iterator[Step]:
+    for item in desired_resources(request, current.workspace):
         if (item.what in ("hub", "project")) == flow:
-            yield _resource(item, facts)
+            yield _resource(item, current)
 
 
-def _resource(item: Wanted, facts: Facts) -> Part:
-    found = facts.document(item.id)
-    made: dict[str, Any] = {"wanted": item}
-    if found is None:
-        buried = item.what == "key vault" and facts.buried_vault
+def _resource(item: ResourceSpec, current: CurrentState) -> Step:
+    existing = current.document(item.id)
+    data: dict[str, Any] = {"wanted": item}
+    if existing is None:
+        buried = item.what == "key vault" and current.buried_vault
         state: State = "make"
         note = "a deleted one of this name is recovered" if buried else ""
-        return _of(item, state, note, {**made, "recover": buried})
-    document = dict(found)
+        return _of(item, state, note, {**data, "recover": buried})
+    document = dict(existing)
     unfit = item.unfit(document)
     if unfit:
-        return _of(item, "wrong", unfit, made)
+        return _of(item, "wrong", unfit, data)
     status = provisioning(document).lower()
     if status != "succeeded" and not made_here(document.get("tags") or {}):
-        return _of(item, "wrong", f"it is '{status}', and setup did not make it: its owner has to see to it", made)
+        return _of(item, "wrong", f"it is '{status}', and setup did not make it: its owner has to see to it", data)
     if status != "succeeded":
         again = status in ("failed", "canceled")
-        return _of(item, "make", f"again: it is '{status}'" if again else f"it is '{status}'", made)
+        return _of(item, "make", f"again: it is '{status}'" if again else f"it is '{status}'", data)
     lacks = item.lacks(document)
     if lacks:
-        return _of(item, "change", f"it gets its {', '.join(sorted(lacks['properties']))}", {**made, "patch": lacks})
-    return _of(item, "exists", "" if made_here(document.get("tags") or {}) else "not made by setup", made)
+        return _of(item, "change", f"it gets its {', '.join(sorted(lacks['properties']))}", {**data, "patch": lacks})
+    return _of(item, "exists", "" if made_here(document.get("tags") or {}) else "not made by setup", data)
 
 
-def _of(item: Wanted, state: State, note: str, data: Mapping[str, Any]) -> Part:
+def _of(item: ResourceSpec, state: State, note: str, data: Mapping[str, Any]) -> Step:
     action = f"{item.kind}/write"
-    return Part(kind="resource", what=item.what, name=item.name, state=state, note=note, action=action, data=data)
+    return Step(kind="resource", what=item.what, name=item.name, state=state, note=note, action=action, data=data)
 
 
-def _quota(facts: Facts) -> Part:
-    found = facts.capacity
-    part = functools.partial(Part, kind="quota", what="quota", name="")
-    if found is None:
-        return part(state="later", note="looked at when the providers are registered")
-    if found.problem:
-        return part(state="open", note=f"not known: {found.problem}")
-    if found.unknown:
-        return part(state="open", note=f"the region offers no {', '.join(found.unknown)}")
-    if not found.short:
-        return part(state="exists", note="suffices for one training and two slots")
-    asked = [f"{short.enough} vCPUs of '{family}'" for family, short in found.to_ask()]
-    if asked:
-        return part(state="make", note=f"ask for {' and '.join(asked)}", data={"ask": found.to_ask()})
-    return part(state="open", note=_how_to_ask(facts))
+def _quota(current: CurrentState) -> Step:
+    capacity = current.capacity
+    step = functools.partial(Step, kind="quota", what="quota", name="")
+    if capacity is None:
+        return step(state="later", note="looked at when the providers are registered")
+    if capacity.problem:
+        return step(state="open", note=f"not known: {capacity.problem}")
+    if capacity.unknown:
+        return step(state="open", note=f"the region offers no {', '.join(capacity.unknown)}")
+    if not capacity.short:
+        return step(state="exists", note="suffices for one training and two slots")
+    limits = [f"{short.enough} vCPUs of '{family}'" for family, short in capacity.to_ask()]
+    if limits:
+        return step(state="make", note=f"ask for {' and '.join(limits)}", data={"ask": capacity.to_ask()})
+    return step(state="open", note=_how_to_ask(current))
 
 
-def _how_to_ask(facts: Facts) -> str:
-    assert facts.capacity is not None
-    parts = []
-    for family, short in zip(facts.capacity.families, facts.capacity.short, strict=True):
-        before = facts.capacity.asked.get(family)
-        told = f"; asked for {before.limit}: {before.state}" if before else ""
-        parts.append(f"a limit of {short.enough} vCPUs of '{short.family}' is needed, it is {short.limit}{told}")
-    return f"{'; '.join(parts)}; ask at {PAGE}"
+def _how_to_ask(current: CurrentState) -> str:
+    assert current.capacity is not None
+    sentences = []
+    for family, short in zip(current.capacity.families, current.capacity.short, strict=True):
+        before = current.capacity.asked.get(family)
+        earlier_request = f"; asked for {before.limit}: {before.state}" if before else ""
+        sentences.append(
+            f"a limit of {short.enough} vCPUs of '{short.family}' is needed, it is {short.limit}{earlier_request}"
+        )
+    return f"{'; '.join(sentences)}; ask at {PAGE}"
 
 
-def _cluster(order: Order, facts: Facts) -> Part:
-    asked, found = order.settings.compute, facts.cluster
-    nodes = f"{asked.min_nodes} to {asked.max_nodes} nodes"
-    part = functools.partial(Part, kind="cluster", what="cluster", name=asked.name, action=ACTIONS["cluster"])
-    if found is None:
-        return part(state="make", note=f"{asked.size}, {asked.tier}, {nodes}, idle {asked.idle_s} s")
-    if found.size.lower() != asked.size.lower():
-        return part(state="wrong", note=f"it has {found.size}, compute.size is {asked.size}")
-    if found.state.lower() in ("failed", "canceled"):
-        return part(state="wrong", note=f"it is '{found.state}': delete it, and run setup again")
-    if found.state.lower() != "succeeded":
-        return part(state="make", note=f"it is '{found.state}'")
-    most = asked.max_nodes
-    if found.tier.lower().replace("_", "") == "lowpriority":
-        most = max(asked.max_nodes, asked.max_nodes_low_priority)
-    if made_here(found.tags) and found.max_nodes != most:
-        note = f"at most {most} nodes instead of {found.max_nodes}"
-        return part(state="change", note=note, data={"max_nodes": most})
-    return part(state="exists", note="" if made_here(found.tags) else "not made by setup")
+def _cluster(request: SetupRequest, current: CurrentState) -> Step:
+    desired, cluster = request.settings.compute, current.cluster
+    nodes = f"{desired.min_nodes} to {desired.max_nodes} nodes"
+    step = functools.partial(Step, kind="cluster", what="cluster", name=desired.name, action=ACTIONS["cluster"])
+    if cluster is None:
+        return step(state="make", note=f"{desired.size}, {desired.tier}, {nodes}, idle {desired.idle_s} s")
+    if cluster.size.lower() != desired.size.lower():
+        return step(state="wrong", note=f"it has {cluster.size}, compute.size is {desired.size}")
+    if cluster.state.lower() in ("failed", "canceled"):
+        return step(state="wrong", note=f"it is '{cluster.state}': delete it, and run setup again")
+    if cluster.state.lower() != "succeeded":
+        return step(state="make", note=f"it is '{cluster.state}'")
+    most = desired.max_nodes
+    if cluster.tier.lower().replace("_", "") == "lowpriority":
+        most = max(desired.max_nodes, desired.max_nodes_low_priority)
+    if made_here(cluster.tags) and cluster.max_nodes != most:
+        note = f"at most {most} nodes instead of {cluster.max_nodes}"
+        return step(state="change", note=note, data={"max_nodes": most})
+    return step(state="exists", note="" if made_here(cluster.tags) else "not made by setup")
 
 
-def _identities(order: Order, facts: Facts) -> Iterator[Part]:
-    uses = dependents(order.place, facts.workspace)
-    scopes = {"group": order.place.group_id, "storage": uses.storage, "registry": uses.registry}
-    for name, granted in ((order.endpoint_identity, ENDPOINT_ROLES), (order.github_identity, GITHUB_ROLES)):
+def _identities(request: SetupRequest, current: CurrentState) -> Iterator[Step]:
+    uses = dependents(request.scope, current.workspace)
+    scopes = {"group": request.scope.group_id, "storage": uses.storage, "registry": uses.registry}
+    for name, granted in ((request.endpoint_identity, ENDPOINT_ROLES), (request.github_identity, GITHUB_ROLES)):
         if name is None:
             continue
-        found = facts.identities.get(name)
-        note = "" if found is None or made_here(found.tags) else "not made by setup"
-        yield Part(
+        identity = current.identities.get(name)
+        note = "" if identity is None or made_here(identity.tags) else "not made by setup"
+        yield Step(
             kind="identity",
             what="identity",
             name=name,
-            state="exists" if found else "make",
+            state="exists" if identity else "make",
             note=note,
             action=ACTIONS["identity"],
         )
         for role, where in granted:
             scope = scopes[where]
-            held = any(
+            assigned = any(
                 item.role == role and item.scope.rstrip("/").lower() == scope.lower()
-                for item in facts.assignments.get(name, ())
+                for item in current.assignments.get(name, ())
             )
-            yield Part(
+            yield Step(
                 kind="role",
                 what="role",
                 name=f"{role} for {name}",
-                state="exists" if held else "make",
+                state="exists" if assigned else "make",
                 note=f"on {'the group' if where == 'group' else scope.rsplit('/', 1)[-1]}",
                 action=ACTIONS["role"],
                 data={"identity": name, "role": role, "scope": scope},
             )
 
 
-def _federations(order: Order, facts: Facts) -> Iterator[Part]:
-    if order.github_identity is None:
+def _federations(request: SetupRequest, current: CurrentState) -> Iterator[Step]:
+    if request.github_identity is None:
         return
-    identity = facts.identities.get(order.github_identity)
-    for subject in order.subjects:
-        found = facts.federations.get(subject.credential)
-        same = [each for each in facts.federations.values() if each.of_github and each.subject == subject.value]
-        data = {"identity": order.github_identity, "credential": subject.credential, "subject": subject.value}
+    identity = current.identities.get(request.github_identity)
+    for subject in request.subjects:
+        federation = current.federations.get(subject.credential)
+        same = [each for each in current.federations.values() if each.of_github and each.subject == subject.value]
+        data = {"identity": request.github_identity, "credential": subject.credential, "subject": subject.value}
         state: State = "make"
         note = subject.value
         if not subject.value:
-            state, note = ("open", f"{subject.why_not}: {subject.hint}") if found is None else ("exists", found.subject)
+            state, note = "open", f"{subject.why_not}: {subject.hint}"
+            if federation is not None:
+                state, note = "exists", federation.subject
         elif same:  # by whatever name: Entra takes no second one for the same subject
             state = "exists"
-        elif found is not None and identity is not None and not made_here(identity.tags):
-            state, note = "wrong", f"it trusts '{found.subject}', and its identity was not made by setup"
-        elif found is not None:
-            state, note = "change", f"{subject.value} instead of {found.subject}"
-        yield Part(
+        elif federation is not None and identity is not None and not made_here(identity.tags):
+            state, note = "wrong", f"it trusts '{federation.subject}', and its identity was not made by setup"
+        elif federation is not None:
+            state, note = "change", f"{subject.value} instead of {federation.subject}"
+        yield Step(
             kind="trust",
             what="federated credential",
             name=subject.credential,
@@ -249,19 +253,19 @@ def _federations(order: Order, facts: Facts) -> Iterator[Part]:
         )
 
 
-def _connection(order: Order, facts: Facts) -> Iterator[Part]:
-    if not order.prompt_flow:
+def _connection(request: SetupRequest, current: CurrentState) -> Iterator[Step]:
+    if not request.prompt_flow:
         return
-    name = order.settings.endpoint.name
-    part = functools.partial(Part, kind="connection", what="connection", name=flow.NAME, action=ACTIONS["connection"])
-    if facts.scoring_url is None:
+    name = request.settings.endpoint.name
+    step = functools.partial(Step, kind="connection", what="connection", name=flow.NAME, action=ACTIONS["connection"])
+    if current.scoring_url is None:
         how = f"waits for the endpoint {name}: mlops deploy makes it; then mlops setup --prompt-flow again"
-        yield part(state="open", note=how)
+        yield step(state="open", note=how)
     else:
-        there = facts.connected_to == facts.scoring_url
-        yield part(state="exists" if there else "make", note=f"to the endpoint {name}")
+        connected = current.connected_to == current.scoring_url
+        yield step(state="exists" if connected else "make", note=f"to the endpoint {name}")
 
 
-def needed_actions(parts: Sequence[Part]) -> list[str]:
+def needed_actions(steps: Sequence[Step]) -> list[str]:
     """What the login must be allowed, for all that is to be made."""
-    return list(dict.fromkeys(part.action for part in parts if part.to_do and part.action))
+    return list(dict.fromkeys(step.action for step in steps if step.to_do and step.action))

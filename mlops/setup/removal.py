@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from mlops.azure import computes, endpoints, groups, identities, management, models, roles, workspaces
 from mlops.azure.errors import NotFoundError
-from mlops.azure.groups import Held
+from mlops.azure.groups import GroupResource
 from mlops.azure.session import Session
 from mlops.core.resources import made_here
 from mlops.setup.desired import ML, VERSIONS
-from mlops.setup.scope import Place
+from mlops.setup.scope import AzureScope
 
 ALERTS = "microsoft.alertsmanagement/smartdetectoralertrules"
 ACTIONS = "microsoft.insights/actiongroups"
@@ -51,11 +51,11 @@ SETTLES_S = 30.0
 class Removal:
     """What would go, what is lost with it, and what stays."""
 
-    place: Place
-    doomed: Sequence[Held]
+    scope: AzureScope
+    doomed: Sequence[GroupResource]
     lost: Sequence[str] = ()
     """What is in it that people may miss."""
-    left: Sequence[str] = ()
+    remaining: Sequence[str] = ()
     """What stays, and why."""
     clusters: Sequence[str] = ()
     """Of setup's, in a workspace that stays."""
@@ -67,51 +67,51 @@ class Removal:
     @property
     def group_goes(self) -> bool:
         """Whether the group is deleted with the last that is in it."""
-        return self.group_is_ours and not self.left
+        return self.group_is_ours and not self.remaining
 
 
-def look(session: Session, place: Place) -> Removal:
+def plan_removal(session: Session, scope: AzureScope) -> Removal:
     """Look at the group for what bears the tag."""
-    group = groups.get(session, place.group)
+    group = groups.get(session, scope.group)
     if group is None:
-        return Removal(place=place, doomed=())
-    held = groups.contents(session, place.group)
-    tagged = [item for item in held if made_here(item.tags)]
-    others = [item.name for item in tagged if _kind(item) == "default" and item.name.lower() != place.workspace.lower()]
-    shared = [item for item in tagged if others and item.id.lower() not in _of_the_place(place)]
-    needed = _needed(session, [item for item in held if item in shared or not made_here(item.tags)])
+        return Removal(scope=scope, doomed=())
+    resources = groups.contents(session, scope.group)
+    tagged = [item for item in resources if made_here(item.tags)]
+    others = [item.name for item in tagged if _kind(item) == "default" and item.name.lower() != scope.workspace.lower()]
+    shared = [item for item in tagged if others and item.id.lower() not in _of_the_place(scope)]
+    needed = _needed(session, [item for item in resources if item in shared or not made_here(item.tags)])
     kept = [item for item in tagged if item.id.lower() in needed or _rank(item) is None]
     going = [item for item in tagged if item not in shared and item not in kept]
-    belonging = [item for item in held if not made_here(item.tags) and belongs(item, going, held)]
+    belonging = [item for item in resources if not made_here(item.tags) and belongs(item, going, resources)]
     doomed = sorted([*going, *belonging], key=lambda item: (_rank(item) or 0, item.name))
-    theirs = [item for item in held if item not in tagged and item not in belonging]
-    left = [f"{_what(item)} {item.name}: setup did not make it" for item in theirs]
-    left += [
+    theirs = [item for item in resources if item not in tagged and item not in belonging]
+    remaining = [f"{_what(item)} {item.name}: setup did not make it" for item in theirs]
+    remaining += [
         f"{_what(item)} {item.name}: setup made it for the workspace {' or '.join(others)}, or for that too"
         for item in shared
     ]
-    left += [f"{_what(item)} {item.name}: something that stays uses it" for item in kept if item not in shared]
+    remaining += [f"{_what(item)} {item.name}: something that stays uses it" for item in kept if item not in shared]
     if not made_here(group.tags):
-        left.append(f"resource group {group.name}: setup did not make it")
+        remaining.append(f"resource group {group.name}: setup did not make it")
     goes = {item.id.lower() for item in doomed}
-    workspace = place.id_of(ML, place.workspace).lower()
+    workspace = scope.id_of(ML, scope.workspace).lower()
     ours = workspace in goes
-    stays = not ours and any(item.id.lower() == workspace for item in held)
+    stays = not ours and any(item.id.lower() == workspace for item in resources)
     return Removal(
-        place=place,
+        scope=scope,
         doomed=doomed,
-        lost=_lost(session, place) if ours else (),
-        left=left,
+        lost=_lost(session, scope) if ours else (),
+        remaining=remaining,
         clusters=[each.name for each in computes.listed(session) if made_here(each.tags)] if stays else (),
-        assignments=_assignments(session, place, doomed),
+        assignments=_assignments(session, scope, doomed),
         group_is_ours=made_here(group.tags),
         group_exists=True,
     )
 
 
-def carry_out(session: Session, removal: Removal) -> bool:
+def remove(session: Session, removal: Removal) -> bool:
     """Delete it; a repeated call goes on. Says whether the group is gone too."""
-    place, console = removal.place, session.console
+    scope, console = removal.scope, session.console
     if removal.assignments:
         with console.step(f"Take {len(removal.assignments)} roles away"):
             for each in removal.assignments:
@@ -121,33 +121,33 @@ def carry_out(session: Session, removal: Removal) -> bool:
             computes.delete(session, name)
     for item in removal.doomed:
         with console.step(f"Delete the {_what(item)} {item.name}"):
-            _delete(session, place, item)
+            _delete(session, scope, item)
     if not removal.group_goes:
         return False
-    left = _still_there(session, place)
-    if left:  # somebody has made it meanwhile
-        console.warn(f"the group '{place.group}' stays: it holds {', '.join(item.name for item in left)}")
+    resources = _still_there(session, scope)
+    if resources:  # somebody has made it meanwhile
+        console.warn(f"the group '{scope.group}' stays: it holds {', '.join(item.name for item in resources)}")
         return False
-    with console.step(f"Delete the resource group {place.group}"):
-        groups.delete(session, place.group)
+    with console.step(f"Delete the resource group {scope.group}"):
+        groups.delete(session, scope.group)
     return True
 
 
-def _delete(session: Session, place: Place, item: Held) -> None:
+def _delete(session: Session, scope: AzureScope, item: GroupResource) -> None:
     kind = _kind(item)
-    if kind == "default" and item.name.lower() == place.workspace.lower():
+    if kind == "default" and item.name.lower() == scope.workspace.lower():
         for endpoint in endpoints.listed(session):
             endpoints.delete(session, endpoint.name)
     if kind in ("default", "hub", "project"):
         workspaces.delete(session, item.name)
     elif kind.startswith("microsoft.managedidentity"):
-        identities.delete(session, item.name, place.group)
+        identities.delete(session, item.name, scope.group)
     else:
         version = next(version for name, version in VERSIONS.items() if name.lower() == kind)
         management.delete(session, item.id, version)
 
 
-def _lost(session: Session, place: Place) -> list[str]:
+def _lost(session: Session, scope: AzureScope) -> list[str]:
     """What is in the workspace: endpoints with their traffic, clusters, models."""
     lines = []
     try:
@@ -160,45 +160,45 @@ def _lost(session: Session, place: Place) -> list[str]:
         lines += [f"{count} version{'s' if count > 1 else ''} of the model {name}"] if count else []
     except NotFoundError:
         return lines  # it is being deleted already
-    lines.append(f"every job, model and datastore of the workspace {place.workspace}")
+    lines.append(f"every job, model and datastore of the workspace {scope.workspace}")
     return lines
 
 
-def _assignments(session: Session, place: Place, doomed: Iterable[Held]) -> list[str]:
-    found = []
+def _assignments(session: Session, scope: AzureScope, doomed: Iterable[GroupResource]) -> list[str]:
+    assignment_ids = []
     for item in doomed:
         if _kind(item).startswith("microsoft.managedidentity"):
-            identity = identities.get(session, item.name, place.group)
+            identity = identities.get(session, item.name, scope.group)
             if identity is not None:
-                held = roles.of(session, identity.principal_id, place.group_id)
-                found += own_roles(held, identity.principal_id, place.group_id)
-    return found
+                assignments = roles.of(session, identity.principal_id, scope.group_id)
+                assignment_ids += own_roles(assignments, identity.principal_id, scope.group_id)
+    return assignment_ids
 
 
-def own_roles(held: Iterable[roles.Assignment], principal: str, group_id: str) -> list[str]:
+def own_roles(assignments: Iterable[roles.Assignment], principal: str, group_id: str) -> list[str]:
     """Ids of the assignments in a group that are an identity's own: a team that it is in keeps its roles."""
     inside = f"{group_id.lower()}/"
     return [
         each.id
-        for each in held
+        for each in assignments
         if each.principal.lower() == principal.lower() and f"{each.scope.rstrip('/').lower()}/".startswith(inside)
     ]
 
 
-def _of_the_place(place: Place) -> set[str]:
+def _of_the_place(scope: AzureScope) -> set[str]:
     """Ids of what setup makes for this workspace alone; identities, hub and project serve all of a group's."""
-    made = (
-        (ML, place.workspace),
-        ("Microsoft.Storage/storageAccounts", place.storage),
-        ("Microsoft.KeyVault/vaults", place.vault),
-        ("Microsoft.ContainerRegistry/registries", place.registry),
-        ("Microsoft.Insights/components", place.insights),
-        ("Microsoft.OperationalInsights/workspaces", place.logs),
+    names = (
+        (ML, scope.workspace),
+        ("Microsoft.Storage/storageAccounts", scope.storage),
+        ("Microsoft.KeyVault/vaults", scope.vault),
+        ("Microsoft.ContainerRegistry/registries", scope.registry),
+        ("Microsoft.Insights/components", scope.insights),
+        ("Microsoft.OperationalInsights/workspaces", scope.logs),
     )
-    return {place.id_of(kind, name).lower() for kind, name in made}
+    return {scope.id_of(kind, name).lower() for kind, name in names}
 
 
-def _needed(session: Session, staying: Iterable[Held]) -> set[str]:
+def _needed(session: Session, staying: Iterable[GroupResource]) -> set[str]:
     """Ids of what the workspaces that stay use, and what their insights write to."""
     needed: set[str] = set()
     for item in staying:
@@ -208,39 +208,39 @@ def _needed(session: Session, staying: Iterable[Held]) -> set[str]:
             needed |= {str(properties[name]).lower() for name in names if properties.get(name)}
     kind = "Microsoft.Insights/components"
     for insights in [each for each in needed if f"/providers/{kind.lower()}/" in each]:
-        found = management.get(session, insights, VERSIONS[kind]) or {}
-        needed.add(str((found.get("properties") or {}).get("WorkspaceResourceId") or "").lower())
+        document = management.get(session, insights, VERSIONS[kind]) or {}
+        needed.add(str((document.get("properties") or {}).get("WorkspaceResourceId") or "").lower())
     return needed
 
 
-def belongs(item: Held, going: Iterable[Held], held: Iterable[Held]) -> bool:
+def belongs(item: GroupResource, going: Iterable[GroupResource], resources: Iterable[GroupResource]) -> bool:
     """Whether Azure made it by itself with application insights that go; what serves others too stays with them."""
     ending = [each for each in going if each.type.lower() == "microsoft.insights/components"]
     if item.type.lower() == ALERTS:
         return any(item.name.lower().endswith(f"- {each.name.lower()}") for each in ending)
-    alone = all(each in ending for each in held if each.type.lower() == "microsoft.insights/components")
+    alone = all(each in ending for each in resources if each.type.lower() == "microsoft.insights/components")
     return item.type.lower() == ACTIONS and item.name.lower() == SMART and bool(ending) and alone
 
 
-def _still_there(session: Session, place: Place) -> list[Held]:
+def _still_there(session: Session, scope: AzureScope) -> list[GroupResource]:
     end = time.monotonic() + SETTLES_S
     while True:
-        found = groups.contents(session, place.group)
-        if not found or time.monotonic() > end:
-            return found
+        resources = groups.contents(session, scope.group)
+        if not resources or time.monotonic() > end:
+            return resources
         time.sleep(1.0)
 
 
-def _kind(item: Held) -> str:
+def _kind(item: GroupResource) -> str:
     return (item.kind or "default").lower() if item.type.lower() == ML.lower() else item.type.lower()
 
 
-def _rank(item: Held) -> int | None:
+def _rank(item: GroupResource) -> int | None:
     kind = _kind(item)
     return ORDER.index(kind) if kind in ORDER else None
 
 
-def _what(item: Held) -> str:
+def _what(item: GroupResource) -> str:
     kind = _kind(item)
     return WHAT.get(kind, kind)
 
@@ -249,4 +249,4 @@ def sentences(removal: Removal) -> list[str]:
     """What goes, for people."""
     lines = [f"cluster {name}" for name in removal.clusters]
     lines += [f"{_what(item)} {item.name}" for item in removal.doomed]
-    return [*lines, *([f"resource group {removal.place.group}"] if removal.group_goes else [])]
+    return [*lines, *([f"resource group {removal.scope.group}"] if removal.group_goes else [])]

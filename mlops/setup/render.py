@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from mlops.setup.plan import Part
+    from mlops.setup.plan import Step
 
 MARKS = {"exists": "✓", "make": "+", "change": "~", "wrong": "✕", "later": "…", "open": "!"}
 WORDS = {
@@ -21,42 +21,42 @@ WORDS = {
 }
 
 
-def table(parts: Sequence[Part]) -> Table:
+def table(steps: Sequence[Step]) -> Table:
     """One line per part; a long name or note is folded within its column."""
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, show_header=False)
-    shown.add_column(no_wrap=True)
-    shown.add_column(no_wrap=True)
-    shown.add_column(overflow="fold")
+    grid = Table(box=None, pad_edge=False, show_header=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     styles = {"exists": "dim", "wrong": "red", "open": "yellow", "make": "green", "change": "green"}
-    for part in parts:
-        text = Text(part.name, "bold" if part.to_do else "")
-        if part.note:
-            text.append(f"{'  ' if part.name else ''}{part.note}", "dim" if part.state == "exists" else "")
-        state = Text(f"{MARKS[part.state]} {WORDS[part.state]}", styles.get(part.state, ""))
-        shown.add_row(state, part.what, text)
-    return shown
+    for step in steps:
+        text = Text(step.name, "bold" if step.to_do else "")
+        if step.note:
+            text.append(f"{'  ' if step.name else ''}{step.note}", "dim" if step.state == "exists" else "")
+        state = Text(f"{MARKS[step.state]} {WORDS[step.state]}", styles.get(step.state, ""))
+        grid.add_row(state, step.what, text)
+    return grid
 
 
-def markdown(parts: Sequence[Part]) -> str:
+def markdown(steps: Sequence[Step]) -> str:
     """The same for a job's summary."""
     from mlops.core.console import markdown_table
 
     return markdown_table(
-        ["", "what", "name", "note"], [[WORDS[part.state], part.what, part.name, part.note] for part in parts]
+        ["", "what", "name", "note"], [[WORDS[step.state], step.what, step.name, step.note] for step in steps]
     )
 
 
-def plain_part(part: Part) -> dict[str, str]:
+def plain_part(step: Step) -> dict[str, str]:
     """For JSON."""
-    return {"what": part.what, "name": part.name, "state": part.state, "note": part.note}
+    return {"what": step.what, "name": step.name, "state": step.state, "note": step.note}
 
 
-def closing(said: str, notes: Sequence[str], lines: Sequence[str]) -> str:
+def closing(outcome: str, notes: Sequence[str], lines: Sequence[str]) -> str:
     """The end: what was done, what is left for a person, what GitHub is to be told."""
-    blocks = [said]
+    blocks = [outcome]
     if notes:
         blocks.append("\n".join(["left for you:", *(f"  ! {note}" for note in notes)]))
     if lines:

@@ -38,7 +38,7 @@ HASH_LENGTH = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class AzureScope:
     """A workspace that may not exist yet."""
 
     subscription: str
@@ -64,8 +64,8 @@ class Place:
     @property
     def mark(self) -> str:
         """What names that the whole world shares end in."""
-        told = "|".join((self.subscription, self.group, self.workspace, self.region)).lower()
-        return hashlib.sha256(told.encode()).hexdigest()[:HASH_LENGTH]
+        identity = "|".join((self.subscription, self.group, self.workspace, self.region)).lower()
+        return hashlib.sha256(identity.encode()).hexdigest()[:HASH_LENGTH]
 
     @property
     def storage(self) -> str:
@@ -96,18 +96,18 @@ class Place:
         return re.sub(r"[^a-z0-9]", "", self.workspace.lower())[:length]
 
 
-def place_of(given: Mapping[str, str | None], root: Path) -> Place:
+def scope_of(given: Mapping[str, str | None], root: Path) -> AzureScope:
     """The place that options name, else the environment, else a config.json beside mlops.yaml.
 
     Raises:
         PreconditionError: values are missing (all of them are named) or cannot be.
     """
     config = _config(root / "config.json")
-    found = {
+    values = {
         key: given.get(key) or os.environ.get(variable, "") or config.get(key, "")
         for key, variable in VARIABLES.items()
     }
-    absent = [key for key, value in found.items() if not value and key != "tenant"]
+    absent = [key for key, value in values.items() if not value and key != "tenant"]
     if absent:
         options = " ".join(f"--{key} …" for key in absent)
         raise PreconditionError(
@@ -115,25 +115,25 @@ def place_of(given: Mapping[str, str | None], root: Path) -> Place:
             hint=f"set them, or pass {options}",
         )
     wrong = [
-        f"{VARIABLES[key]} is '{value}'" for key, value in found.items() if value and not RULES[key].fullmatch(value)
+        f"{VARIABLES[key]} is '{value}'" for key, value in values.items() if value and not RULES[key].fullmatch(value)
     ]
     if wrong:
         raise PreconditionError(f"it cannot be set up there: {wrong[0]}", details=wrong[1:], hint="correct the value")
-    return Place(**{**found, "region": found["region"].replace(" ", "").lower()})
+    return AzureScope(**{**values, "region": values["region"].replace(" ", "").lower()})
 
 
-def in_tenant(place: Place, tenant: str) -> Place:
+def in_tenant(scope: AzureScope, tenant: str) -> AzureScope:
     """The place, in the tenant of the login.
 
     Raises:
         PreconditionError: another one is named: its id would go into the key vault and to GitHub.
     """
-    if place.tenant and tenant and place.tenant.lower() != tenant.lower():
+    if scope.tenant and tenant and scope.tenant.lower() != tenant.lower():
         raise PreconditionError(
-            f"AZURE_TENANT_ID is '{place.tenant}', and the login is one of the tenant '{tenant}'",
-            hint=f"az login --tenant {place.tenant}; or set AZURE_TENANT_ID to the subscription's own",
+            f"AZURE_TENANT_ID is '{scope.tenant}', and the login is one of the tenant '{tenant}'",
+            hint=f"az login --tenant {scope.tenant}; or set AZURE_TENANT_ID to the subscription's own",
         )
-    return replace(place, tenant=place.tenant or tenant)
+    return replace(scope, tenant=scope.tenant or tenant)
 
 
 def _config(file: Path) -> dict[str, str]:

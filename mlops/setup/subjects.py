@@ -41,14 +41,14 @@ def given(pairs: Iterable[str]) -> dict[str, str]:
     Raises:
         UsageError: a pair is none, or its subject is one that must not log in.
     """
-    found = {}
+    subjects = {}
     for pair in pairs:
         environment, _, subject = pair.partition("=")
         if not environment or not subject:
             raise UsageError(f"--subject '{pair}' is not of the form ENVIRONMENT=SUBJECT")
         refuse(subject, environment)
-        found[environment] = subject
-    return found
+        subjects[environment] = subject
+    return subjects
 
 
 def refuse(subject: str, environment: str) -> None:
@@ -59,12 +59,12 @@ def refuse(subject: str, environment: str) -> None:
     Raises:
         UsageError: it names a pull request, no environment, another environment, or a pattern.
     """
-    wanted = f"{github_cli.ENVIRONMENT}{environment.replace(':', '%3A')}"
+    claim = f"{github_cli.ENVIRONMENT}{environment.replace(':', '%3A')}"
     if ":pull_request" in subject:
         what = "it stands for every pull request, whoever opened it"
     elif github_cli.ENVIRONMENT not in f":{subject}":
         what = "it names no environment, so that any job of the branch would match"
-    elif f"{wanted}:" not in f":{subject}:":
+    elif f"{claim}:" not in f":{subject}:":
         what = f"it names another environment than '{environment}'"
     elif "*" in subject or len(subject) > MAX_LENGTH or re.search(r"\s", subject):
         what = "it is no single subject of a statement of GitHub's"

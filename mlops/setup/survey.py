@@ -15,18 +15,27 @@ from mlops.azure.session import Session
 from mlops.config.settings import Settings
 from mlops.core.resources import Cluster
 from mlops.setup import capacity
-from mlops.setup.desired import ML, PROVIDERS, VERSIONS, Wanted, dependents, flow_workspaces, foundations, workspace
-from mlops.setup.scope import Place
+from mlops.setup.desired import (
+    ML,
+    PROVIDERS,
+    VERSIONS,
+    ResourceSpec,
+    dependents,
+    flow_workspaces,
+    workspace,
+    workspace_dependencies,
+)
+from mlops.setup.scope import AzureScope
 from mlops.setup.subjects import Subject
 
 AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class SetupRequest:
     """What is to be there: the place, and what was asked for beyond the settings."""
 
-    place: Place
+    scope: AzureScope
     settings: Settings
     endpoint_identity: str | None
     """Name of the identity of deployments; None where the settings name none, or one that stands elsewhere."""
@@ -48,7 +57,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class CurrentState:
     """What there is."""
 
     unregistered: Sequence[str]
@@ -75,57 +84,59 @@ class Facts:
         return self.documents.get(resource_id.lower())
 
 
-def wanted(order: Order, found: Mapping[str, Any] | None) -> list[Wanted]:
+def desired_resources(request: SetupRequest, document: Mapping[str, Any] | None) -> list[ResourceSpec]:
     """Every resource, in the order in which they are made."""
-    place, setup = order.place, order.settings.setup
-    flow = flow_workspaces(place, found, hub=setup.hub, project=setup.project) if order.prompt_flow else []
-    return [*foundations(place, found), workspace(place, found), *flow]
+    scope, setup = request.scope, request.settings.setup
+    flow = flow_workspaces(scope, document, hub=setup.hub, project=setup.project) if request.prompt_flow else []
+    return [*workspace_dependencies(scope, document), workspace(scope, document), *flow]
 
 
-def look(session: Session, order: Order) -> Facts:
+def read_current_state(session: Session, request: SetupRequest) -> CurrentState:
     """Look at everything, several things at a time."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        named = pool.submit(management.unregistered, session, PROVIDERS)
-        group = groups.get(session, order.place.group)
-        return _Look(session, order, pool, group, frozenset(named.result())).facts()
+        providers = pool.submit(management.unregistered, session, PROVIDERS)
+        group = groups.get(session, request.scope.group)
+        return _Survey(session, request, pool, group, frozenset(providers.result())).current_state()
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Survey:
     """One look; what is of a provider that is not registered cannot be there, and asking would register it."""
 
     session: Session
-    order: Order
+    request: SetupRequest
     pool: ThreadPoolExecutor
     group: groups.Group | None
     unregistered: frozenset[str]
 
-    def facts(self) -> Facts:
+    def current_state(self) -> CurrentState:
         """All of them."""
-        session, order, place, pool = self.session, self.order, self.order.place, self.pool
-        workspace_id = place.id_of(ML, place.workspace)
-        found = self._document(workspace_id, ML)
-        asked = [item for item in wanted(order, found) if item.id.lower() != workspace_id.lower()]
-        documents = pool.map(lambda item: self._document(item.id, item.kind), asked)
-        people = dict(zip(order.identities, pool.map(self._identity, order.identities), strict=True))
-        standing = {name: item for name, item in people.items() if item is not None}
+        session, request, scope, pool = self.session, self.request, self.request.scope, self.pool
+        workspace_id = scope.id_of(ML, scope.workspace)
+        workspace = self._document(workspace_id, ML)
+        specs = [item for item in desired_resources(request, workspace) if item.id.lower() != workspace_id.lower()]
+        documents = pool.map(lambda item: self._document(item.id, item.kind), specs)
+        people = dict(zip(request.identities, pool.map(self._identity, request.identities), strict=True))
+        existing = {name: item for name, item in people.items() if item is not None}
         assigned = {
-            name: [pool.submit(roles.of, session, item.principal_id, scope) for scope in _scopes(place, found)]
-            for name, item in standing.items()
+            name: [pool.submit(roles.of, session, item.principal_id, scope) for scope in _scopes(scope, workspace)]
+            for name, item in existing.items()
         }
-        name = order.github_identity
-        trusted = identities.federations(session, name, place.group) if name in standing and name else []
-        learning = pool.submit(self._learning, workspace=found is not None)
-        there = {item.id.lower(): body for item, body in zip(asked, documents, strict=True) if body is not None}
-        if found is not None:
-            there[workspace_id.lower()] = found
-        return Facts(
+        name = request.github_identity
+        trusted = identities.federations(session, name, scope.group) if name in existing and name else []
+        learning = pool.submit(self._learning, workspace=workspace is not None)
+        documents_by_id = {
+            item.id.lower(): body for item, body in zip(specs, documents, strict=True) if body is not None
+        }
+        if workspace is not None:
+            documents_by_id[workspace_id.lower()] = workspace
+        return CurrentState(
             unregistered=sorted(self.unregistered, key=PROVIDERS.index),
             group=self.group,
-            workspace=found,
-            documents=there,
-            buried_vault=self._buried(next(item for item in asked if item.what == "key vault"), there),
-            identities=standing,
+            workspace=workspace,
+            documents=documents_by_id,
+            buried_vault=self._buried(next(item for item in specs if item.what == "key vault"), documents_by_id),
+            identities=existing,
             assignments={
                 name: [one for each in asked_for for one in each.result()] for name, asked_for in assigned.items()
             },
@@ -133,7 +144,7 @@ class _Look:
             cluster=learning.result()[0],
             capacity=learning.result()[1],
             scoring_url=learning.result()[2],
-            connected_to=self._connected_to(there),
+            connected_to=self._connected_to(documents_by_id),
         )
 
     def _document(self, resource_id: str, kind: str) -> dict[str, Any] | None:
@@ -148,28 +159,28 @@ class _Look:
 
     def _learning(self, *, workspace: bool) -> tuple[Cluster | None, capacity.Capacity | None, str | None]:
         """Cluster, quota, endpoint's address: one after another, since the SDK's models are not safe in threads."""
-        session, order = self.session, self.order
-        cluster = computes.get(session, order.settings.compute.name) if workspace else None
+        session, request = self.session, self.request
+        cluster = computes.get(session, request.settings.compute.name) if workspace else None
         quota = None
         if not {"Microsoft.MachineLearningServices", "Microsoft.Quota"} & self.unregistered:
-            quota = capacity.look(session, order.settings, order.place, ask=order.quota)
+            quota = capacity.measure(session, request.settings, request.scope, ask=request.quota)
         endpoint = None
-        if workspace and order.prompt_flow:
-            endpoint = endpoints.get(session, order.settings.endpoint.name)
+        if workspace and request.prompt_flow:
+            endpoint = endpoints.get(session, request.settings.endpoint.name)
         return cluster, quota, endpoint.scoring_url if endpoint is not None else None
 
-    def _connected_to(self, there: Mapping[str, Any]) -> str | None:
-        project = self.order.place.id_of(ML, self.order.settings.setup.project)
-        if not self.order.prompt_flow or project.lower() not in there:
+    def _connected_to(self, documents: Mapping[str, Any]) -> str | None:
+        project = self.request.scope.id_of(ML, self.request.settings.setup.project)
+        if not self.request.prompt_flow or project.lower() not in documents:
             return None
-        found = management.get(self.session, f"{project}/connections/{flow.NAME}", connections.VERSION)
-        return str(found["properties"].get("target") or "") if found is not None else None
+        connection = management.get(self.session, f"{project}/connections/{flow.NAME}", connections.VERSION)
+        return str(connection["properties"].get("target") or "") if connection is not None else None
 
-    def _buried(self, vault: Wanted, there: Mapping[str, Any]) -> bool:
-        if vault.id.lower() in there or "Microsoft.KeyVault" in self.unregistered:
+    def _buried(self, vault: ResourceSpec, documents: Mapping[str, Any]) -> bool:
+        if vault.id.lower() in documents or "Microsoft.KeyVault" in self.unregistered:
             return False
-        place = self.order.place
-        path = f"{place.subscription_id}/providers/Microsoft.KeyVault/locations/{place.region}/deletedVaults"
+        scope = self.request.scope
+        path = f"{scope.subscription_id}/providers/Microsoft.KeyVault/locations/{scope.region}/deletedVaults"
         try:
             management.call(self.session, "GET", f"{path}/{vault.name}", VERSIONS[vault.kind])
         except (NotFoundError, DeniedError):  # who has rights on the group alone may not ask
@@ -177,8 +188,8 @@ class _Look:
         return True
 
 
-def _scopes(place: Place, workspace: Mapping[str, Any] | None) -> list[str]:
+def _scopes(scope: AzureScope, workspace: Mapping[str, Any] | None) -> list[str]:
     """Where roles are looked for: the group, and what a standing workspace uses of another one."""
-    uses = dependents(place, workspace)
-    above = f"{place.group_id.lower()}/"
-    return [place.group_id, *(each for each in (uses.storage, uses.registry) if not each.lower().startswith(above))]
+    uses = dependents(scope, workspace)
+    above = f"{scope.group_id.lower()}/"
+    return [scope.group_id, *(each for each in (uses.storage, uses.registry) if not each.lower().startswith(above))]

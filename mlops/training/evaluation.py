@@ -127,13 +127,13 @@ class Judgement:
     def why(self) -> str:
         """Why the model is refused, or was not judged; empty where all is well."""
         if self.failed:
-            named = ", ".join(dict.fromkeys(MEASURES[check.measure][0] for check in self.failed))
-            return f"it does not meet training.evaluation: {named}"
+            measures = ", ".join(dict.fromkeys(MEASURES[check.measure][0] for check in self.failed))
+            return f"it does not meet training.evaluation: {measures}"
         if not self.evaluated and (self.unmeasured or self.required):
             return "nothing was evaluated: the job has logged no scores of base and tuned model"
         if self.unmeasured:
-            named = ", ".join(dict.fromkeys(MEASURES[check.measure][0] for check in self.unmeasured))
-            return f"limits of training.evaluation that nothing was measured for: {named}"
+            measures = ", ".join(dict.fromkeys(MEASURES[check.measure][0] for check in self.unmeasured))
+            return f"limits of training.evaluation that nothing was measured for: {measures}"
         return ""
 
     @property
@@ -150,11 +150,11 @@ class Judgement:
     def lines(self) -> list[str]:
         """The table as lines of text of equal columns."""
         rows = [HEADER, *self.rows]
-        widths = [max(len(row[at]) for row in rows) for at in range(len(HEADER))]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
         return [
             "  ".join(
-                cell.rjust(width) if 1 <= at <= 3 else cell.ljust(width)
-                for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+                cell.rjust(width) if 1 <= column <= 3 else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in rows
         ]
@@ -169,14 +169,14 @@ def judge(settings: Evaluation, metrics: Mapping[str, float]) -> Judgement:
     checks: list[Check] = []
     for measure in MEASURES:
         base, tuned = values(metrics, measure)
-        found = list(_checks(measure, base, tuned, settings, metrics))
-        if not found and (not math.isnan(base) or not math.isnan(tuned)):
-            found = [Check(measure=measure, base=base, tuned=tuned)]
-        checks += found
+        limited = list(_checks(measure, base, tuned, settings, metrics))
+        if not limited and (not math.isnan(base) or not math.isnan(tuned)):
+            limited = [Check(measure=measure, base=base, tuned=tuned)]
+        checks += limited
     return Judgement(checks=tuple(checks), required=settings.required, evaluated=was_evaluated(metrics))
 
 
-def shown(metrics: Mapping[str, float]) -> Judgement:
+def judgement_of(metrics: Mapping[str, float]) -> Judgement:
     """All that was measured, held against nothing."""
     from mlops.config.settings import Evaluation
 
@@ -193,8 +193,8 @@ def values(metrics: Mapping[str, float], measure: str) -> tuple[float, float]:
 def written_scores(folder: Path) -> dict[str, float]:
     """The numbers that the evaluate step wrote into its output; none where there is no such file."""
     file = folder / SCORES
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return {name: float(value) for name, value in found.items()}
+    numbers = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {name: float(value) for name, value in numbers.items()}
 
 
 def was_evaluated(metrics: Mapping[str, float]) -> bool:
@@ -212,18 +212,18 @@ def _checks(
 ) -> Iterable[Check]:
     limits = getattr(settings, measure)
     form = MEASURES[measure][1]
-    asked: list[tuple[str, bool, bool]] = []  # in words, met, needs the base model
+    conditions: list[tuple[str, bool, bool]] = []  # in words, met, needs the base model
     if limits.min is not None:
-        asked.append((f"≥ {limits.min:{form}}", tuned >= limits.min - TOLERANCE, False))
+        conditions.append((f"≥ {limits.min:{form}}", tuned >= limits.min - TOLERANCE, False))
     if limits.max is not None:
-        asked.append((f"≤ {limits.max:{form}}", tuned <= limits.max + TOLERANCE, False))
+        conditions.append((f"≤ {limits.max:{form}}", tuned <= limits.max + TOLERANCE, False))
     if measure not in OWN and limits.max_rise is not None:
-        asked.append((f"change ≤ {limits.max_rise:+{form}}", tuned - base <= limits.max_rise + TOLERANCE, True))
+        conditions.append((f"change ≤ {limits.max_rise:+{form}}", tuned - base <= limits.max_rise + TOLERANCE, True))
     if measure not in OWN and limits.max_drop is not None:
-        asked.append((f"change ≥ {-limits.max_drop:+{form}}", base - tuned <= limits.max_drop + TOLERANCE, True))
+        conditions.append((f"change ≥ {-limits.max_drop:+{form}}", base - tuned <= limits.max_drop + TOLERANCE, True))
     names = (measure,) if measure in OWN else (f"base_{measure}", f"tuned_{measure}")
-    for words, met, against_base in asked:
-        there = [name in metrics for name in names]
-        measured = any(there) and (all(there) or not against_base or there[0])
+    for limit, met, against_base in conditions:
+        logged = [name in metrics for name in names]
+        measured = any(logged) and (all(logged) or not against_base or logged[0])
         verdict: Verdict = "not measured" if not measured else "passed" if met else "failed"
-        yield Check(measure=measure, base=base, tuned=tuned, limit=words, verdict=verdict)
+        yield Check(measure=measure, base=base, tuned=tuned, limit=limit, verdict=verdict)

@@ -25,7 +25,7 @@ STAY = ("chat_flow",)
 """Folders of components/ that no step of the pipeline sees: a change there must not buy a training."""
 
 
-def place(settings: Settings) -> components.Place:
+def component_source(settings: Settings) -> components.ComponentSource:
     """Where the pipeline is read from."""
     if settings.training.pipeline == "components":
         return settings.root / "components" / f"{COMPONENT}.yml"
@@ -49,7 +49,7 @@ def takes(session: Session, settings: Settings) -> dict[str, PipelineInput]:
     Raises:
         PreconditionError: the registry has no such component.
     """
-    return components.inputs(components.read(session, place(settings)))
+    return components.inputs(components.read(session, component_source(settings)))
 
 
 def problems(taken: Mapping[str, PipelineInput], given: Mapping[str, Any]) -> Iterator[UsageError]:
@@ -60,9 +60,9 @@ def problems(taken: Mapping[str, PipelineInput], given: Mapping[str, Any]) -> It
             hint = f"did you mean '{close[0]}'?" if close else "see training.parameters in mlops.yaml"
             yield UsageError(f"the pipeline '{COMPONENT}' has no parameter '{name}'", hint=hint)
         elif isinstance(value, (bool, int, float, str)):
-            wanted = _unfit(taken[name], str(value).lower() if isinstance(value, bool) else str(value))
-            if wanted:
-                yield UsageError(f"the parameter '{name}' is '{value}'", hint=f"the pipeline takes {wanted}")
+            misfit = _unfit(taken[name], str(value).lower() if isinstance(value, bool) else str(value))
+            if misfit:
+                yield UsageError(f"the parameter '{name}' is '{value}'", hint=f"the pipeline takes {misfit}")
     for name, entry in taken.items():
         if entry.required and name not in given:
             hint = "set it under training.parameters in mlops.yaml"

@@ -35,10 +35,10 @@ def find_base_model(session: Session, settings: Settings) -> ModelVersion | None
     """
     if settings.base_model.source == "huggingface":
         return None
-    found = look_up_base_model(session, settings)
+    model = look_up_base_model(session, settings)
     if not settings.is_local:  # whose registry has no other
-        catalogue.check_model(found)
-    return found
+        catalogue.check_model(model)
+    return model
 
 
 def look_up_base_model(session: Session, settings: Settings) -> ModelVersion:
@@ -48,13 +48,13 @@ def look_up_base_model(session: Session, settings: Settings) -> ModelVersion:
         PreconditionError: the registry has no such model.
     """
     choice = settings.base_model
-    found = models.get(session, choice.name, choice.version, registry=choice.registry)
-    if found is None:
+    model = models.get(session, choice.name, choice.version, registry=choice.registry)
+    if model is None:
         raise PreconditionError(
             f"the registry '{choice.registry}' has no model '{choice.name}' ({choice.version})",
             hint="choose another base_model in mlops.yaml",
         )
-    return found
+    return model
 
 
 def check_compute(session: Session, settings: Settings, *, base: ModelVersion | None) -> tuple[Cluster, VmSize]:
@@ -63,12 +63,12 @@ def check_compute(session: Session, settings: Settings, *, base: ModelVersion | 
     Raises:
         PreconditionError: a retired size, one off the allow-list, a failed cluster, one without GPUs.
     """
-    wanted = settings.compute
-    catalogue.check_size(wanted.size)
-    found = computes.get(session, wanted.name) or planned_cluster(settings)
-    check_cluster(found)
-    check_trainable(settings, found.size, base)
-    return found, check_gpus(found.size, offered(session, found.size))
+    desired = settings.compute
+    catalogue.check_size(desired.size)
+    cluster = computes.get(session, desired.name) or planned_cluster(settings)
+    check_cluster(cluster)
+    check_trainable(settings, cluster.size, base)
+    return cluster, check_gpus(cluster.size, offered(session, cluster.size))
 
 
 def offered(session: Session, size: str) -> Sequence[VmSize]:
@@ -100,14 +100,14 @@ def known_sizes() -> tuple[VmSize, ...]:
 
 def planned_cluster(settings: Settings) -> Cluster:
     """What the cluster would be that the settings ask for."""
-    wanted = settings.compute
+    desired = settings.compute
     return Cluster(
-        name=wanted.name,
-        size=wanted.size,
+        name=desired.name,
+        size=desired.size,
         state=NOT_THERE,
-        tier=wanted.tier,
-        min_nodes=wanted.min_nodes,
-        max_nodes=wanted.max_nodes,
+        tier=desired.tier,
+        min_nodes=desired.min_nodes,
+        max_nodes=desired.max_nodes,
     )
 
 
@@ -116,30 +116,30 @@ def is_low_priority(cluster: Cluster) -> bool:
     return cluster.tier.lower().replace("_", "") == LOW_PRIORITY
 
 
-def make_cluster(session: Session, settings: Settings, found: Cluster) -> Cluster:
+def make_cluster(session: Session, settings: Settings, cluster: Cluster) -> Cluster:
     """The cluster, made where it is not there.
 
     Raises:
         PreconditionError: it cannot be had.
     """
-    if found.state != NOT_THERE:
-        return found
-    wanted = settings.compute
-    session.console.say(f"the cluster '{wanted.name}' does not exist; creating it ({wanted.size}, {wanted.tier})")
-    made = computes.create(session, wanted)
-    check_cluster(made)
-    return made
+    if cluster.state != NOT_THERE:
+        return cluster
+    desired = settings.compute
+    session.console.say(f"the cluster '{desired.name}' does not exist; creating it ({desired.size}, {desired.tier})")
+    created = computes.create(session, desired)
+    check_cluster(created)
+    return created
 
 
-def check_cluster(found: Cluster) -> None:
+def check_cluster(cluster: Cluster) -> None:
     """Refuse a cluster that takes no jobs.
 
     Raises:
         PreconditionError: with its state.
     """
-    if found.state.lower() == "failed":
+    if cluster.state.lower() == "failed":
         raise PreconditionError(
-            f"the cluster '{found.name}' is in the state '{found.state}'",
+            f"the cluster '{cluster.name}' is in the state '{cluster.state}'",
             hint="delete it, or name another under compute.name in mlops.yaml",
         )
 
@@ -162,10 +162,10 @@ def check_gpus(size: str, offered: Sequence[VmSize]) -> VmSize:
     Raises:
         PreconditionError: it is not offered, or has none.
     """
-    found = catalogue.check_offered(size, offered, setting="compute.size")
-    if found.gpus == 0:
+    entry = catalogue.check_offered(size, offered, setting="compute.size")
+    if entry.gpus == 0:
         raise PreconditionError(f"the size '{size}' has no GPU", hint="choose one with a GPU under compute.size")
-    return found
+    return entry
 
 
 # -- cores -------------------------------------------------------------------------------------------------------------

@@ -86,11 +86,11 @@ def register(session: Session, settings: Settings, job_name: str, *, accept: str
     name = model_name(settings)
     version = int(job.timestamp)
     while True:  # two jobs may bear the same second; each keeps its own version
-        found = azure_models.get(session, name, str(version))
-        if found is None:
+        existing = azure_models.get(session, name, str(version))
+        if existing is None:
             break
-        if found.tags.get("job") == job.name or found.job == job.name:
-            return Registered(model=found, made=False)
+        if existing.tags.get("job") == job.name or existing.job == job.name:
+            return Registered(model=existing, made=False)
         version += 1
     numbers = scores(session, job)
     judgement = evaluation.judge(settings.training.evaluation, numbers)
@@ -104,7 +104,7 @@ def register(session: Session, settings: Settings, job_name: str, *, accept: str
     tags |= {EVALUATION_TAG: judgement.verdict} if judgement.verdict else {}
     if judgement.refused:
         tags |= {ACCEPTED_TAG: " ".join(str(accept).split())[:TAG_CHARACTERS], f"{ACCEPTED_TAG}-by": actor()}
-    made = azure_models.register(
+    registered = azure_models.register(
         session,
         name=name,
         version=str(version),
@@ -113,16 +113,16 @@ def register(session: Session, settings: Settings, job_name: str, *, accept: str
         description=f"{settings.base_model.name} fine-tuned on {settings.data.dataset} by the job {job.name}",
         tags=tags,
     )
-    return Registered(model=made, made=True, judgement=judgement)
+    return Registered(model=registered, made=True, judgement=judgement)
 
 
 def _refusal(settings: Settings, job: Job, judgement: evaluation.Judgement) -> evaluation.EvaluationFailed:
-    at = "" if settings.is_local else f" --target {settings.target}"
+    target_flag = "" if settings.is_local else f" --target {settings.target}"
     return evaluation.EvaluationFailed(
         f"the model of the job '{job.name}' is not registered: {judgement.why}",
         details=judgement.limited.lines,
-        hint=f"mlops metrics {job.name}{at} has the report; a person who has read it may "
-        f'mlops register {job.name}{at} --accept "REASON"',
+        hint=f"mlops metrics {job.name}{target_flag} has the report; a person who has read it may "
+        f'mlops register {job.name}{target_flag} --accept "REASON"',
     )
 
 
@@ -131,12 +131,12 @@ def scores(session: Session, job: Job) -> dict[str, float]:
     from mlops.azure import metrics
 
     steps = jobs.steps(session, job.name)
-    found = dict(metrics.read(session, job.name, experiment=job.experiment, steps=tuple(s.name for s in steps)).last)
-    if not evaluation.was_evaluated(found):
+    numbers = dict(metrics.read(session, job.name, experiment=job.experiment, steps=tuple(s.name for s in steps)).last)
+    if not evaluation.was_evaluated(numbers):
         with tempfile.TemporaryDirectory() as folder:
             report = _download(session, steps, Path(folder))
-            found |= evaluation.written_scores(report) if report else {}
-    return found
+            numbers |= evaluation.written_scores(report) if report else {}
+    return numbers
 
 
 def evaluation_report(session: Session, job: str, folder: Path) -> Path | None:
@@ -157,10 +157,10 @@ def find(session: Session, settings: Settings, version: str | None) -> ModelVers
     """
     name = model_name(settings)
     if version is None:
-        found = azure_models.versions(session, name)
-        if not found:
+        versions = azure_models.versions(session, name)
+        if not versions:
             raise PreconditionError(f"the model '{name}' has no version", hint="mlops register JOB makes one")
-        return found[0]
+        return versions[0]
     model = azure_models.get(session, name, version)
     if model is None:
         known = ", ".join(item.version for item in azure_models.versions(session, name)[:5]) or "none"

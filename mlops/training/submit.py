@@ -90,29 +90,29 @@ class TrainingPlan:
 
 
 def resolve_parameters(
-    wanted: Mapping[str, Any], model_defaults: Mapping[str, Any], *, pipeline: str
+    own: Mapping[str, Any], model_defaults: Mapping[str, Any], *, pipeline: str
 ) -> tuple[Parameter, ...]:
     """A setting of the user's beats the model's default, which beats ours.
 
     Args:
-        wanted: the user's settings.
+        own: the user's settings.
         model_defaults: what the registry says of the model.
         pipeline: ``registry`` or ``components``, whose defaults are not all the same.
     """
     ours = OUR_DEFAULTS | (COMPONENTS_DEFAULTS if pipeline == "components" else {})
     merged = {name: Parameter(name, value, "default") for name, value in ours.items()}
     merged.update({name: Parameter(name, value, "model") for name, value in model_defaults.items()})
-    merged.update({name: Parameter(name, value, "setting") for name, value in wanted.items()})
+    merged.update({name: Parameter(name, value, "setting") for name, value in own.items()})
     return tuple(merged.values())
 
 
-def check_parameters(wanted: Mapping[str, Any]) -> None:
+def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Refuse what would be overwritten or cannot be calculated with.
 
     Raises:
         UsageError: a parameter that other settings decide, or one that is no whole number.
     """
-    for name, value in wanted.items():
+    for name, value in parameters.items():
         if name in DECIDED or name.startswith("compute_"):
             hint = "data, base_model and compute in mlops.yaml decide it"
             raise UsageError(f"'{name}' cannot be set as a parameter", hint=hint)
@@ -177,13 +177,13 @@ def plan(
         PreconditionError: see :mod:`mlops.training.preflight`.
         UsageError: see :func:`check_parameters` and :func:`mlops.training.pipeline.check`.
     """
-    wanted = {**settings.training.parameters, **(overrides or {})}
-    check_parameters(wanted)
+    own = {**settings.training.parameters, **(overrides or {})}
+    check_parameters(own)
     choice = settings.base_model
     base = preflight.find_base_model(session, settings)
     cluster, size = preflight.check_compute(session, settings, base=base)
     parameters = resolve_parameters(
-        wanted, catalogue.model_defaults(base.tags) if base else {}, pipeline=settings.training.pipeline
+        own, catalogue.model_defaults(base.tags) if base else {}, pipeline=settings.training.pipeline
     )
     values = {item.name: item.value for item in parameters}
     nodes = int(values.get("num_nodes_finetune", 1))
@@ -236,38 +236,38 @@ class Submitted:
     is_new: bool
 
 
-def submit(session: Session, settings: Settings, made: TrainingPlan, *, force: bool = False) -> Submitted:
+def submit(session: Session, settings: Settings, plan: TrainingPlan, *, force: bool = False) -> Submitted:
     """Submit the plan, or find the job that already runs or completed it.
 
     Args:
         session: the workspace.
         settings: the target's settings.
-        made: what to train.
+        plan: what to train.
         force: train again even if a completed job of the same content exists (a running one is still joined).
     """
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        found = jobs.get(session, made.job_name(attempt))
-        if found is None:
+        job = jobs.get(session, plan.job_name(attempt))
+        if job is None:
             break
-        if found.is_running or (found.is_completed and not force):
-            return Submitted(job=found, is_new=False)
+        if job.is_running or (job.is_completed and not force):
+            return Submitted(job=job, is_new=False)
     else:
         raise PreconditionError(
             f"{MAX_ATTEMPTS} jobs of this very content exist and none is usable", hint="change the data or the settings"
         )
     spec = jobs.PipelineSpec(
-        name=made.job_name(attempt),
-        display_name=made.display_name,
-        experiment=made.experiment,
+        name=plan.job_name(attempt),
+        display_name=plan.display_name,
+        experiment=plan.experiment,
         description=f"Fine-tune {settings.base_model.name} on {settings.data.dataset}",
-        component=pipeline.place(settings),
-        inputs=made.inputs,
-        tags=made.tags,
+        component=pipeline.component_source(settings),
+        inputs=plan.inputs,
+        tags=plan.tags,
     )
     try:
         return Submitted(job=jobs.submit(session, spec), is_new=True)
     except AzureError:
-        found = jobs.get(session, spec.name)  # another one was faster, or only the answer was lost
-        if found is None:
+        job = jobs.get(session, spec.name)  # another one was faster, or only the answer was lost
+        if job is None:
             raise
-        return Submitted(job=found, is_new=False)
+        return Submitted(job=job, is_new=False)

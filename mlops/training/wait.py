@@ -59,7 +59,7 @@ def wait(
     end = None if timeout_s is None else time.monotonic() + timeout_s
     seen: dict[str, Job] = {}
     status = "out of reach"
-    lost: float | None = None  # since when Azure is out of reach
+    unreachable_since: float | None = None  # since when Azure is out of reach
     while True:
         try:
             job = jobs.get(session, name)
@@ -67,13 +67,13 @@ def wait(
                 raise PreconditionError(f"there is no job '{name}'", hint="mlops train submits one")
             progress = Progress(job=job, steps=tuple(timed(jobs.steps(session, name), seen)))
         except UnavailableError as error:
-            if lost is None:
+            if unreachable_since is None:
                 session.console.warn(f"{error.message}; the job goes on, and so does this command")
-            lost = time.monotonic() if lost is None else lost
-            if time.monotonic() - lost > outage_timeout_s:
+            unreachable_since = time.monotonic() if unreachable_since is None else unreachable_since
+            if time.monotonic() - unreachable_since > outage_timeout_s:
                 raise
         else:
-            lost, status = None, job.status
+            unreachable_since, status = None, job.status
             show(progress)
             if job.is_completed:
                 return progress

@@ -16,10 +16,10 @@ from starlette.staticfiles import StaticFiles
 from mlops.core.errors import MlopsError
 from mlops.ui import completions, releases
 from mlops.ui.access import Guard
-from mlops.ui.fragments import part, shown
+from mlops.ui.fragments import fragment, rendered
 from mlops.ui.questions import Questions
 from mlops.ui.rendering import HERE, page, render
-from mlops.ui.ttl_cache import PATIENCE_S, Shelf
+from mlops.ui.ttl_cache import WAIT_S, TtlCache
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Section:
     """A part in a page: its address, and how often it is asked for again while somebody looks."""
 
     kind: str
@@ -46,10 +46,10 @@ class Place:
 class Site:
     """All that is served for one session."""
 
-    def __init__(self, session: Session, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, session: Session, *, wait_s: float = WAIT_S) -> None:
         self.session = session
-        self.shelf = Shelf(patience_s=patience_s)
-        self.questions = Questions(session, self.shelf)
+        self.cache = TtlCache(wait_s=wait_s)
+        self.questions = Questions(session, self.cache)
 
     def app(self, *, token: str, port: int, ticket: str = "") -> ASGIApp:
         """The application, behind its guard."""
@@ -61,8 +61,8 @@ class Site:
             Route("/models", self.models),
             Route("/releases/{name}", self.release),
             Route("/releases/{name}/{picture}", self.picture),
-            Route("/parts/{kind}", self.part),
-            Route("/parts/{kind}/{name}", self.part),
+            Route("/parts/{kind}", self.fragment),
+            Route("/parts/{kind}/{name}", self.fragment),
             Route("/ask", self.questions.ask, methods=["POST"]),
             Route("/v1/models", self.questions.models),
             Route("/v1/models/{name}", self.questions.model),
@@ -82,45 +82,45 @@ class Site:
 
     async def home(self, request: Request) -> Response:
         """The endpoint and its releases."""
-        places = [Place(kind="endpoint", every_s=10), Place(kind="releases", every_s=15)]
+        places = [Section(kind="endpoint", every_s=10), Section(kind="releases", every_s=15)]
         return await self._page(request, "Endpoint", places)
 
     async def chat(self, request: Request) -> Response:
         """The chat."""
-        return await self._page(request, "Chat", [Place(kind="chat")])
+        return await self._page(request, "Chat", [Section(kind="chat")])
 
     async def training(self, request: Request) -> Response:
         """The newest jobs."""
-        return await self._page(request, "Training", [Place(kind="jobs", every_s=20)])
+        return await self._page(request, "Training", [Section(kind="jobs", every_s=20)])
 
     async def job(self, request: Request) -> Response:
         """One job."""
         name = request.path_params["name"]
-        places = [Place(kind="curve", name=name, every_s=20), Place(kind="job", name=name, every_s=20)]
+        places = [Section(kind="curve", name=name, every_s=20), Section(kind="job", name=name, every_s=20)]
         return await self._page(request, "Training", places, title=name)
 
     async def models(self, request: Request) -> Response:
         """The model's versions."""
-        return await self._page(request, "Models", [Place(kind="models", every_s=60)])
+        return await self._page(request, "Models", [Section(kind="models", every_s=60)])
 
     async def release(self, request: Request) -> Response:
         """One rollout with its report."""
         name = request.path_params["name"]
-        return await self._page(request, "Endpoint", [Place(kind="release", name=name)], title="Release")
+        return await self._page(request, "Endpoint", [Section(kind="release", name=name)], title="Release")
 
-    async def _page(self, request: Request, tab: str, places: Sequence[Place], *, title: str = "") -> Response:
+    async def _page(self, request: Request, tab: str, places: Sequence[Section], *, title: str = "") -> Response:
         """A page with its parts: as places that the browser fills, or at once for a browser without scripts."""
         whole = "whole" in request.query_params
         status, contents = 200, []
-        for place in places:
+        for section in places:
             html = None
-            wanted = part(self.session, place.kind, place.name)
-            if whole and place.kind == "chat":
+            content = fragment(self.session, section.kind, section.name)
+            if whole and section.kind == "chat":
                 html = render("no_scripts.html")
-            elif whole and wanted is not None:
-                html, code = await shown(self.shelf, wanted)
+            elif whole and content is not None:
+                html, code = await rendered(self.cache, content)
                 status = max(status, code)
-            contents.append((place, html))
+            contents.append((section, html))
         settings = self.session.settings
         return page(
             "page.html",
@@ -134,29 +134,29 @@ class Site:
             workspace=self.session.ml.workspace_name,
         )
 
-    async def part(self, request: Request) -> Response:
+    async def fragment(self, request: Request) -> Response:
         """One part alone; ``fresh`` asks Azure whatever is kept."""
-        wanted = part(self.session, request.path_params["kind"], request.path_params.get("name", ""))
-        if wanted is None:
+        content = fragment(self.session, request.path_params["kind"], request.path_params.get("name", ""))
+        if content is None:
             return _missing(request, None)
         if "fresh" in request.query_params:
-            self.shelf.forget(wanted.key)
-        html, status = await shown(self.shelf, wanted)
+            self.cache.forget(content.key)
+        html, status = await rendered(self.cache, content)
         return Response(html, status, media_type="text/html")
 
     async def picture(self, request: Request) -> Response:
         """A picture of a release's report."""
-        wanted = part(self.session, "releases")
-        assert wanted is not None
+        content = fragment(self.session, "releases")
+        assert content is not None
         try:
-            found: releases.Releases = await self.shelf.get(wanted.key, wanted.ask, keep_s=wanted.keep_s)
+            history: releases.Releases = await self.cache.get(content.key, content.ask, keep_s=content.keep_s)
         except MlopsError:
             return _missing(request, None)
-        release = found.of(request.path_params["name"])
+        release = history.of(request.path_params["name"])
         name = request.path_params["picture"]
-        if release is None or release.found is None or name not in release.found.pictures:
+        if release is None or release.gate_report is None or name not in release.gate_report.pictures:
             return _missing(request, None)
-        return FileResponse(release.found.folder / name)
+        return FileResponse(release.gate_report.folder / name)
 
 
 def _missing(request: Request, _error: Exception | None) -> Response:

@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlops.scoring.client import Answer, Line, Scorer
+from mlops.scoring.client import Answer, Scorer, ScoringClient
 
 if TYPE_CHECKING:
-    from mlops.ui.ttl_cache import Shelf
+    from mlops.ui.ttl_cache import TtlCache
 
 SCORER = "scorer"
 KEEP_S = 600.0
@@ -25,11 +25,11 @@ DENIED = (401, 403, 404)
 class Asker:
     """One endpoint, its connections kept open between questions; ``find`` looks up its address and its key."""
 
-    def __init__(self, find: Callable[[], Scorer], shelf: Shelf) -> None:
+    def __init__(self, find: Callable[[], Scorer], cache: TtlCache) -> None:
         self._find = find
-        self._shelf = shelf
+        self._cache = cache
         self._known: Scorer | None = None
-        self._line: Line | None = None
+        self._line: ScoringClient | None = None
         self._open = contextlib.AsyncExitStack()
 
     async def ask(
@@ -43,11 +43,11 @@ class Asker:
         payload = {"input_data": {"input_string": list(messages), "parameters": dict(parameters)}, "params": {}}
         for attempt in (1, 2):
             line = await self._to_endpoint()
-            async for found in _told(line, payload, slot):
-                if isinstance(found, Answer) and found.status in DENIED and attempt == 1:
-                    self._shelf.forget(SCORER)
+            async for event in _stream(line, payload, slot):
+                if isinstance(event, Answer) and event.status in DENIED and attempt == 1:
+                    self._cache.forget(SCORER)
                     break
-                yield found
+                yield event
             else:
                 return
 
@@ -55,23 +55,23 @@ class Asker:
         """Close the connections."""
         await self._open.aclose()
 
-    async def _to_endpoint(self) -> Line:
-        found = await self._shelf.get(SCORER, self._find, keep_s=KEEP_S)
-        if self._line is None or found != self._known:
+    async def _to_endpoint(self) -> ScoringClient:
+        scorer = await self._cache.get(SCORER, self._find, keep_s=KEEP_S)
+        if self._line is None or scorer != self._known:
             # what is under way on the old connections ends there: they are closed with the page
-            self._line = await self._open.enter_async_context(found.line(AT_ONCE))
-            self._known = found
+            self._line = await self._open.enter_async_context(scorer.line(AT_ONCE))
+            self._known = scorer
         return self._line
 
 
-async def _told(line: Line, payload: Mapping[str, Any], slot: str | None) -> AsyncIterator[str | Answer]:
+async def _stream(line: ScoringClient, payload: Mapping[str, Any], slot: str | None) -> AsyncIterator[str | Answer]:
     """One request; whoever stops listening stops it."""
     pieces: asyncio.Queue[str | None] = asyncio.Queue()
-    asked = asyncio.ensure_future(line.ask(payload, slot=slot, piece=pieces.put_nowait))
-    asked.add_done_callback(lambda _: pieces.put_nowait(None))
+    request = asyncio.ensure_future(line.ask(payload, slot=slot, piece=pieces.put_nowait))
+    request.add_done_callback(lambda _: pieces.put_nowait(None))
     try:
         while (piece := await pieces.get()) is not None:
             yield piece
-        yield await asked
+        yield await request
     finally:
-        asked.cancel()
+        request.cancel()

@@ -41,7 +41,7 @@ class Curve:
 class Tick:
     """A line of the grid, with its label."""
 
-    at: float
+    position: float
     label: str
 
 
@@ -91,8 +91,8 @@ def chart(curves: Mapping[str, Points]) -> Chart | None:
         drawn.append(Curve(name=name, path=path, marks=marks, last=points[-1][1]))
     return Chart(
         curves=tuple(drawn),
-        across=tuple(Tick(at=x(value), label=f"{value:g}") for value in across if value <= most),
-        up=tuple(Tick(at=y(value), label=f"{value:g}") for value in up),
+        across=tuple(Tick(position=x(value), label=f"{value:g}") for value in across if value <= most),
+        up=tuple(Tick(position=y(value), label=f"{value:g}") for value in up),
     )
 
 
@@ -111,5 +111,5 @@ def ticks(low: float, high: float, *, most: int, whole: bool = False) -> list[fl
     step = next(size * power for size in (1, 2, 2.5, 5, 10) if size * power >= rough * 0.999)
     if whole:
         step = max(1.0, math.ceil(step))
-    begin, end = math.floor(low / step), math.ceil(round(high / step, 6))
-    return [round(number * step, 10) for number in range(begin, max(end, begin + 1) + 1)]
+    start, end = math.floor(low / step), math.ceil(round(high / step, 6))
+    return [round(number * step, 10) for number in range(start, max(end, start + 1) + 1)]

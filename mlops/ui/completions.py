@@ -68,7 +68,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ChatRequest:
     """A request that can be asked."""
 
     model: str
@@ -83,7 +83,7 @@ class Wanted:
         return None if self.model == LIVE else self.model
 
 
-def read(raw: bytes, models: Sequence[str]) -> Wanted:
+def read(raw: bytes, models: Sequence[str]) -> ChatRequest:
     """A request to ``/v1/chat/completions``.
 
     Args:
@@ -119,7 +119,7 @@ def read(raw: bytes, models: Sequence[str]) -> Wanted:
         field = problems[0].field.removeprefix("input_data.").replace("input_string", "messages")
         raise Refused(400, f"{field} {problems[0].message}".strip(), param=field or None)
     options = body.get("stream_options")
-    return Wanted(
+    return ChatRequest(
         model=str(model),
         messages=tuple(messages),
         parameters=parameters,
@@ -134,32 +134,32 @@ def payload(messages: Any, parameters: Any) -> bytes:
     Raises:
         ValueError: a text holds half a character, which JSON can name and nobody can send.
     """
-    asked = {"input_data": {"input_string": messages, "parameters": parameters}}
-    return json.dumps(asked, ensure_ascii=False).encode()
+    document = {"input_data": {"input_string": messages, "parameters": parameters}}
+    return json.dumps(document, ensure_ascii=False).encode()
 
 
 def _messages(given: Any) -> list[dict[str, str]]:
     """Their messages as ours: roles and texts; a text may come in parts, a developer speaks as the system."""
     if not isinstance(given, list) or not given:
         raise Refused(400, "messages must be a list with at least one message", param="messages")
-    found = []
-    for at, message in enumerate(given):
-        place = f"messages[{at}]"
+    messages = []
+    for index, message in enumerate(given):
+        field = f"messages[{index}]"
         if not isinstance(message, dict):
-            raise Refused(400, f"{place} must be an object", param=place)
+            raise Refused(400, f"{field} must be an object", param=field)
         content = message.get("content")
         if isinstance(content, list):
             texts = [part.get("text") if isinstance(part, dict) else None for part in content]
             if not all(isinstance(text, str) for text in texts):
-                raise Refused(400, f"{place}.content has a part that is no text", param=f"{place}.content")
+                raise Refused(400, f"{field}.content has a part that is no text", param=f"{field}.content")
             content = "".join(str(text) for text in texts)
         if not isinstance(content, str):
-            raise Refused(400, f"{place}.content must be a text", param=f"{place}.content")
+            raise Refused(400, f"{field}.content must be a text", param=f"{field}.content")
         role = message.get("role")
         if not isinstance(role, str):
-            raise Refused(400, f"{place}.role must be a text", param=f"{place}.role")
-        found.append({"role": "system" if role == "developer" else role, "content": content})
-    return found
+            raise Refused(400, f"{field}.role must be a text", param=f"{field}.role")
+        messages.append({"role": "system" if role == "developer" else role, "content": content})
+    return messages
 
 
 def listed(models: Sequence[str]) -> dict[str, Any]:
@@ -172,41 +172,41 @@ def described(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "mlops"}
 
 
-async def whole(asker: Asker, wanted: Wanted) -> tuple[dict[str, Any], dict[str, str]]:
+async def whole(asker: Asker, request: ChatRequest) -> tuple[dict[str, Any], dict[str, str]]:
     """An answer in one piece, and its headers.
 
     Raises:
         Refused: the endpoint did not answer.
     """
-    answer = await _answered(asker, wanted)
+    answer = await _answered(asker, request)
     message = {"role": "assistant", "content": answer.texts[0], "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason or "stop"}
-    body = {**_head("chat.completion", wanted), "choices": [choice]}
+    body = {**_head("chat.completion", request), "choices": [choice]}
     counts = _usage(answer)
     return {**body, **({"usage": counts} if counts else {})}, _headers(answer)
 
 
-async def _answered(asker: Asker, wanted: Wanted) -> Answer:
-    async for found in _asked(asker, wanted):
-        if isinstance(found, Answer):
-            return found
+async def _answered(asker: Asker, request: ChatRequest) -> Answer:
+    async for event in _asked(asker, request):
+        if isinstance(event, Answer):
+            return event
     raise Refused(502, "the endpoint did not answer", kind="server_error")
 
 
-async def _asked(asker: Asker, wanted: Wanted) -> AsyncIterator[str | Answer]:
+async def _asked(asker: Asker, request: ChatRequest) -> AsyncIterator[str | Answer]:
     """Pieces and the good answer; a bad one is raised in OpenAI's shape."""
     try:
-        async for found in asker.ask(wanted.messages, wanted.parameters, slot=wanted.slot):
-            if isinstance(found, Answer) and not found.ok:
-                raise refused(found)
-            yield found
+        async for event in asker.ask(request.messages, request.parameters, slot=request.slot):
+            if isinstance(event, Answer) and not event.ok:
+                raise refused(event)
+            yield event
     except MlopsError as error:
         status = 404 if isinstance(error, PreconditionError) else 502
         text = f"{error.message} ({error.hint})" if error.hint else error.message
         raise Refused(status, text, kind="server_error") from error
 
 
-async def streamed(asker: Asker, wanted: Wanted) -> AsyncIterator[str]:
+async def streamed(asker: Asker, request: ChatRequest) -> AsyncIterator[str]:
     """An answer as server-sent events.
 
     The first event comes with the answer's first piece, so that what fails before that is an error with a status.
@@ -214,24 +214,24 @@ async def streamed(asker: Asker, wanted: Wanted) -> AsyncIterator[str]:
     Raises:
         Refused: the endpoint did not answer.
     """
-    head = _head("chat.completion.chunk", wanted)
-    told = False
+    head = _head("chat.completion.chunk", request)
+    started = False
     try:
-        async for found in _asked(asker, wanted):
-            if not told:
+        async for event in _asked(asker, request):
+            if not started:
                 yield _event(head, {"role": "assistant", "content": ""})
-            if isinstance(found, str):
-                yield _event(head, {"content": found})
+            if isinstance(event, str):
+                yield _event(head, {"content": event})
             else:
-                if not told:
-                    yield _event(head, {"content": found.texts[0]})
-                yield _event(head, {}, found.finish_reason or "stop")
-                counts = _usage(found)
-                if wanted.counts and counts:
+                if not started:
+                    yield _event(head, {"content": event.texts[0]})
+                yield _event(head, {}, event.finish_reason or "stop")
+                counts = _usage(event)
+                if request.counts and counts:
                     yield f"data: {json.dumps({**head, 'choices': [], 'usage': counts})}\n\n"
-            told = True
+            started = True
     except Refused as error:
-        if not told:
+        if not started:
             raise
         yield f"data: {json.dumps(error.body)}\n\n"
     yield "data: [DONE]\n\n"
@@ -249,12 +249,12 @@ def refused(answer: Answer) -> Refused:
     return Refused(502, message, kind="server_error")
 
 
-def _head(kind: str, wanted: Wanted) -> dict[str, Any]:
+def _head(kind: str, request: ChatRequest) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": kind,
         "created": int(time.time()),
-        "model": wanted.model,
+        "model": request.model,
     }
 
 

@@ -17,7 +17,7 @@ from mlops.ui.rendering import render
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
-    from mlops.ui.ttl_cache import Shelf
+    from mlops.ui.ttl_cache import TtlCache
 
 log = logging.getLogger(__name__)
 SOON_S, LATER_S, LONG_S = 4.0, 15.0, 3600.0
@@ -25,7 +25,7 @@ SOON_S, LATER_S, LONG_S = 4.0, 15.0, 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Fragment:
     """One part.
 
     Attributes:
@@ -34,7 +34,7 @@ class Part:
         template: shows it.
         values: what the template needs of the answer.
         keep_s: how long the answer is good.
-        at: what a command that is named needs to mean this target.
+        target_flag: what a command that is named needs to mean this target.
     """
 
     key: str
@@ -42,93 +42,93 @@ class Part:
     template: str
     values: Callable[[Any], Mapping[str, Any]]
     keep_s: Callable[[Any], float] = lambda _: SOON_S
-    at: str = ""
+    target_flag: str = ""
 
 
-def part(session: Session, kind: str, name: str = "") -> Part | None:
+def fragment(session: Session, kind: str, name: str = "") -> Fragment | None:
     """A part of the page by its kind, and by the name of what it shows where there are many; None for no such kind."""
-    found = _part(session, kind, name)
-    if found is None or session.settings.is_local:
-        return found
-    return replace(found, at=f" --target {session.settings.target}")
+    content = _fragment(session, kind, name)
+    if content is None or session.settings.is_local:
+        return content
+    return replace(content, target_flag=f" --target {session.settings.target}")
 
 
-def _part(session: Session, kind: str, name: str) -> Part | None:
+def _fragment(session: Session, kind: str, name: str) -> Fragment | None:
     if kind in ("endpoint", "chat"):
-        return Part(
+        return Fragment(
             key="overview",
-            ask=partial(overview.look, session),
+            ask=partial(overview.read_overview, session),
             template=f"{kind}.html",
-            values=lambda found: {"overview": found},
+            values=lambda answer: {"overview": answer},
         )
     if kind in ("releases", "release"):
-        return Part(
+        return Fragment(
             key="releases",
-            ask=partial(releases.look, session),
+            ask=partial(releases.read_releases, session),
             template=f"{kind}.html",
-            values=(lambda found: {"releases": found}) if kind == "releases" else partial(_release, name),
+            values=(lambda answer: {"releases": answer}) if kind == "releases" else partial(_release, name),
         )
     if kind == "jobs":
-        return Part(
+        return Fragment(
             key="jobs",
             ask=partial(trainings.newest, session),
             template="jobs.html",
-            values=lambda found: {"jobs": found, "experiment": session.settings.experiment},
+            values=lambda answer: {"jobs": answer, "experiment": session.settings.experiment},
         )
     if kind == "job":
-        return Part(
+        return Fragment(
             key=f"job {name}",
-            ask=partial(trainings.look, session, name),
+            ask=partial(trainings.read_training, session, name),
             template="job.html",
-            values=lambda found: {"training": found, "wanted": session.settings.training.parameters},
-            keep_s=lambda found: SOON_S if found.job.is_running else LONG_S,
+            values=lambda training: {"training": training, "settings": session.settings.training.parameters},
+            keep_s=lambda training: SOON_S if training.job.is_running else LONG_S,
         )
     if kind == "curve":
-        return Part(
+        return Fragment(
             key=f"curve {name}",
             ask=partial(trainings.logged, session, name),
             template="curve.html",
             values=_curve,
-            keep_s=lambda found: SOON_S if found.job.is_running else LONG_S,
+            keep_s=lambda log: SOON_S if log.job.is_running else LONG_S,
         )
     if kind == "models":
-        return Part(
+        return Fragment(
             key="models",
-            ask=partial(versions.look, session),
+            ask=partial(versions.read_versions, session),
             template="models.html",
-            values=lambda found: {"models": found},
+            values=lambda answer: {"models": answer},
             keep_s=lambda _: LATER_S,
         )
     return None
 
 
-async def shown(shelf: Shelf, wanted: Part) -> tuple[str, int]:
+async def rendered(cache: TtlCache, content: Fragment) -> tuple[str, int]:
     """A part as HTML, with the HTTP status that says whether it could be found."""
     try:
-        found = await shelf.get(wanted.key, wanted.ask, keep_s=wanted.keep_s)
-        return render(wanted.template, at=wanted.at, **wanted.values(found)), 200
+        answer = await cache.get(content.key, content.ask, keep_s=content.keep_s)
+        return render(content.template, target_flag=content.target_flag, **content.values(answer)), 200
     except MlopsError as error:
         status = 404 if isinstance(error, PreconditionError) else 502
         return render("trouble.html", message=error.message, hint=error.hint, details=error.details), status
     except Exception as error:
-        log.exception("the part '%s' of the page", wanted.key)
+        log.exception("the part '%s' of the page", content.key)
         text = f"a bug in mlops: {type(error).__name__}: {error}"
         return render("trouble.html", message=text, hint=None, details=()), 500
 
 
-def _release(rollout: str, found: releases.Releases) -> Mapping[str, Any]:
-    release = found.of(rollout)
+def _release(rollout: str, history: releases.Releases) -> Mapping[str, Any]:
+    release = history.of(rollout)
     if release is None:
         raise PreconditionError(
-            f"'{found.endpoint}' has no rollout '{rollout}' on record", hint="mlops endpoint history lists them"
+            f"'{history.endpoint}' has no rollout '{rollout}' on record", hint="mlops endpoint history lists them"
         )
-    return {"endpoint": found.endpoint, "release": release}
+    return {"endpoint": history.endpoint, "release": release}
 
 
-def _curve(found: trainings.Logged) -> Mapping[str, Any]:
+def _curve(log: trainings.Logged) -> Mapping[str, Any]:
     return {
-        "job": found.job,
-        "chart": charts.chart(found.metrics.curves),
-        "scores": trainings.scores(found.metrics.last),
-        "metrics": dict(sorted(found.metrics.last.items())),
+        "job": log.job,
+        "chart": charts.chart(log.metrics.curves),
+        "scores": trainings.scores(log.metrics.last),
+        "metrics": dict(sorted(log.metrics.last.items())),
     }

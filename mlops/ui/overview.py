@@ -18,7 +18,7 @@ from mlops.training.register import model_name
 if TYPE_CHECKING:
     from mlops.azure.session import Session
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Slot:
     """A slot, also an empty one.
 
     Attributes:
-        standing: what is deployed to it; None where it is empty.
+        deployment: what is deployed to it; None where it is empty.
         traffic: per cent of live requests.
         mirror: per cent of live requests that it gets copies of.
         model: the version that stands in it, where the workspace still has it.
@@ -35,7 +35,7 @@ class Slot:
     """
 
     name: str
-    standing: Deployment | None = None
+    deployment: Deployment | None = None
     traffic: int = 0
     mirror: int = 0
     model: ModelVersion | None = None
@@ -63,12 +63,12 @@ class Overview:
     notes: tuple[str, ...] = field(default=())
 
     @property
-    def standing(self) -> tuple[Slot, ...]:
+    def deployed_slots(self) -> tuple[Slot, ...]:
         """The slots that can be asked."""
-        return tuple(slot for slot in self.slots if slot.standing is not None)
+        return tuple(slot for slot in self.slots if slot.deployment is not None)
 
 
-def look(session: Session) -> Overview:
+def read_overview(session: Session) -> Overview:
     """Look at the endpoint; what else cannot be read becomes a note.
 
     Raises:
@@ -78,51 +78,51 @@ def look(session: Session) -> Overview:
     name = settings.endpoint.name
     notes: list[str] = []
 
-    def attempt(what: str, ask: Callable[[], Found]) -> Found | None:
+    def attempt(what: str, ask: Callable[[], Value]) -> Value | None:
         try:
             return ask()
         except MlopsError as error:
             notes.append(f"{what} cannot be read: {error.message}")
             return None
 
-    found = endpoints.get(session, name)
+    endpoint = endpoints.get(session, name)
     listed = attempt("other endpoints", lambda: endpoints.listed(session)) or []
     others = tuple(_other(session, item) for item in listed if item.name.lower() != name.lower())
-    if found is None:
+    if endpoint is None:
         return Overview(name=name, endpoint=None, others=others, notes=tuple(notes))
-    standing = {item.name: item for item in endpoints.deployments(session, name)}
+    deployments = {item.name: item for item in endpoints.deployments(session, name)}
     known = attempt("the models", lambda: models.versions(session, model_name(settings), archived=True)) or []
     records = attempt("the history", lambda: ledger.Ledger(session, name).read())
-    names = [*SLOTS, *sorted(set(standing) - set(SLOTS))]
-    slots = tuple(_slot(slot, standing.get(slot), found, known, records) for slot in names)
-    return Overview(name=name, endpoint=found, slots=slots, others=others, notes=tuple(notes))
+    names = [*SLOTS, *sorted(set(deployments) - set(SLOTS))]
+    slots = tuple(_slot(slot, deployments.get(slot), endpoint, known, records) for slot in names)
+    return Overview(name=name, endpoint=endpoint, slots=slots, others=others, notes=tuple(notes))
 
 
 def _slot(
     name: str,
-    standing: Deployment | None,
+    deployment: Deployment | None,
     endpoint: Endpoint,
     known: Sequence[ModelVersion],
     records: Sequence[ledger.Record] | None,
 ) -> Slot:
-    if standing is None:
+    if deployment is None:
         return Slot(name=name)
     traffic = inventory.share(endpoint.traffic, name)
-    wanted = (standing.model, standing.model_version)
+    version_key = (deployment.model, deployment.model_version)
     since = None if traffic or records is None else ledger.idle_since(records, name)
     return Slot(
         name=name,
-        standing=standing,
+        deployment=deployment,
         traffic=traffic,
         mirror=inventory.share(endpoint.mirror, name),
-        model=next((item for item in known if (item.name, item.version) == wanted), None),
+        model=next((item for item in known if (item.name, item.version) == version_key), None),
         cleared=None if records is None else ledger.cleared(records, name),
         idle=datetime.now(UTC) - since if since else None,
     )
 
 
 def _other(session: Session, endpoint: Endpoint) -> Other:
-    named = session.settings.endpoint
-    made = inventory.created(endpoint, named.preview_prefix)
-    age = datetime.now(UTC) - made if made else None
-    return Other(endpoint=endpoint, kind=inventory.kind(endpoint, named.name), age=age)
+    settings = session.settings.endpoint
+    created_at = inventory.created(endpoint, settings.preview_prefix)
+    age = datetime.now(UTC) - created_at if created_at else None
+    return Other(endpoint=endpoint, kind=inventory.kind(endpoint, settings.name), age=age)

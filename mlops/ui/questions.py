@@ -21,7 +21,7 @@ from mlops.ui.fragments import SOON_S
 
 if TYPE_CHECKING:
     from mlops.azure.session import Session
-    from mlops.ui.ttl_cache import Shelf
+    from mlops.ui.ttl_cache import TtlCache
 
 MAX_BODY = 4 * 2**20
 """A conversation is smaller."""
@@ -32,11 +32,11 @@ SLOT = re.compile(r"[A-Za-z0-9-]{1,64}")
 class Questions:
     """All that can be asked of one session's endpoint."""
 
-    def __init__(self, session: Session, shelf: Shelf) -> None:
+    def __init__(self, session: Session, cache: TtlCache) -> None:
         name, timeout_s = session.settings.endpoint.name, session.settings.gate.timeout_s
         self._session = session
-        self._shelf = shelf
-        self._asker = Asker(lambda: scorer(session, name, timeout_s=timeout_s), shelf)
+        self._cache = cache
+        self._asker = Asker(lambda: scorer(session, name, timeout_s=timeout_s), cache)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -60,9 +60,9 @@ class Questions:
 
         async def lines() -> AsyncIterator[str]:
             try:
-                async for found in self._asker.ask(messages, parameters, slot=slot):
-                    said = {"piece": found} if isinstance(found, str) else {"answer": figures(found)}
-                    yield json.dumps(said) + "\n"
+                async for event in self._asker.ask(messages, parameters, slot=slot):
+                    document = {"piece": event} if isinstance(event, str) else {"answer": usage(event)}
+                    yield json.dumps(document) + "\n"
             except MlopsError as error:
                 text = f"{error.message} ({error.hint})" if error.hint else error.message
                 yield json.dumps({"answer": {"error": text}}) + "\n"
@@ -93,11 +93,11 @@ class Questions:
             raw = await body(request)
             if raw is None:
                 raise completions.Refused(413, f"the request has more than {MAX_BODY} bytes")
-            wanted = completions.read(raw, await self._models())
-            if not wanted.stream:
-                found, headers = await completions.whole(self._asker, wanted)
-                return Response(json.dumps(found), headers=headers, media_type="application/json")
-            events = completions.streamed(self._asker, wanted)
+            chat_request = completions.read(raw, await self._models())
+            if not chat_request.stream:
+                completion, headers = await completions.whole(self._asker, chat_request)
+                return Response(json.dumps(completion), headers=headers, media_type="application/json")
+            events = completions.streamed(self._asker, chat_request)
             first = await anext(events)
         except completions.Refused as refused:
             return JSONResponse(refused.body, refused.status)
@@ -112,18 +112,18 @@ class Questions:
     async def _models(self) -> list[str]:
         """``live`` where traffic rests on a slot, and every slot that stands."""
 
-        def look() -> overview.Overview:
-            return overview.look(self._session)
+        def read() -> overview.Overview:
+            return overview.read_overview(self._session)
 
         try:
-            found = await self._shelf.get("overview", look, keep_s=SOON_S)
+            current = await self._cache.get("overview", read, keep_s=SOON_S)
         except MlopsError as error:
             raise completions.Refused(502, error.message, kind="server_error") from error
-        live = [completions.LIVE] if found.endpoint is not None and found.endpoint.live else []
-        return [*live, *(slot.name for slot in found.standing)]
+        live = [completions.LIVE] if current.endpoint is not None and current.endpoint.live else []
+        return [*live, *(slot.name for slot in current.deployed_slots)]
 
 
-def figures(answer: Answer) -> dict[str, Any]:
+def usage(answer: Answer) -> dict[str, Any]:
     """What the chat shows of an answer."""
     tokens = answer.completion_tokens
     return {
@@ -141,12 +141,12 @@ def figures(answer: Answer) -> dict[str, Any]:
 
 async def body(request: Request) -> bytes | None:
     """The body whole; None where it is too large."""
-    found = b""
+    content = b""
     try:
         async for chunk in request.stream():
-            found += chunk
-            if len(found) > MAX_BODY:
+            content += chunk
+            if len(content) > MAX_BODY:
                 return None
     except ClientDisconnect:
         return None
-    return found
+    return content

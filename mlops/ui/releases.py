@@ -23,7 +23,7 @@ PICTURES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class StoredReport:
     """A report and the folder that it lies in."""
 
     report: gate.Report
@@ -41,7 +41,7 @@ class Release:
 
     entry: ledger.Entry
     records: tuple[ledger.Record, ...]
-    found: Found | None
+    gate_report: StoredReport | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,42 +57,44 @@ class Releases:
         return next((item for item in self.releases if item.entry.rollout == rollout), None)
 
 
-def look(session: Session) -> Releases:
+def read_releases(session: Session) -> Releases:
     """Read the ledger, and the reports below ``.mlops/reports``."""
     name = session.settings.endpoint.name
     records, locked = ledger.Ledger(session, name).inspect()
-    reports = [found for found in reports_in(session.settings.home / "reports") if found.report.endpoint == name]
+    reports = [stored for stored in reports_in(session.settings.home / "reports") if stored.report.endpoint == name]
     releases = tuple(
         Release(
             entry=entry,
             records=tuple(record for record in records if record.rollout == entry.rollout),
-            found=report_of(entry, reports),
+            gate_report=report_of(entry, reports),
         )
         for entry in ledger.history(records, locked=locked)
     )
     return Releases(endpoint=name, locked=locked, releases=releases)
 
 
-def report_of(entry: ledger.Entry, reports: Sequence[Found]) -> Found | None:
+def report_of(entry: ledger.Entry, reports: Sequence[StoredReport]) -> StoredReport | None:
     """The report that a rollout has written: of its model and slot, from its time."""
     until = entry.ended or datetime.now(UTC)
-    for found in reports:
-        report = found.report
-        named = (report.model, report.candidate.slot) == (f"{entry.model}:{entry.version}", entry.slot)
-        if named and report.at is not None and entry.started <= report.at <= until:
-            return found
+    for stored in reports:
+        report = stored.report
+        is_of_entry = (report.model, report.candidate.slot) == (f"{entry.model}:{entry.version}", entry.slot)
+        if is_of_entry and report.at is not None and entry.started <= report.at <= until:
+            return stored
     return None
 
 
-def reports_in(folder: Path) -> list[Found]:
+def reports_in(folder: Path) -> list[StoredReport]:
     """Every report that can be read; a folder without one, or with one of another version, is passed over."""
-    found = [_read(file.parent, file.stat().st_mtime_ns) for file in sorted(folder.glob("*/report.json"), reverse=True)]
-    return [item for item in found if item is not None]
+    reports = [
+        _read(file.parent, file.stat().st_mtime_ns) for file in sorted(folder.glob("*/report.json"), reverse=True)
+    ]
+    return [item for item in reports if item is not None]
 
 
 @lru_cache(maxsize=256)
-def _read(folder: Path, _changed: int) -> Found | None:
+def _read(folder: Path, _changed: int) -> StoredReport | None:
     try:
-        return Found(report=gate.read(folder), folder=folder)
+        return StoredReport(report=gate.read(folder), folder=folder)
     except (OSError, ValueError):
         return None

@@ -34,14 +34,14 @@ def _environment() -> Environment:
 
     from mlops.gate import markdown
 
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    environment.filters |= {
         "ago": ago,
         "age": age,
         "when": when,
@@ -55,8 +55,8 @@ def _environment() -> Environment:
         "plain": spoken,
         "last_part": last_part,
     }
-    made.globals["words"] = markdown
-    return made
+    environment.globals["words"] = markdown
+    return environment
 
 
 def render(template: str, **values: Any) -> str:

@@ -59,16 +59,16 @@ def bind(port: int) -> socket.socket:
     Raises:
         PreconditionError: the port is taken.
     """
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        made.bind((HOST, port))
-        made.listen(128)
+        listener.bind((HOST, port))
+        listener.listen(128)
     except OSError as error:
-        made.close()
+        listener.close()
         hint = "leave out --port for a free one"
         raise PreconditionError(f"the port '{port}' cannot be had: {error.strerror}", hint=hint) from None
-    return made
+    return listener
 
 
 def serve(session: Session, *, port: int, ready: Callable[[Address], object]) -> None:

@@ -60,12 +60,12 @@ class Logged:
 
 def newest(session: Session) -> list[Job]:
     """The newest jobs that this repository has submitted for this target's experiment."""
-    found = jobs.since(session, datetime.fromtimestamp(0, UTC), look_at=LOOK_AT)
-    ours = [job for job in found if made_here(job.tags) and job.experiment == session.settings.experiment]
+    recent = jobs.since(session, datetime.fromtimestamp(0, UTC), look_at=LOOK_AT)
+    ours = [job for job in recent if made_here(job.tags) and job.experiment == session.settings.experiment]
     return ours[:MOST]
 
 
-def look(session: Session, name: str) -> Training:
+def read_training(session: Session, name: str) -> Training:
     """One job.
 
     Raises:

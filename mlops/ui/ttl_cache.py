@@ -15,25 +15,25 @@ from typing import Any, TypeVar
 
 from mlops.core.errors import AzureError
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 AT_ONCE = 8
-PATIENCE_S = 20.0
+WAIT_S = 20.0
 
 
 class NoAnswerYet(AzureError):
     """It still takes; whoever asks again joins the question that is under way."""
 
 
-class Shelf:
+class TtlCache:
     """Answers by their names; for one event loop."""
 
-    def __init__(self, *, patience_s: float = PATIENCE_S, at_once: int = AT_ONCE) -> None:
-        self.patience_s = patience_s
+    def __init__(self, *, wait_s: float = WAIT_S, at_once: int = AT_ONCE) -> None:
+        self.wait_s = wait_s
         self._room = threading.Semaphore(at_once)
         self._kept: dict[str, tuple[float, Any]] = {}
         self._asked: dict[str, asyncio.Future[Any]] = {}
 
-    async def get(self, name: str, ask: Callable[[], Found], *, keep_s: float | Callable[[Found], float]) -> Found:
+    async def get(self, name: str, ask: Callable[[], Value], *, keep_s: float | Callable[[Value], float]) -> Value:
         """The answer that is kept, else a new one.
 
         Args:
@@ -46,14 +46,14 @@ class Shelf:
         """
         kept = self._kept.get(name)
         if kept is not None and time.monotonic() < kept[0]:
-            found: Found = kept[1]
-            return found
-        asked = self._asked.get(name) or self._begin(name, ask, keep_s)
-        done, _ = await asyncio.wait({asked}, timeout=self.patience_s)
+            cached: Value = kept[1]
+            return cached
+        pending = self._asked.get(name) or self._begin(name, ask, keep_s)
+        done, _ = await asyncio.wait({pending}, timeout=self.wait_s)
         if not done:
-            waited = f"Azure has not answered for {self.patience_s:g} s"
+            waited = f"Azure has not answered for {self.wait_s:g} s"
             raise NoAnswerYet(waited, hint="the question is still open: look again in a moment")
-        answer: Found = asked.result()
+        answer: Value = pending.result()
         return answer
 
     def forget(self, name: str | None = None) -> None:
@@ -65,17 +65,17 @@ class Shelf:
 
     def _begin(self, name: str, ask: Callable[[], Any], keep_s: Any) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        asked = self._asked[name] = loop.create_future()
+        pending = self._asked[name] = loop.create_future()
 
         def ended(answer: Any, error: Exception | None) -> None:
             del self._asked[name]
             if error is None:
                 good_s = keep_s(answer) if callable(keep_s) else keep_s
                 self._kept[name] = (time.monotonic() + good_s, answer)
-                asked.set_result(answer)
+                pending.set_result(answer)
             else:
-                asked.set_exception(error)
-                asked.exception()  # seen: nobody may be waiting any more
+                pending.set_exception(error)
+                pending.exception()  # seen: nobody may be waiting any more
 
         def work() -> None:
             answer, error = None, None
@@ -88,4 +88,4 @@ class Shelf:
                 loop.call_soon_threadsafe(ended, answer, error)
 
         threading.Thread(target=work, name=f"ask {name}", daemon=True).start()
-        return asked
+        return pending

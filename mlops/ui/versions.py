@@ -76,32 +76,32 @@ class Versions:
     notes: tuple[str, ...] = ()
 
 
-def look(session: Session) -> Versions:
+def read_versions(session: Session) -> Versions:
     """Every version, archived ones too; what else cannot be read becomes a note."""
     name, endpoint = model_name(session.settings), session.settings.endpoint.name
-    found = models.versions(session, name, archived=True)
+    registered = models.versions(session, name, archived=True)
     notes: list[str] = []
-    standing: Sequence[Deployment] = ()
+    deployments: Sequence[Deployment] = ()
     records: Sequence[ledger.Record] | None = None
     try:
         if endpoints.get(session, endpoint) is not None:
-            standing = endpoints.deployments(session, endpoint)
+            deployments = endpoints.deployments(session, endpoint)
         records = ledger.Ledger(session, endpoint).read()
     except MlopsError as error:
         notes.append(f"where they stand cannot be read: {error.message}")
     entries = ledger.history(records or ())
-    shown = tuple(
+    rows = tuple(
         Version(
             model=item,
             slots=tuple(
-                sorted(slot.name for slot in standing if (slot.model, slot.model_version) == (name, item.version))
+                sorted(slot.name for slot in deployments if (slot.model, slot.model_version) == (name, item.version))
             ),
             approved=None if records is None else ledger.approved(records, name, item.version),
             entries=tuple(entry for entry in entries if (entry.model, entry.version) == (name, item.version)),
         )
-        for item in found[:MOST]
+        for item in registered[:MOST]
     )
-    return Versions(name=name, versions=shown, total=len(found), notes=tuple(notes))
+    return Versions(name=name, versions=rows, total=len(registered), notes=tuple(notes))
 
 
 def _number(text: str | None) -> float | None:

@@ -87,11 +87,11 @@ def make(
 def clean(bench: Bench, **options: Any) -> tuple[list[str], Sequence[apply.Result]]:
     found = cleanup.plan(bench.session, older_than=WEEK, **options)
     rules = cleanup.rules(bench.settings, older_than=WEEK)
-    return [item.title for item in found.stale], cleanup.carry_out(bench.session, found.decisions, rules)
+    return [item.title for item in found.stale], cleanup.apply_decisions(bench.session, found.decisions, rules)
 
 
 def standing(bench: Bench) -> dict[str, list[str]]:
-    return {item.endpoint.name: [slot.name for slot in item.slots] for item in inventory.survey(bench.session)}
+    return {item.endpoint.name: [slot.name for slot in item.slots] for item in inventory.endpoint_states(bench.session)}
 
 
 def test_what_is_stale_goes_and_all_else_stays(empty: Bench) -> None:
@@ -152,7 +152,7 @@ def test_what_is_gone_already_is_done(empty: Bench) -> None:
     found = cleanup.plan(empty.session, older_than=WEEK)
     endpoints.delete(empty.session, "old-preview")
 
-    results = cleanup.carry_out(empty.session, found.decisions, cleanup.rules(empty.settings, older_than=WEEK))
+    results = cleanup.apply_decisions(empty.session, found.decisions, cleanup.rules(empty.settings, older_than=WEEK))
 
     assert [result.outcome for result in results] == ["done"]
 
@@ -164,7 +164,7 @@ def test_what_was_tagged_keep_meanwhile_is_spared(empty: Bench) -> None:
     entity.tags["keep"] = "please"
     empty.session.ml.online_endpoints.begin_create_or_update(entity).result()
 
-    results = cleanup.carry_out(empty.session, found.decisions, cleanup.rules(empty.settings, older_than=WEEK))
+    results = cleanup.apply_decisions(empty.session, found.decisions, cleanup.rules(empty.settings, older_than=WEEK))
 
     assert [(result.outcome, result.why) for result in results] == [("spared", "tagged keep")]
 
@@ -178,7 +178,9 @@ def test_a_rollout_under_way_protects_its_slots(empty: Bench) -> None:
     with Ledger(empty.session, lasting).acquire(action="deploy") as lock:
         lock.write(Begin(model="chat", version="2", before={"blue": 100}))
         assert clean(empty) == ([], [])
-        results = cleanup.carry_out(empty.session, found.decisions, cleanup.rules(empty.settings, older_than=WEEK))
+        results = cleanup.apply_decisions(
+            empty.session, found.decisions, cleanup.rules(empty.settings, older_than=WEEK)
+        )
         assert [result.outcome for result in results] == ["spared"]
         assert "is being changed by" in results[0].why
     assert clean(empty) == ([], [])  # it has no end

@@ -5,12 +5,12 @@ from typing import Any
 from document import answer
 
 
-def ask(asked: dict[str, Any]) -> dict[str, Any]:
+def ask(document: dict[str, Any]) -> dict[str, Any]:
     """Run the flow."""
     from promptflow.client import load_flow
 
-    flow = load_flow(asked["flow"])
-    return {"answer": flow(input_data=asked["question"], chat_history=asked["history"])["answer"]}
+    flow = load_flow(document["flow"])
+    return {"answer": flow(input_data=document["question"], chat_history=document["history"])["answer"]}
 
 
 answer(ask)

@@ -5,16 +5,16 @@ from typing import Any
 from document import answer
 
 
-def connect(asked: dict[str, Any]) -> dict[str, Any]:
+def connect(document: dict[str, Any]) -> dict[str, Any]:
     """Write the connection."""
     from promptflow.client import PFClient
     from promptflow.entities import CustomConnection
 
     connection = CustomConnection(
-        name=asked["name"], configs={"endpoint": asked["endpoint"]}, secrets={"key": asked["key"]}
+        name=document["name"], configs={"endpoint": document["endpoint"]}, secrets={"key": document["key"]}
     )
-    made = PFClient().connections.create_or_update(connection)
-    return {"name": made.name}
+    stored = PFClient().connections.create_or_update(connection)
+    return {"name": stored.name}
 
 
 answer(connect)

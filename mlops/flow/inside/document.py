@@ -12,15 +12,15 @@ def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     result = os.dup(1)
     os.dup2(2, 1)  # Prompt flow logs to stdout
     try:
-        found = work(json.load(sys.stdin))
+        output = work(json.load(sys.stdin))
     except Exception as error:
         inner = getattr(error, "inner_exception", None) or error
-        found = {"error": said(inner)}
+        output = {"error": innermost_message(inner)}
     with os.fdopen(result, "w", encoding="utf-8") as stream:
-        json.dump(found, stream)
+        json.dump(output, stream)
 
 
-def said(error: BaseException) -> str:
+def innermost_message(error: BaseException) -> str:
     """An error's own words: the innermost of those that Prompt flow has wrapped."""
     while error.__cause__ is not None:
         error = error.__cause__

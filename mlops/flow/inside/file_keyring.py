@@ -21,14 +21,14 @@ class FileKeyring(KeyringBackend):  # type: ignore[misc]
         return Path(os.environ["PF_HOME_DIRECTORY"]) / "keyring.json"
 
     def _read(self) -> dict[str, str]:
-        found: dict[str, str] = json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
-        return found
+        passwords: dict[str, str] = json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
+        return passwords
 
-    def _write(self, found: dict[str, str]) -> None:
+    def _write(self, passwords: dict[str, str]) -> None:
         beside = self._file.with_suffix(f".{os.getpid()}")
         handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(found, stream)
+            json.dump(passwords, stream)
         beside.replace(self._file)
 
     def get_password(self, service: str, username: str) -> str | None:
@@ -41,9 +41,9 @@ class FileKeyring(KeyringBackend):  # type: ignore[misc]
 
     def delete_password(self, service: str, username: str) -> None:
         """Forget one."""
-        found = self._read()
-        if found.pop(f"{service}/{username}", None) is None:
+        passwords = self._read()
+        if passwords.pop(f"{service}/{username}", None) is None:
             from keyring.errors import PasswordDeleteError
 
             raise PasswordDeleteError(f"there is no password of '{service}'")
-        self._write(found)
+        self._write(passwords)

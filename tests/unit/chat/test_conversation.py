@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlops.chat import Conversation, Turn, store, usage
 from mlops.chat.commands import State, is_command, question_of, run
-from mlops.chat.context_window import Room, fitting, is_refusal, refused
+from mlops.chat.context_window import ContextWindow, fitting, is_refusal, refused
 from mlops.chat.conversation import parameter, whole
 from mlops.chat.store import Chats
 from mlops.chat.terminal import harmless
@@ -43,7 +43,7 @@ def test_what_is_left_out_is_as_little_as_fits(
     turns: list[tuple[str, str]], question: str, context: int, ratio: float
 ) -> None:
     talk = Conversation(turns=tuple(Turn(question=earlier, answer=answer) for earlier, answer in turns))
-    window = Room(context, ratio)
+    window = ContextWindow(context, ratio)
     selection = fitting(talk, question, window)
 
     def fits(left_out: int) -> bool:

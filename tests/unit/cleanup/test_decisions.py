@@ -261,7 +261,7 @@ def cluster(**values: Any) -> Cluster:
 def test_an_idle_cluster_keeps_no_nodes(
     compute: Cluster, own: str, minimum: int, busy: str | None, action: str | None
 ) -> None:
-    decision = decide_cluster(compute, own=own, wanted=minimum, busy=busy, prices_per_hour=PRICES)
+    decision = decide_cluster(compute, own=own, min_nodes=minimum, busy=busy, prices_per_hour=PRICES)
 
     assert (decision.action if decision else None) == action
 
@@ -275,7 +275,7 @@ def test_savings_are_estimated_and_sizes_without_a_price_are_named() -> None:
     assert saving([("Standard_X", 1)], PRICES).in_words("USD") == "?"
     assert Saving().in_words("USD") == "–"
     assert decide(preview(timedelta(days=8), slot()), Rollouts(), RULES)[0].saving.per_month == pytest.approx(2681.29)
-    low = decide_cluster(cluster(tier="LowPriority"), own="gpu", wanted=0, busy=None, prices_per_hour=PRICES)
+    low = decide_cluster(cluster(tier="LowPriority"), own="gpu", min_nodes=0, busy=None, prices_per_hour=PRICES)
     assert low is not None
     assert low.saving.unpriced == (SIZE,)
 

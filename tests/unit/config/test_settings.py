@@ -71,7 +71,7 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path: Path, old: str, new: str
         load("production", path)
 
     assert message in caught.value.message
-    location = caught.value.place
+    location = caught.value.location
     assert location is not None
     assert location.line is not None
     assert text in path.read_text(encoding="utf-8").splitlines()[location.line - 1]
@@ -102,8 +102,8 @@ def test_a_broken_file_is_an_error_of_use(tmp_path: Path, text: str, line: int |
         load("local", path)
 
     if line is not None:
-        assert caught.value.place is not None
-        assert caught.value.place.line == line
+        assert caught.value.location is not None
+        assert caught.value.location.line == line
 
 
 def test_a_missing_section_says_which(tmp_path: Path) -> None:

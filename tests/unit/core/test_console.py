@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlops.core.console import Console, markdown_table
-from mlops.core.errors import EXIT_CODES, DataInvalid, MlopsError, Place
+from mlops.core.errors import EXIT_CODES, DataInvalid, FileLocation, MlopsError
 from mlops.training.curves import draw, mermaid, sparkline
 
 
@@ -45,7 +45,7 @@ def test_on_github_steps_fold_errors_annotate_and_outputs_cannot_be_forged(
     console = Console()
     with console.step("outer"), console.step("inner"):
         pass
-    console.failure(DataInvalid("100% wrong\nreally", place=Place(file="a,b.jsonl", line=3)))
+    console.failure(DataInvalid("100% wrong\nreally", location=FileLocation(file="a,b.jsonl", line=3)))
     console.outputs({"name": "one\nEOF\nforged=yes", "number": 2})
     console.summary("# hello")
 

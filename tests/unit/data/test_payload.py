@@ -111,9 +111,9 @@ def test_a_problem_has_the_line_of_its_value(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     with pytest.raises(DataInvalid) as caught:
         read(path)
-    assert caught.value.place is not None
-    assert caught.value.place.line is not None
-    assert '"robot"' in lines[caught.value.place.line - 1]
+    assert caught.value.location is not None
+    assert caught.value.location.line is not None
+    assert '"robot"' in lines[caught.value.location.line - 1]
     (second,) = caught.value.details
     assert '"top_p": 7' in lines[int(second.split(":")[1]) - 1]
     with pytest.raises(UsageError, match="cannot be read"):

@@ -160,7 +160,7 @@ def test_bad_rows_stop_and_leave_nothing(four: Path, tmp_path: Path, write: Any,
     with pytest.raises(DataInvalid) as caught:
         prepare(Request(dataset=str(four)), home=tmp_path / "home")
     assert caught.value.exit_code == 4
-    assert str(caught.value.place).endswith("train_sft-00000-of-00001.jsonl:4")
+    assert str(caught.value.location).endswith("train_sft-00000-of-00001.jsonl:4")
     assert any("empty_content: 2 rows" in line and ":4:" in line for line in caught.value.details)
     assert any("prompt: 1 row" in line and ":5:" in line for line in caught.value.details)
     assert list((tmp_path / "home").iterdir()) == []
@@ -199,7 +199,7 @@ def test_a_conversation_in_train_and_test_is_named_in_test(four: Path, tmp_path:
     write("source/data/test_sft-00000-of-00001.jsonl", [*many(1, start=500), *many(1)])
     with pytest.raises(DataInvalid) as caught:
         prepare(Request(dataset=str(four)), home=tmp_path / "home")
-    assert str(caught.value.place).endswith("test_sft-00000-of-00001.jsonl:2")
+    assert str(caught.value.location).endswith("test_sft-00000-of-00001.jsonl:2")
 
 
 @pytest.mark.parametrize("percent", [0, -1, 100.5, float("nan")])

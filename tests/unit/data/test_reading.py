@@ -112,7 +112,7 @@ def test_a_file_of_no_bytes(write: Any) -> None:
     for name in ("train.jsonl", "train.json", "train.parquet", "train.jsonl.gz"):
         with pytest.raises(DataInvalid, match="0 bytes") as caught:
             list(read(write(name, b"")))
-        assert str(caught.value.place).endswith(name)
+        assert str(caught.value.location).endswith(name)
 
 
 def test_a_file_of_blank_lines(write: Any) -> None:

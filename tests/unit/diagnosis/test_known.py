@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mlops.azure.errors import classified
 from mlops.config.settings import DeploymentSettings, load
 from mlops.core.errors import AzureError, PreconditionError
-from mlops.diagnosis import Cause, container_log, explain, told
+from mlops.diagnosis import Cause, container_log, explain, report_lines
 from mlops.machines.quota import PAGE, shortage_in
 from tests.support.checkout import ROOT
 
@@ -409,7 +409,7 @@ def test_any_text_is_taken(error: str, storage: str, server: str) -> None:
     explanation = explain(error, logs, DEPLOYMENT)
 
     assert explanation is None or (explanation.what and explanation.hint)
-    for line in told(explanation, logs):
+    for line in report_lines(explanation, logs):
         assert line.isprintable() or not any(ord(character) < 32 and character != "\t" for character in line)
 
 
@@ -422,7 +422,7 @@ def test_the_root_of_the_last_traceback_is_found_whatever_stands_around_it(befor
 
     assert error is not None
     assert error.exception == "OSError: no file named model.safetensors"
-    assert error.place == "240101/score.py, line 15, in init"
+    assert error.location == "240101/score.py, line 15, in init"
     assert len(excerpt) <= 30
     assert any("no file named model.safetensors" in line for line in excerpt)
 
@@ -448,14 +448,14 @@ def test_colours_and_control_characters_are_left_out() -> None:
 
 def test_what_is_told_has_the_cause_the_events_and_both_logs_labelled() -> None:
     logs = crash(TRACEBACK, "ContainerCrashed", "BackOff", "BackOff")
-    text = told(Cause(kind="k", what="the model does not load", hint="h"), logs)
+    text = report_lines(Cause(kind="k", what="the model does not load", hint="h"), logs)
 
     assert text[0] == "cause: the model does not load"
     assert text[1:4] == ["events:", "  ContainerCrashed: said", "  BackOff: said"]
     assert text[4:6] == ["log of the storage-initializer:", "  Storage initialized."]
     assert text[6] == "log of the inference-server:"
     assert all(line.startswith("  ") for line in text[7:])
-    assert told(None, {}) == []
+    assert report_lines(None, {}) == []
 
 
 def test_azures_refusal_for_quota_says_what_is_missing_and_where_to_ask() -> None:

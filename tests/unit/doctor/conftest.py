@@ -12,7 +12,7 @@ import pytest
 from mlops.config.settings import Settings, load
 from mlops.core.console import Console
 from mlops.doctor import CHECKS, Finding, Mark, examine
-from mlops.doctor.facts import Facts
+from mlops.doctor.context import CheckContext
 from mlops.doctor.findings import good
 from mlops.doctor.runner import Check
 from tests.integration.conftest import home
@@ -36,12 +36,12 @@ def examine_settings() -> Examine:
     """Examine settings; the findings by check. Every other check is the doctor's own."""
 
     def run_checks(settings: Settings, *only: str, limits: dict[str, float] | None = None) -> dict[str, list[Finding]]:
-        def use_settings(facts: Facts) -> Finding:
-            facts.settings = settings
+        def use_settings(context: CheckContext) -> Finding:
+            context.settings = settings
             return good("of the test")
 
         checks: list[Check] = [
-            replace(check, look=use_settings)
+            replace(check, inspect=use_settings)
             if check.name == "settings"
             else replace(check, limit_s=(limits or {}).get(check.name, HANG_S))
             for check in CHECKS

@@ -17,15 +17,15 @@ import pytest
 from mlops.config.settings import load
 from mlops.core.console import Console
 from mlops.doctor import access, github, machine, models
-from mlops.doctor.facts import Facts
+from mlops.doctor.context import CheckContext
 from mlops.doctor.findings import Finding, Mark
 from tests.support.checkout import ROOT
 
 
-def facts(target: str = "staging", file: Path = ROOT / "mlops.yaml", **changes: Any) -> Facts:
-    context = Facts(target=target, console=Console(quiet=True))
-    context.settings = load(target, file).model_copy(update=changes)
-    return context
+def context(target: str = "staging", file: Path = ROOT / "mlops.yaml", **changes: Any) -> CheckContext:
+    prepared = CheckContext(target=target, console=Console(quiet=True))
+    prepared.settings = load(target, file).model_copy(update=changes)
+    return prepared
 
 
 def one(finding: Finding | list[Finding]) -> Finding:
@@ -101,14 +101,14 @@ def test_other_versions_are_doubtful_and_missing_packages_bad(tmp_path: Path) ->
 
 
 def test_the_packages_of_this_machine_are_those_of_its_lock() -> None:
-    finding = machine.packages(facts("local"))
+    finding = machine.packages(context("local"))
 
     assert finding.mark in (Mark.GOOD, Mark.DOUBTFUL)  # somebody may try another version here
     assert "environments/local/requirements.txt" in finding.what
 
 
 def test_without_a_checkout_the_packages_are_not_looked_at(tmp_path: Path) -> None:
-    assert machine.packages(facts(root=tmp_path)).mark is Mark.SKIPPED
+    assert machine.packages(context(root=tmp_path)).mark is Mark.SKIPPED
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_what_the_settings_name_must_be_there(
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.setenv("MLOPS_SETTINGS", str(file))
 
-    findings = machine.values(facts(file=file))
+    findings = machine.values(context(file=file))
 
     assert isinstance(findings, list)
     assert {each.mark for each in findings} == {Mark.BAD}
@@ -146,7 +146,7 @@ def test_a_retired_size_is_left_to_its_own_line(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "environments").symlink_to(ROOT / "environments")
     monkeypatch.setenv("MLOPS_SETTINGS", str(file))
 
-    assert one(machine.values(facts(file=file))).mark is Mark.GOOD
+    assert one(machine.values(context(file=file))).mark is Mark.GOOD
 
 
 # -- GitHub's variables, by a program that answers as gh does ----------------------------------------------------------
@@ -196,7 +196,7 @@ def gh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_all_six_variables_are_set(gh: Any) -> None:
     gh(SET)
 
-    finding = one(github.variables(facts()))
+    finding = one(github.variables(context()))
 
     assert (finding.mark, finding.what) == (Mark.GOOD, "all 6 are set for the environment 'staging' of acme/chat")
 
@@ -204,7 +204,7 @@ def test_all_six_variables_are_set(gh: Any) -> None:
 def test_missing_variables_are_named_and_the_repositorys_count_too(gh: Any) -> None:
     gh({name: value for name, value in SET.items() if name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID")})
 
-    finding = one(github.variables(facts()))
+    finding = one(github.variables(context()))
 
     assert finding.mark is Mark.DOUBTFUL
     assert "has no AZURE_SUBSCRIPTION_ID, AZURE_RESOURCE_GROUP, AZUREML_WORKSPACE_NAME:" in finding.what
@@ -216,7 +216,7 @@ def test_another_place_than_this_machines_is_told(gh: Any, monkeypatch: pytest.M
     monkeypatch.setenv("AZURE_RESOURCE_GROUP", "G")
     monkeypatch.setenv("AZUREML_WORKSPACE_NAME", "another")
 
-    finding = one(github.variables(facts()))
+    finding = one(github.variables(context()))
 
     assert finding.mark is Mark.DOUBTFUL
     assert finding.details == ("AZUREML_WORKSPACE_NAME is 'w' there, 'another' here",)
@@ -225,7 +225,7 @@ def test_another_place_than_this_machines_is_told(gh: Any, monkeypatch: pytest.M
 def test_an_environment_that_github_has_not_is_told(gh: Any) -> None:
     gh(None)
 
-    finding = one(github.variables(facts()))
+    finding = one(github.variables(context()))
 
     assert finding.mark is Mark.DOUBTFUL
     assert "environment 'staging'" in finding.what
@@ -236,7 +236,7 @@ def test_a_gh_without_a_login_is_no_obstacle(gh: Any, tmp_path: Path) -> None:
     gh(SET)
     (tmp_path / "bin" / "gh").write_text("#!/bin/sh\necho 'To get started, run: gh auth login' >&2; exit 4\n")
 
-    finding = one(github.variables(facts()))
+    finding = one(github.variables(context()))
 
     assert finding.mark is Mark.SKIPPED
     assert "not logged in" in finding.what
@@ -247,20 +247,20 @@ def test_without_gh_or_a_repository_nothing_is_looked_at(
 ) -> None:
     gh(SET)
     monkeypatch.delenv("GH_REPO")
-    assert "no repository on GitHub" in one(github.variables(facts(root=tmp_path))).what
+    assert "no repository on GitHub" in one(github.variables(context(root=tmp_path))).what
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "'gh' is not installed" in one(github.variables(facts())).what
-    assert one(github.variables(facts("local"))).mark is Mark.SKIPPED
+    assert "'gh' is not installed" in one(github.variables(context())).what
+    assert one(github.variables(context("local"))).mark is Mark.SKIPPED
 
 
 def test_in_a_job_the_variables_are_the_jobs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     for name, value in SET.items():
         monkeypatch.setenv(name, value)
-    assert one(github.variables(facts())).mark is Mark.GOOD
+    assert one(github.variables(context())).mark is Mark.GOOD
 
     monkeypatch.setenv("AZURE_REGION", "")
-    finding = one(github.variables(facts()))
+    finding = one(github.variables(context()))
     assert "this job has no AZURE_REGION" in finding.what
 
 
@@ -314,9 +314,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_a_model_of_the_hub_is_asked_for(name: str, mark: Mark, says: str) -> None:
-    of = facts()
+    of = context()
     choice = of.settings.base_model.model_copy(update={"huggingface_id": name})
-    finding = models.base_model(facts(base_model=choice))
+    finding = models.base_model(context(base_model=choice))
 
     assert finding.mark is mark
     assert says in finding.what
@@ -327,13 +327,13 @@ def test_a_hub_out_of_reach_is_only_doubtful(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
 
-    finding = models.base_model(facts())
+    finding = models.base_model(context())
 
     assert finding.mark is Mark.DOUBTFUL
     assert "may have another way out" in (finding.hint or "")
 
 
 def test_the_local_workspace_has_a_stand_in_for_one_model() -> None:
-    assert models.base_model(facts("local")).mark is Mark.GOOD
-    choice = facts("local").settings.base_model.model_copy(update={"huggingface_id": "acme/open"})
-    assert models.base_model(facts("local", base_model=choice)).mark is Mark.BAD
+    assert models.base_model(context("local")).mark is Mark.GOOD
+    choice = context("local").settings.base_model.model_copy(update={"huggingface_id": "acme/open"})
+    assert models.base_model(context("local", base_model=choice)).mark is Mark.BAD

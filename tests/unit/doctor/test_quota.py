@@ -13,7 +13,7 @@ import pytest
 from mlops.core.errors import PreconditionError
 from mlops.core.resources import Cluster, Usage, VmSize
 from mlops.doctor import Mark
-from mlops.doctor.machines import Cores, enough, judged, standing
+from mlops.doctor.machines import Cores, cluster_finding, enough, judged
 from mlops.machines import quota
 from mlops.training import preflight
 from tests.support.checkout import ROOT
@@ -39,7 +39,7 @@ def cores(serving: VmSize = A100, *, reserved: int = 0, low_priority: bool = Fal
         serving=serving,
         instances=1,
         low_priority=low_priority,
-        held={FAMILY: reserved},
+        own={FAMILY: reserved},
     )
 
 
@@ -50,11 +50,11 @@ def cluster(state: str = "Succeeded", *, tier: str = "dedicated", max_nodes: int
 @pytest.mark.parametrize("state", ["Deleting", "Canceled", "Creating"])
 def test_a_cluster_that_takes_no_job_at_this_moment_is_not_well(state: str) -> None:
     compute = settings_of(compute={"size": cluster().size}).compute
-    finding = standing(cluster(state), compute)
+    finding = cluster_finding(cluster(state), compute)
 
     assert finding.mark is Mark.DOUBTFUL
     assert f"is '{state}'" in finding.what
-    assert standing(cluster(), compute).mark is Mark.GOOD
+    assert cluster_finding(cluster(), compute).mark is Mark.GOOD
 
 
 @pytest.mark.parametrize(

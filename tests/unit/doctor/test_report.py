@@ -10,16 +10,17 @@ import pytest
 from mlops.cli import main as mlops
 from mlops.cli.doctor import annotate, as_data, as_markdown, as_table, conclusion
 from mlops.core.console import WIDTH, Console
-from mlops.core.errors import Place
+from mlops.core.errors import FileLocation
 from mlops.doctor.findings import Finding, Mark, Report, bad, doubtful, good, skipped
 from tests.support.checkout import ROOT
 
+FILE = "mlops.yaml"
 REPORT = Report(
     target="staging",
     findings=(
         good("3.11.9").by("python"),
-        bad("unknown key 'gait'", "did you mean 'gate'?", place=Place(file="mlops.yaml", line=7)).by("values"),
-        bad("the size 'x' was retired", place=Place(file="mlops.yaml", line=9)).by("values"),
+        bad("unknown key 'gait'", "did you mean 'gate'?", location=FileLocation(file=FILE, line=7)).by("values"),
+        bad("the size 'x' was retired", location=FileLocation(file=FILE, line=9)).by("values"),
         doubtful("for a training beside two slots: " + "24 vCPUs are missing " * 6, "ask for quota").by("quota"),
         Finding(mark=Mark.DOUBTFUL, what="2 packages differ", details=("click is 1, not [2]",), check="packages"),
         skipped("not looked at: no login").by("rights"),

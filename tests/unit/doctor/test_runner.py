@@ -34,7 +34,7 @@ def test_findings_come_in_the_order_of_the_checks_whichever_ends_first() -> None
         ended.set()
         return good("quick")
 
-    findings = run([Check(name="slow", look=slow), Check(name="quick", look=quick)], None)
+    findings = run([Check(name="slow", inspect=slow), Check(name="quick", inspect=quick)], None)
 
     assert [each.what for each in findings] == ["slow", "quick"]
 
@@ -46,21 +46,21 @@ def test_checks_that_need_nothing_of_each_other_run_at_the_same_time() -> None:
         meeting.wait()  # breaks, and makes a finding, unless all five are here
         return good("met")
 
-    findings = run([Check(name=f"check-{number}", look=meet) for number in range(5)], None)
+    findings = run([Check(name=f"check-{number}", inspect=meet) for number in range(5)], None)
 
     assert {each.what for each in findings} == {"met"}
 
 
 def test_a_check_sees_what_the_one_that_it_needs_has_written_down() -> None:
-    def write(facts: dict[str, int]) -> Finding:
+    def write(context: dict[str, int]) -> Finding:
         time.sleep(0.02)
-        facts["seen"] = 7
+        context["seen"] = 7
         return good("written")
 
-    def read(facts: dict[str, int]) -> Finding:
-        return good(str(facts["seen"]))
+    def read(context: dict[str, int]) -> Finding:
+        return good(str(context["seen"]))
 
-    findings = run([Check(name="write", look=write), Check(name="read", look=read, after=("write",))], {})
+    findings = run([Check(name="write", inspect=write), Check(name="read", inspect=read, after=("write",))], {})
 
     assert findings[1].what == "7"
 
@@ -73,10 +73,10 @@ def test_what_needs_a_failed_check_is_not_looked_at_and_says_what_lacked_first()
         return good("looked")
 
     checks = [
-        Check(name="login", look=says(bad("refused")), gives="no login"),
-        Check(name="workspace", look=record, after=("login",), gives="no workspace"),
-        Check(name="quota", look=record, after=("workspace",)),
-        Check(name="python", look=says(good("3.11"))),
+        Check(name="login", inspect=says(bad("refused")), gives="no login"),
+        Check(name="workspace", inspect=record, after=("login",), gives="no workspace"),
+        Check(name="quota", inspect=record, after=("workspace",)),
+        Check(name="python", inspect=says(good("3.11"))),
     ]
 
     findings = run(checks, None)
@@ -93,9 +93,9 @@ def test_what_needs_a_failed_check_is_not_looked_at_and_says_what_lacked_first()
 
 def test_a_doubt_stops_nothing_and_who_only_follows_looks_whatever_happened() -> None:
     checks = [
-        Check(name="registry", look=says(bad("closed"))),
-        Check(name="size", look=says(doubtful("old"))),
-        Check(name="cluster", look=says(good("there")), after=("size",), follows=("registry",)),
+        Check(name="registry", inspect=says(bad("closed"))),
+        Check(name="size", inspect=says(doubtful("old"))),
+        Check(name="cluster", inspect=says(good("there")), after=("size",), follows=("registry",)),
     ]
 
     assert marks(run(checks, None))[2] == ("cluster", Mark.GOOD)
@@ -110,9 +110,9 @@ def test_a_check_that_hangs_is_a_finding_and_holds_up_only_what_needs_it() -> No
         return good("too late")
 
     checks = [
-        Check(name="hangs", look=hang, limit_s=0.1, gives="no answer"),
-        Check(name="needs-it", look=says(good("")), after=("hangs",)),
-        Check(name="other", look=says(good("fine"))),
+        Check(name="hangs", inspect=hang, limit_s=0.1, gives="no answer"),
+        Check(name="needs-it", inspect=says(good("")), after=("hangs",)),
+        Check(name="other", inspect=says(good("fine"))),
     ]
     findings = run(checks, None)
     assert not ended.is_set()
@@ -137,8 +137,8 @@ def test_an_answer_that_comes_too_late_changes_nothing() -> None:
         return good("waited")
 
     checks = [
-        Check(name="late", look=late, limit_s=0.05),
-        Check(name="then", look=wait_for_it, follows=("late",)),
+        Check(name="late", inspect=late, limit_s=0.05),
+        Check(name="then", inspect=wait_for_it, follows=("late",)),
     ]
 
     assert marks(run(checks, None)) == [("late", Mark.BAD), ("then", Mark.GOOD)]
@@ -148,7 +148,7 @@ def test_a_process_ends_without_the_checks_that_do_not() -> None:
     program = """
 import threading
 from mlops.doctor.runner import Check, run
-(found,) = run([Check(name="hangs", look=lambda _: threading.Event().wait(), limit_s=0.1)], None)
+(found,) = run([Check(name="hangs", inspect=lambda _: threading.Event().wait(), limit_s=0.1)], None)
 print(found.what)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=HANG_S, check=False)
@@ -167,25 +167,25 @@ def test_what_a_check_raises_is_its_finding(error: Exception, says_what: str, hi
     def fail(_facts: Any) -> Finding:
         raise error
 
-    (finding,) = run([Check(name="quota", look=fail)], None)
+    (finding,) = run([Check(name="quota", inspect=fail)], None)
 
     assert (finding.check, finding.mark, finding.what) == ("quota", Mark.BAD, says_what)
     assert hint in (finding.hint or "")
 
 
 def test_a_check_with_nothing_to_say_is_a_bug() -> None:
-    (finding,) = run([Check(name="mute", look=lambda _: [])], None)
+    (finding,) = run([Check(name="mute", inspect=lambda _: [])], None)
 
     assert finding.mark is Mark.BAD
 
 
 def test_a_named_check_brings_along_what_it_needs() -> None:
     checks = [
-        Check(name="settings", look=says(good(""))),
-        Check(name="login", look=says(good("")), after=("settings",)),
-        Check(name="endpoint", look=says(skipped(""))),
-        Check(name="quota", look=says(good("")), after=("login",), follows=("endpoint",)),
-        Check(name="python", look=says(good(""))),
+        Check(name="settings", inspect=says(good(""))),
+        Check(name="login", inspect=says(good("")), after=("settings",)),
+        Check(name="endpoint", inspect=says(skipped(""))),
+        Check(name="quota", inspect=says(good("")), after=("login",), follows=("endpoint",)),
+        Check(name="python", inspect=says(good(""))),
     ]
 
     assert [check.name for check in needed(checks, ["quota"])] == ["settings", "login", "endpoint", "quota"]

@@ -80,7 +80,7 @@ def test_a_name_that_is_none_is_told_with_where_it_stands(own: None, name: str, 
         metric(name)
 
     assert says in caught.value.message
-    assert str(caught.value.place) == "mlops.yaml"
+    assert str(caught.value.location) == "mlops.yaml"
 
 
 @pytest.mark.parametrize("name", ["nothing", "much", "breaks", "vague"])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops.scoring.sse import LONGEST_EVENT, Telling
+from mlops.scoring.sse import LONGEST_EVENT, SseReader
 
 
 def event(content: str, **more: object) -> str:
@@ -26,7 +26,7 @@ STORY = (
 @given(st.lists(st.integers(0, len(STORY)), max_size=12))
 def test_it_does_not_matter_where_the_stream_is_cut(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STORY)]
-    telling = Telling()
+    telling = SseReader()
     chunks = [telling.feed(STORY[start:end]) for start, end in itertools.pairwise(places)]
 
     assert "".join(chunks) == telling.text == "Die Brücke ist\u2028 offen"
@@ -38,11 +38,11 @@ def test_it_does_not_matter_where_the_stream_is_cut(cuts: list[int]) -> None:
     "data", ['{"output": "a"}', '{"choices": [{"text": "a"}]}', '{"choices": [{"delta": {"content": "a"}}]}']
 )
 def test_each_shape_of_a_piece_is_read(data: str) -> None:
-    assert Telling().feed(f"event: delta\ndata: {data}\n\n".encode()) == "a"
+    assert SseReader().feed(f"event: delta\ndata: {data}\n\n".encode()) == "a"
 
 
 def test_a_piece_without_text_is_no_text() -> None:
-    telling = Telling()
+    telling = SseReader()
     assert telling.feed(b'data: {"choices": [{"delta": {"role": "assistant", "content": null}}]}\n\n') == ""
     assert telling.ended is False
 
@@ -51,7 +51,7 @@ def test_a_piece_without_text_is_no_text() -> None:
     ("data", "says"), [('{"error": {"message": "no room"}}', "no room"), ('{"error": "no room"}', "no room")]
 )
 def test_an_error_in_the_stream_is_told(data: str, says: str) -> None:
-    telling = Telling()
+    telling = SseReader()
     telling.feed(f"data: {data}\n\n".encode())
     assert telling.error == says
 
@@ -59,9 +59,9 @@ def test_an_error_in_the_stream_is_told(data: str, says: str) -> None:
 @pytest.mark.parametrize("data", [b"nonsense", b"[1]", b'"text"', b"\xff"])
 def test_what_is_no_answer_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
-        Telling().feed(b"data: " + data + b"\n\n")
+        SseReader().feed(b"data: " + data + b"\n\n")
 
 
 def test_an_event_without_end_is_refused() -> None:
     with pytest.raises(ValueError, match="bytes"):
-        Telling().feed(b"data: " + b"x" * LONGEST_EVENT)
+        SseReader().feed(b"data: " + b"x" * LONGEST_EVENT)

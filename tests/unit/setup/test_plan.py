@@ -23,36 +23,36 @@ from mlops.core.resources import MANAGED_BY, MANAGED_TAG, Cluster
 from mlops.machines.quota import Shortage
 from mlops.setup import subjects
 from mlops.setup.capacity import Capacity
-from mlops.setup.desired import dependents, foundations, workspace
+from mlops.setup.desired import dependents, workspace, workspace_dependencies
 from mlops.setup.github_variables import commands, variables
-from mlops.setup.plan import Part, needed_actions, nothing_to_do, plan, wrong
-from mlops.setup.scope import RULES, Place, in_tenant, place_of
+from mlops.setup.plan import Step, needed_actions, nothing_to_do, plan, wrong
+from mlops.setup.scope import RULES, AzureScope, in_tenant, scope_of
 from mlops.setup.subjects import Subject
-from mlops.setup.survey import Facts, Order
+from mlops.setup.survey import CurrentState, SetupRequest
 from tests.support.checkout import ROOT
 
 OURS = {MANAGED_TAG: MANAGED_BY}
 SUBJECT = "repo:octo@11/chat@22:environment:staging"
-PLACE = Place(
+PLACE = AzureScope(
     subscription="00000000-0000-0000-0000-000000000001",
     group="chat",
     workspace="chat-ws",
     region="eastus",
     tenant="00000000-0000-0000-0000-00000000000a",
 )
-ORDER = Order(
-    place=PLACE,
+ORDER = SetupRequest(
+    scope=PLACE,
     settings=load("staging", ROOT / "mlops.yaml"),
     endpoint_identity="mlops-endpoint",
     subjects=[Subject(environment="staging", value=SUBJECT)],
 )
 
 
-def everything(**changes: Any) -> Facts:
+def everything(**changes: Any) -> CurrentState:
     """All of it there, ours."""
     documents: dict[str, Any] = {
         item.id.lower(): {**item.body, "properties": {**item.body["properties"], "provisioningState": "Succeeded"}}
-        for item in [*foundations(PLACE, None), workspace(PLACE, None)]
+        for item in [*workspace_dependencies(PLACE, None), workspace(PLACE, None)]
     }
     ws = documents[workspace(PLACE, None).id.lower()]
     people = {
@@ -64,7 +64,7 @@ def everything(**changes: Any) -> Facts:
         "mlops-endpoint": [("Storage Blob Data Reader", uses.storage), ("AcrPull", uses.registry.upper())],
         "mlops-github": [("Contributor", PLACE.group_id), ("Storage Blob Data Contributor", uses.storage)],
     }
-    facts = Facts(
+    facts = CurrentState(
         unregistered=[],
         group=Group(id=PLACE.group_id, name="chat", region="westus", state="Succeeded", tags=OURS),
         workspace=ws,
@@ -93,13 +93,13 @@ def everything(**changes: Any) -> Facts:
     return dataclasses.replace(facts, **changes)
 
 
-def part(plan_parts: list[Part], title: str) -> Part:
+def part(plan_parts: list[Step], title: str) -> Step:
     return next(each for each in plan_parts if each.title.startswith(title))
 
 
-def document(facts: Facts, what: str, **changes: Any) -> Facts:
+def document(facts: CurrentState, what: str, **changes: Any) -> CurrentState:
     """With one resource changed."""
-    item = next(each for each in [*foundations(PLACE, None), workspace(PLACE, None)] if each.what == what)
+    item = next(each for each in [*workspace_dependencies(PLACE, None), workspace(PLACE, None)] if each.what == what)
     body = {**facts.documents[item.id.lower()], **changes}
     return dataclasses.replace(facts, documents={**facts.documents, item.id.lower(): body})
 
@@ -134,16 +134,16 @@ def test_all_that_is_not_said_is_named_at_once(tmp_path: Path, monkeypatch: pyte
     for name in ("AZURE_SUBSCRIPTION_ID", "AZURE_RESOURCE_GROUP", "AZUREML_WORKSPACE_NAME", "AZURE_REGION"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(PreconditionError) as caught:
-        place_of({"group": "chat"}, tmp_path)
+        scope_of({"group": "chat"}, tmp_path)
     assert "AZURE_SUBSCRIPTION_ID, AZUREML_WORKSPACE_NAME, AZURE_REGION" in caught.value.message
     config = {"subscription_id": PLACE.subscription, "resource_group": "there", "workspace_name": "chat-ws"}
     import json
 
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    scope = place_of({"group": "chat", "region": "East US"}, tmp_path)
+    scope = scope_of({"group": "chat", "region": "East US"}, tmp_path)
     assert (scope.group, scope.workspace, scope.region) == ("chat", "chat-ws", "eastus")
     with pytest.raises(PreconditionError, match="AZURE_SUBSCRIPTION_ID is 'mine'"):
-        place_of({"subscription": "mine", "region": "eastus"}, tmp_path)
+        scope_of({"subscription": "mine", "region": "eastus"}, tmp_path)
 
 
 # -- subjects ----------------------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def test_all_there_is_nothing_to_do() -> None:
 
 
 def test_an_empty_subscription() -> None:
-    steps = plan(ORDER, Facts(unregistered=["Microsoft.Storage"], group=None, workspace=None))
+    steps = plan(ORDER, CurrentState(unregistered=["Microsoft.Storage"], group=None, workspace=None))
     assert {each.state for each in steps} == {"make", "later"}
     order = [each.kind for each in steps]
     assert order.index("group") < order.index("resource") < order.index("cluster") < order.index("identity")
@@ -227,7 +227,7 @@ def test_the_cluster() -> None:
     cluster = everything().cluster
     assert cluster is not None
 
-    def part_of(**changes: Any) -> Part:
+    def part_of(**changes: Any) -> Step:
         return part(plan(ORDER, everything(cluster=dataclasses.replace(cluster, **changes))), "cluster")
 
     assert part_of(size="Standard_D2").state == "wrong"
@@ -239,7 +239,7 @@ def test_the_cluster() -> None:
 
 
 def test_the_federated_credential() -> None:
-    def part_of(federation: Federation | None, *, tags: dict[str, str] | None = None, known: bool = True) -> Part:
+    def part_of(federation: Federation | None, *, tags: dict[str, str] | None = None, known: bool = True) -> Step:
         facts = everything(federations={} if federation is None else {federation.name: federation})
         if tags is not None:
             mine = dataclasses.replace(facts.identities["mlops-github"], tags=tags)
@@ -274,7 +274,7 @@ def test_what_is_not_ours_is_not_written_over_while_it_is_not_well(state: str) -
     path = workspace(PLACE, None).id.lower()
     resource = facts.documents[path]
 
-    def part_of(tags: dict[str, str]) -> Part:
+    def part_of(tags: dict[str, str]) -> Step:
         body = {**resource, "tags": tags, "properties": {**resource["properties"], "provisioningState": state}}
         return part(plan(ORDER, dataclasses.replace(facts, documents={**facts.documents, path: body})), "workspace")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlops.azure.groups import Held
+from mlops.azure.groups import GroupResource
 from mlops.azure.roles import Assignment
 from mlops.setup.removal import belongs, own_roles
 from tests.unit.setup.subscription import SUBJECT, Subscription
@@ -32,11 +32,13 @@ def test_the_workspace_of_another_target_in_the_same_group_stays_with_all_that_i
 
 
 def test_what_azure_made_beside_the_insights_goes_with_them() -> None:
-    ours = Held(id="/i", name="chat-insights", type="Microsoft.Insights/components")
-    theirs = Held(id="/j", name="their-insights", type="Microsoft.Insights/components")
+    ours = GroupResource(id="/i", name="chat-insights", type="Microsoft.Insights/components")
+    theirs = GroupResource(id="/j", name="their-insights", type="Microsoft.Insights/components")
     kind = "microsoft.alertsmanagement/smartDetectorAlertRules"
-    rule = Held(id="/r", name="Failure Anomalies - chat-insights", type=kind)
-    actions = Held(id="/a", name="Application Insights Smart Detection", type="microsoft.insights/actiongroups")
+    rule = GroupResource(id="/r", name="Failure Anomalies - chat-insights", type=kind)
+    actions = GroupResource(
+        id="/a", name="Application Insights Smart Detection", type="microsoft.insights/actiongroups"
+    )
     own = replace(actions, name="on-call")
 
     assert [belongs(each, [ours], [ours, rule, actions, own]) for each in (rule, actions, own)] == [True, True, False]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mlops.config.settings import Evaluation, Limit, load
 from mlops.core.errors import UsageError
-from mlops.training.evaluation import MEASURES, OWN, judge, shown
+from mlops.training.evaluation import MEASURES, OWN, judge, judgement_of
 from tests.support.checkout import ROOT
 
 GOOD = {
@@ -131,7 +131,7 @@ def test_looser_limits_never_refuse_more(tuned: dict[str, float], data: st.DataO
 
 
 def test_all_measures_are_shown_without_limits() -> None:
-    assert {check.measure for check in shown(GOOD).checks} == {
+    assert {check.measure for check in judgement_of(GOOD).checks} == {
         "loss",
         "exact_match",
         "empty",
@@ -139,7 +139,7 @@ def test_all_measures_are_shown_without_limits() -> None:
         "general_loss",
         "eval_loss",
     }
-    assert all(not check.verdict and not check.limit for check in shown(GOOD).checks)
+    assert all(not check.verdict and not check.limit for check in judgement_of(GOOD).checks)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_wrong_limit_is_named_with_its_line(tmp_path: Path, wrong: str, named:
     with pytest.raises(UsageError) as refused:
         load("staging", tmp_path / "mlops.yaml")
 
-    location = refused.value.place
+    location = refused.value.location
     assert location is not None
     assert location.line == text[: text.index(named)].count("\n") + 1
     assert "training.evaluation" in refused.value.message

@@ -13,8 +13,8 @@ import pytest
 from mlops.core.errors import PreconditionError
 from mlops.scoring.client import Scorer
 from mlops.ui.ask import Asker
-from mlops.ui.completions import Refused, Wanted, listed, read, streamed, whole
-from mlops.ui.ttl_cache import Shelf
+from mlops.ui.completions import ChatRequest, Refused, listed, read, streamed, whole
+from mlops.ui.ttl_cache import TtlCache
 from tests.support.answering import Answering, Asked, Reply, answering
 from tests.support.waiting import HANG_S
 
@@ -125,16 +125,16 @@ def test_the_models_are_listed_as_they_are_there() -> None:
 async def asked(reply: Answering, **changes: Any) -> tuple[Any, list[str | None]]:
     """The whole answer to a request, and which slots were asked."""
     with answering(reply) as endpoint:
-        asker = Asker(lambda: endpoint.scorer, Shelf())
+        asker = Asker(lambda: endpoint.scorer, TtlCache())
         try:
             return await whole(asker, read(request(**changes), MODELS)), [one.slot for one in endpoint.asked]
         finally:
             await asker.close()
 
 
-async def events(chat_request: Wanted, reply: Answering) -> list[Any]:
+async def events(chat_request: ChatRequest, reply: Answering) -> list[Any]:
     with answering(reply) as endpoint:
-        asker = Asker(lambda: endpoint.scorer, Shelf())
+        asker = Asker(lambda: endpoint.scorer, TtlCache())
         try:
             items = [event async for event in streamed(asker, chat_request)]
         finally:
@@ -239,7 +239,7 @@ async def test_a_key_that_is_no_longer_taken_is_fetched_once_more() -> None:
             key = "old-key" if len(fetched) == 1 else "new-key"
             return Scorer(url=endpoint.scorer.url, key=key)
 
-        asker = Asker(find, Shelf())
+        asker = Asker(find, TtlCache())
         for _ in range(2):
             body, _headers = await whole(asker, read(request(), MODELS))
             assert body["choices"][0]["message"]["content"] == "a"
@@ -253,7 +253,7 @@ async def test_without_an_endpoint_there_is_no_such_model() -> None:
         raise PreconditionError("there is no endpoint 'x'", hint="mlops deploy makes it")
 
     with pytest.raises(Refused) as caught:
-        await whole(Asker(find, Shelf()), read(request(), MODELS))
+        await whole(Asker(find, TtlCache()), read(request(), MODELS))
     assert caught.value.status == 404
     assert "mlops deploy makes it" in str(caught.value.body["error"]["message"])
 
@@ -266,7 +266,7 @@ async def test_who_stops_listening_stops_the_question() -> None:
         return Reply({"output": "late"})
 
     with answering(late) as endpoint:
-        asker = Asker(lambda: endpoint.scorer, Shelf())
+        asker = Asker(lambda: endpoint.scorer, TtlCache())
         stream: AsyncIterator[Any] = asker.ask([{"role": "user", "content": "hi"}], {}, slot=None)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):

@@ -122,9 +122,9 @@ def page_part(kind: str, value: Any, name: str = "") -> str:
             {"experiment": EVIL, "is_local": False, "target": EVIL, "training": TRAINING},
         )
 
-    part = fragments.part(Session(), kind, name)  # type: ignore[arg-type]
+    part = fragments.fragment(Session(), kind, name)  # type: ignore[arg-type]
     assert part is not None
-    return render(part.template, at=part.at, **part.values(value))
+    return render(part.template, target_flag=part.target_flag, **part.values(value))
 
 
 def test_the_endpoint_and_the_chat() -> None:
@@ -133,8 +133,8 @@ def test_the_endpoint_and_the_chat() -> None:
     )
     endpoint = Endpoint(name=EVIL, state=EVIL, auth_mode="key", scoring_url=LINK, traffic={EVIL: 100}, tags=TAGS)
     slots = (
-        overview.Slot(name=EVIL, standing=deployment, traffic=100, mirror=5, model=MODEL, cleared=False),
-        overview.Slot(name="blue", standing=deployment, cleared=True, model=MODEL),
+        overview.Slot(name=EVIL, deployment=deployment, traffic=100, mirror=5, model=MODEL, cleared=False),
+        overview.Slot(name="blue", deployment=deployment, cleared=True, model=MODEL),
         overview.Slot(name="green"),
     )
     other = overview.Other(endpoint=endpoint, kind=EVIL, age=timedelta(days=3))
@@ -145,7 +145,7 @@ def test_the_endpoint_and_the_chat() -> None:
         assert "&lt;script&gt;alert(1)" in html
 
 
-def report(tmp_path: Path) -> releases.Found:
+def report(tmp_path: Path) -> releases.StoredReport:
     check_ = Check(
         name="latency_p95_ms", title=EVIL, measured=1.0, threshold=1.0, relation="≤", verdict="fail", decisive=True
     )
@@ -178,12 +178,12 @@ def report(tmp_path: Path) -> releases.Found:
         worst=(WorstAnswer(prompt=EVIL, reference=EVIL, answer=EVIL, scores={}, flaw="echo"),),
     )
     (tmp_path / "latency.png").write_bytes(b"")
-    return releases.Found(report=gate_report, folder=tmp_path)
+    return releases.StoredReport(report=gate_report, folder=tmp_path)
 
 
 def test_releases_and_their_reports(tmp_path: Path) -> None:
-    one = releases.Release(entry=ENTRY, records=(RECORD,), found=report(tmp_path))
-    bare = releases.Release(entry=ENTRY, records=(), found=None)
+    one = releases.Release(entry=ENTRY, records=(RECORD,), gate_report=report(tmp_path))
+    bare = releases.Release(entry=ENTRY, records=(), gate_report=None)
     check(page_part("releases", releases.Releases(endpoint=EVIL, locked=True, releases=(one, bare))))
     for each in (one, bare):
         html = page_part("release", releases.Releases(endpoint=EVIL, locked=False, releases=(each,)), EVIL)

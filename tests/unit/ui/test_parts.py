@@ -7,15 +7,15 @@ import logging
 import pytest
 
 from mlops.core.errors import AzureError, PreconditionError
-from mlops.ui.fragments import Part, shown
-from mlops.ui.ttl_cache import Shelf
+from mlops.ui.fragments import Fragment, rendered
+from mlops.ui.ttl_cache import TtlCache
 
 
-def failing(error: Exception) -> Part:
+def failing(error: Exception) -> Fragment:
     def ask() -> None:
         raise error
 
-    return Part(key="it", ask=ask, template="models.html", values=lambda models: {"models": models})
+    return Fragment(key="it", ask=ask, template="models.html", values=lambda models: {"models": models})
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ async def test_what_went_wrong_is_told_with_what_to_do(
     error: Exception, status: int, says: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, "mlops.ui"):
-        html, code = await shown(Shelf(), failing(error))
+        html, code = await rendered(TtlCache(), failing(error))
 
     assert code == status
     assert all(word in html for word in [*says, "Look again"])
@@ -43,8 +43,8 @@ async def test_what_went_wrong_is_told_with_what_to_do(
 
 
 async def test_a_template_that_fails_is_a_bug_too(caplog: pytest.LogCaptureFixture) -> None:
-    part = Part(key="it", ask=lambda: None, template="models.html", values=lambda _: {})
-    html, code = await shown(Shelf(), part)
+    part = Fragment(key="it", ask=lambda: None, template="models.html", values=lambda _: {})
+    html, code = await rendered(TtlCache(), part)
 
     assert code == 500
     assert "UndefinedError" in html

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mlops import gate, ledger
-from mlops.ui.releases import Found, report_of, reports_in
+from mlops.ui.releases import StoredReport, report_of, reports_in
 from tests.unit.gate.made import STRICT, answer, judged
 
 
@@ -34,10 +34,12 @@ def entry(**changes: object) -> ledger.Entry:
     return dataclasses.replace(ledger_entry, **changes)  # type: ignore[arg-type]
 
 
-def report_for(moment: datetime | None = NOW + timedelta(minutes=1), model: str = "chat:7") -> Found:
+def report_for(moment: datetime | None = NOW + timedelta(minutes=1), model: str = "chat:7") -> StoredReport:
     report = made()
     candidate = dataclasses.replace(report.candidate, slot="blue")
-    return Found(report=dataclasses.replace(report, at=moment, model=model, candidate=candidate), folder=Path("x"))
+    return StoredReport(
+        report=dataclasses.replace(report, at=moment, model=model, candidate=candidate), folder=Path("x")
+    )
 
 
 def test_a_report_belongs_to_the_rollout_of_its_time_its_slot_and_its_version() -> None:

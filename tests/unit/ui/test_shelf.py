@@ -8,12 +8,12 @@ import threading
 import pytest
 
 from mlops.core.errors import AzureError
-from mlops.ui.ttl_cache import NoAnswerYet, Shelf
+from mlops.ui.ttl_cache import NoAnswerYet, TtlCache
 from tests.support.waiting import HANG_S, until_async
 
 
 async def test_an_answer_is_kept_as_long_as_it_is_good() -> None:
-    cache, calls = Shelf(), []
+    cache, calls = TtlCache(), []
 
     def ask() -> int:
         calls.append(1)
@@ -27,7 +27,7 @@ async def test_an_answer_is_kept_as_long_as_it_is_good() -> None:
 
 
 async def test_who_asks_the_same_at_the_same_time_waits_for_one_answer() -> None:
-    cache, calls, go = Shelf(), [], threading.Event()
+    cache, calls, go = TtlCache(), [], threading.Event()
 
     def ask() -> str:
         calls.append(1)
@@ -43,7 +43,7 @@ async def test_who_asks_the_same_at_the_same_time_waits_for_one_answer() -> None
 
 
 async def test_waiting_ends_and_the_question_goes_on() -> None:
-    cache, calls, go = Shelf(patience_s=0.05), [], threading.Event()
+    cache, calls, go = TtlCache(wait_s=0.05), [], threading.Event()
 
     def ask() -> str:
         calls.append(1)
@@ -67,7 +67,7 @@ async def test_waiting_ends_and_the_question_goes_on() -> None:
 
 
 async def test_a_failure_reaches_everybody_and_is_not_kept() -> None:
-    cache, calls = Shelf(), []
+    cache, calls = TtlCache(), []
 
     def ask() -> str:
         calls.append(1)
@@ -81,7 +81,7 @@ async def test_a_failure_reaches_everybody_and_is_not_kept() -> None:
 
 
 async def test_no_more_than_so_many_at_once() -> None:
-    cache, concurrent, most, lock = Shelf(at_once=2), 0, 0, threading.Lock()
+    cache, concurrent, most, lock = TtlCache(at_once=2), 0, 0, threading.Lock()
     both = threading.Barrier(2, timeout=HANG_S)
 
     def ask() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlops.scoring.sse import Telling
+from mlops.scoring.sse import SseReader
 from standin.layouts import write_mlflow_model
 from tests.benchmarks.engine import engine
 from tests.benchmarks.serving import bodies, pack_standin, server
@@ -114,7 +114,7 @@ def test_what_is_wrong_is_told_alike(both: Both, payload: Any) -> None:
 def test_a_stream_ends_as_the_whole_answer(both: Both) -> None:
     body = json.dumps({"input_data": {"input_string": QUESTIONS[2]}}).encode()
     whole = json.loads(both.ask(both.script, body)[1])
-    reader = Telling()
+    reader = SseReader()
     reader.feed(both.ask(both.engine, body, accept="text/event-stream")[1])
     assert (reader.text, reader.usage, reader.finish_reason) == (
         whole["output"],

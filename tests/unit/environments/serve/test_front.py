@@ -268,14 +268,14 @@ async def test_it_is_well_when_the_engine_is(ask: Any, engine: Engine) -> None:
 
 
 async def test_an_answer_is_told_while_it_is_written(ask: Any) -> None:
-    from mlops.scoring.sse import Telling
+    from mlops.scoring.sse import SseReader
 
     question = body("what is it?")
     answer = await ask("POST", "/score", question, accept="text/event-stream, application/json")
     assert answer.headers["content-type"] == "text/event-stream"
     events = [event.removeprefix("data: ") for event in answer.text.split("\n\n")]
     assert [json.loads(event)["output"] for event in events[:4]] == ["WHAT", " IS", " IT?", ""]
-    reader = Telling()
+    reader = SseReader()
     reader.feed(answer.content)
     whole = (await ask("POST", "/score", question)).json()
     assert (reader.text, reader.usage, reader.finish_reason) == (

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Facts:
+class CheckContext:
     """One target as far as it is known; what a check needs, the checks before it have set.
 
     Attributes:
@@ -42,9 +42,9 @@ class Facts:
     training_size: VmSize | None = None
     serving_size: VmSize | None = None
     endpoint: Endpoint | None = None
-    standing: Sequence[Deployment] = ()
+    deployments: Sequence[Deployment] = ()
 
     @property
-    def at(self) -> str:
+    def target_flag(self) -> str:
         """What a command that is told to people needs to mean this target."""
         return "" if self.target == "local" else f" -t {self.target}"
