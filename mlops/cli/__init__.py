@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "metrics": ("mlops.cli.metrics", "metrics", "Show losses, throughput and scores of a training job."),
     "register": ("mlops.cli.register", "register", "Register a completed job's model under the job's timestamp."),
     "deploy": ("mlops.cli.deploy", "deploy", "Deploy a model version blue/green, behind the gate."),
-    "rollback": ("mlops.cli.deploy", "rollback", "Roll back to the previous version or a named one."),
+    "rollback": ("mlops.cli.rollback", "rollback", "Roll back to the previous version or a named one."),
     "endpoint": ("mlops.cli.endpoint", "endpoint", "List endpoints; show status, logs and history; ask a question."),
     "chat": ("mlops.cli.chat", "chat", "Chat with the deployed model."),
     "flow": ("mlops.cli.flow", "flow", "Connect the Prompt flow to the endpoint, test it, serve it."),

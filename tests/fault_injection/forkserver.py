@@ -25,6 +25,7 @@ from tests.support.checkout import ROOT
 
 NEEDED = (
     "mlops.cli.deploy",
+    "mlops.cli.rollback",
     "mlops.rollout",
     "mlops.training.register",
     "mlops.data",
