@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.conftest import home  # noqa: F401 - a fixture
 from tests.support.checkout import ROOT
 from tests.support.waiting import HANG_S
 from tests.unit.chat.pseudo_terminal import PseudoTerminal
@@ -131,7 +132,7 @@ def chat(chatting: Chatting) -> Callable[..., PseudoTerminal]:
 
 
 @pytest.fixture(scope="module")
-def endpoint_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def endpoint_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
     """The endpoint, live on blue, with a green slot beside; the workspace's home."""
     from mlops.azure import endpoints, models
     from mlops.azure.endpoints import DeploymentSpec

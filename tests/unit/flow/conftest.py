@@ -9,6 +9,7 @@ import pytest
 from mlops.config.settings import load
 from mlops.flow import Environment
 from mlops.flow.environment import VENV
+from tests.integration.conftest import home  # noqa: F401 - a fixture
 from tests.support.checkout import ROOT
 from tests.unit.chat.conftest import endpoint_home  # noqa: F401 - a fixture
 
