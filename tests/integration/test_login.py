@@ -363,10 +363,11 @@ def test_who_is_busy_is_asked_again(
 ) -> None:
     from mlops.azure import github
     from mlops.azure.errors import UnavailableError
+    from mlops.core.retry import Backoff
     from mlops.local.daemon import client
 
     monkeypatch.setattr(github, "PATIENCE_S", 0.0)  # it is asked four times however long each takes
-    monkeypatch.setattr(github, "FIRST_PAUSE_S", 0.02)
+    monkeypatch.setattr(github, "BACKOFF", Backoff(first_s=0.02, longest_s=0.1))
     if rule["kind"] == "hang":
         monkeypatch.setattr(github, "LONGEST_WAIT_S", 1.0)
     client.request("faults", method="POST", body={**rule, "match": {"path": path}})
