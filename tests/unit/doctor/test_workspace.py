@@ -22,8 +22,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def faults() -> Iterator[Any]:
-    """Add fault rules; they end with the test."""
+def faults(session: object) -> Iterator[Any]:
+    """Add fault rules to the workspace that the session has started; they end with the test."""
     from mlops.local.daemon import client
 
     def add(**rule: Any) -> None:
@@ -70,7 +70,7 @@ def test_checks_are_under_way_at_the_same_time(examine: Examine, faults: Any) ->
     spans = [(entry["at"], entry["at"] + entry["elapsed_ms"] / 1000) for entry in entries]
     together = max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
     assert len(spans) >= 10
-    assert together >= 5, spans
+    assert together >= 2, spans  # one after another would be 1; seen: 4 (at a load of 15 on two cores) and 5
 
 
 # -- login, subscription, workspace ------------------------------------------------------------------------------------
