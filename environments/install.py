@@ -152,7 +152,7 @@ def install(arguments: argparse.Namespace) -> None:
         uv = [str(into / "bin" / "uv"), "pip", "install", "--python", python]
         compiled = ["--compile-bytecode"] if arguments.compile else []  # of all packages that are there
         run(
-            "locked packages by uv",
+            f"locked packages by uv{', then their bytecode' if arguments.compile else ''}",
             [*uv, *compiled, *locked, str(arguments.requirements)],
             env=uv_env,
             progress=progress,

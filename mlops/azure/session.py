@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mlops.azure import login, uploads
 from mlops.azure.errors import translated
 from mlops.azure.transport import transport
-from mlops.core.errors import PreconditionError
+from mlops.core.errors import PreconditionError, UsageError
 from mlops.core.interrupts import stay_interruptible
 
 if TYPE_CHECKING:
@@ -212,10 +212,13 @@ def enter_local_workspace() -> None:
         check=False,
     )
     if done.returncode != 0:
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+        if done.returncode == UsageError.exit_code:
+            raise UsageError(lines[0], details=lines[1:], hint="correct the variable, or unset it")
         raise PreconditionError(
             "the local workspace did not start",
-            details=(done.stderr or done.stdout).strip().splitlines()[-8:],
-            hint="mlops local logs shows why; mlops local reset starts afresh",
+            details=lines[-8:],
+            hint="mlops local logs shows why; mlops local reset deletes its data and starts afresh",
         )
     for key, value in json.loads(done.stdout)["env"].items():
         if value is None:

@@ -141,7 +141,7 @@ def validate(context: click.Context, run: Run, paths: tuple[Path, ...], derive: 
     what = ", ".join(str(path) for path in paths)
     tell_github(run.console, violations, what=f"Chats of {what}", unlisted=count - len(violations))
     if report.violations:
-        run.console.err.print(f"[red]✕[/red] {report.invalid} of {report.rows} rows break a rule")
+        run.console.err.print(f"[red]✕[/red] {report.totals}")
         context.exit(DataInvalid.exit_code)
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mlops.cli.options import LOCAL, Run, command
 from mlops.cli.ui import BROWSER, PORT, show
-from mlops.core.errors import PreconditionError
+from mlops.core.errors import MlopsError, PreconditionError, UsageError
+
+if TYPE_CHECKING:
+    from mlops.local.daemon.client import DaemonFailed
 
 EXAMPLE = """\b
 Example:
@@ -196,9 +200,17 @@ def _request_empty() -> None:
         )
 
 
-def _did_not_start(error: Exception) -> PreconditionError:
+def _did_not_start(error: DaemonFailed) -> MlopsError:
+    from mlops.local.daemon.client import WrongEnvironment
+
     first, *rest = str(error).splitlines()
-    return PreconditionError(first, details=rest, hint="mlops local logs shows more; mlops local reset starts afresh")
+    if isinstance(error, WrongEnvironment):
+        return UsageError(first, details=rest, hint="correct the variable, or unset it")
+    return PreconditionError(
+        "the local workspace did not start",
+        details=[first, *rest],
+        hint="mlops local logs shows more; mlops local reset deletes its data and starts afresh",
+    )
 
 
 def _refuse_foreign_config(path: Path) -> None:

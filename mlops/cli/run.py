@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -86,6 +89,15 @@ def scores(last: Any) -> str:
     return f"exact match {last.get('base_exact_match', 0):.2f} → {last['tuned_exact_match']:.2f}"
 
 
+def activation() -> list[str]:
+    """The line that makes the shell find `mlops`, where it does not: `make run` needs no activated environment."""
+    script = Path(sys.prefix) / "bin" / "activate"
+    if shutil.which("mlops") or not script.is_file():
+        return []
+    path = script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script
+    return [f"  {f'source {path}':<29} activate the environment, once per shell"]
+
+
 def closing(run: Run, outcome: Any, question: str, answer: str) -> Any:
     """The closing table, the answer, and what to type next."""
     from rich.console import Group
@@ -104,9 +116,9 @@ def closing(run: Run, outcome: Any, question: str, answer: str) -> Any:
     traffic = ", ".join(f"{name} {share} %" for name, share in outcome.traffic.items())
     after = [
         ("mlops chat", "ask it yourself"),
-        ("mlops ui", "all of it on a page"),
+        ("mlops ui", "open the dashboard"),
         ("mlops endpoint status", "slots and traffic"),
-        *([("mlops rollback", "back to the version before")] if outcome.before else []),
+        *([("mlops rollback", "roll back to the previous version")] if outcome.before else []),
         ("mlops metrics", "losses and scores"),
         *([("mlops local stop", "stop the local workspace")] if run.settings.is_local else []),
     ]
@@ -117,6 +129,7 @@ def closing(run: Run, outcome: Any, question: str, answer: str) -> Any:
         f"  A: {answer}",
         "",
         "next:",
+        *activation(),
         *(f"  {command + run.target_flag:<{30 + len(run.target_flag)}}{text}" for command, text in after),
     ]
     return Group(table, Text("\n".join(lines)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mlops.core.errors import DataInvalid, FileLocation
-from mlops.data.rules import BUCKETS, RULES, Checker
+from mlops.data.rules import BUCKETS, FILE, RULES, Checker
 
 MOST = 500
 """So many rows are remembered for each rule."""
@@ -23,7 +23,8 @@ class Violation:
     """The first of them, each with its reason."""
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.count} row{'s' * (self.count != 1)}, first {self.first}: {self.reason}"
+        what = "file" if self.rule == FILE else "row"
+        return f"{self.rule}: {self.count} {what}{'s' * (self.count != 1)}, first {self.first}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,24 @@ class Report:
         """Rows that break a rule."""
         return sum(split.invalid for split in self.splits)
 
+    @property
+    def files(self) -> int:
+        """Files that cannot be read at all; none of their rows is counted."""
+        return sum(violation.count for violation in self.violations if violation.rule == FILE)
+
+    @property
+    def totals(self) -> str:
+        """What breaks a rule, counted, as a sentence: "2 of 9 rows and 1 file break a rule"."""
+        files = f"{self.files} file{'s' * (self.files != 1)}" if self.files else ""
+        rows = f"{self.invalid} of {self.rows} rows" if self.invalid else ""
+        one = (self.invalid, self.files) in ((1, 0), (0, 1))
+        return f"{' and '.join(filter(None, (rows, files)))} {'breaks' if one else 'break'} a rule"
+
     def error(self) -> DataInvalid:
         """Returns the error that says all of this."""
         first = self.violations[0]
         return DataInvalid(
-            f"{first.reason} ({self.invalid} of {self.rows} rows break a rule)",
+            f"{first.reason} ({self.totals})",
             location=first.first,
             details=[str(violation) for violation in self.violations],
             hint="mend the rows, or leave them out: mlops data prepare --drop-invalid",
@@ -83,8 +97,9 @@ class Tally:
     columns: set[str] = field(default_factory=set)
 
     def broken(self, *, split: str, rule: str, reason: str, location: FileLocation) -> None:
-        """Counts one row that breaks a rule."""
-        self.invalid[split] = self.invalid.get(split, 0) + 1
+        """Counts one row, or one file as a whole, that breaks a rule."""
+        if rule != FILE:
+            self.invalid[split] = self.invalid.get(split, 0) + 1
         self.counts[rule] = self.counts.get(rule, 0) + 1
         offenders = self.offenders.setdefault(rule, [])
         if len(offenders) < MOST:

@@ -14,8 +14,10 @@ from functools import lru_cache
 import msgspec
 import xxhash
 
+FILE = "file"
+"""The one rule that a file breaks as a whole, not one of its rows."""
 RULES: dict[str, str] = {
-    "file": "the file as a whole can be read",
+    FILE: "the file as a whole can be read",
     "json": "each line is one JSON object",
     "truncated": "the last line is whole",
     "encoding": "the text is UTF-8",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlops.core.errors import DataInvalid, FileLocation, UsageError
 from mlops.data import reading, sources
 from mlops.data.report import Report, Tally
-from mlops.data.rules import Checker, RowInvalid
+from mlops.data.rules import FILE, Checker, RowInvalid
 
 if TYPE_CHECKING:
     from mlops.core.console import Console
@@ -52,7 +52,7 @@ def validate(
                     pass
             except DataInvalid as error:  # the other files are looked at all the same
                 location = error.location or FileLocation(file=str(path))
-                tally.broken(split=split, rule="file", reason=error.message, location=location)
+                tally.broken(split=split, rule=FILE, reason=error.message, location=location)
     return tally.report()
 
 

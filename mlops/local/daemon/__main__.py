@@ -38,7 +38,7 @@ def _ensure() -> int:
         sys.stdout.write(json.dumps({"env": client.env()}) + "\n")
     except client.DaemonFailed as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return client.WRONG_ENVIRONMENT if isinstance(error, client.WrongEnvironment) else 1
     return 0
 
 
@@ -47,14 +47,14 @@ def _serve() -> int:
 
     import uvloop
 
-    from mlops.local.daemon import variables
+    from mlops.local.daemon import client, variables
     from mlops.local.state.layout import Layout
 
     try:
         given = variables.read()
     except variables.WrongVariable as error:
         sys.stderr.write(f"{error}\n")
-        return 2
+        return client.WRONG_ENVIRONMENT
     os.umask(0o077)
     layout = Layout.find()
     layout.root.mkdir(parents=True, exist_ok=True)

@@ -23,10 +23,16 @@ from mlops.local.state.private_files import read_json
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
+WRONG_ENVIRONMENT = 2
+"""Exit code of the daemon and of ``ensure`` where a variable has a value that cannot be used."""
 
 
 class DaemonFailed(Exception):
     """The daemon did not start; the message holds the end of its log."""
+
+
+class WrongEnvironment(DaemonFailed):
+    """A variable has a value that cannot be used; the message is a line for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +236,7 @@ def _launch(layout: Layout) -> None:
     for name in ("PYTHONDONTWRITEBYTECODE", "AZURE_CLIENT_SECRET"):
         environ.pop(name, None)
     with log.open("ab") as file:
+        start = file.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "mlops.local.daemon", "serve"],
             stdin=subprocess.DEVNULL,
@@ -252,8 +259,11 @@ def _launch(layout: Layout) -> None:
     else:
         process.kill()
         process.wait()
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-    raise DaemonFailed(f"The local workspace did not start; {log} ends with:\n{tail}")
+    lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
+    if process.returncode == WRONG_ENVIRONMENT:
+        raise WrongEnvironment("\n".join(lines))
+    tail = "\n".join(lines[-15:])
+    raise DaemonFailed(f"{log} ends with:\n{tail}")
 
 
 def _stop(layout: Layout) -> bool:

@@ -151,6 +151,18 @@ def test_broken_files_are_named(write: Any, raw: bytes, says: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_files_and_rows_that_break_a_rule_are_counted_apart(write: Any, many: Any) -> None:
+    rows = write("train_sft.jsonl", many(3))
+    rows.write_bytes(rows.read_bytes() + b"no json\n")
+    done = process("validate", rows, write("test_sft.jsonl", b""), "--json")
+    result = json.loads(done.stdout)
+    assert (result["rows"], result["invalid"]) == (4, 1)
+    assert "✕ 1 of 4 rows and 1 file break a rule" in done.stderr
+
+    done = process("validate", write("test_sft.jsonl", b""))
+    assert "✕ 1 file breaks a rule" in done.stderr
+
+
 def test_a_row_of_50_mb_is_named(write: Any, many: Any, chat: Any) -> None:
     path = write("train_sft.jsonl", [*many(1), chat("q", "a" * 50_000_000)])
     done = process("validate", path, "--json")

@@ -182,12 +182,31 @@ def test_reset_deletes_the_state_and_asks_first(bare_local: Local) -> None:
     assert after["AZURE_CLIENT_SECRET"] != before["AZURE_CLIENT_SECRET"]
 
 
-def test_a_daemon_that_cannot_start_says_why(tmp_path: Path, shared_cache: Path) -> None:
+@pytest.mark.parametrize("command", [["local", "start"], ["endpoint", "list"]])
+def test_a_variable_that_cannot_be_used_is_wrong_use(command: list[str], tmp_path: Path, shared_cache: Path) -> None:
     broken = make_local(tmp_path / "home", shared_cache, MLOPS_LOCAL_LATENCY_S="soon")
+    done = subprocess.run(
+        [sys.executable, "-m", "mlops", *command],
+        cwd=ROOT,
+        env=broken.base,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-2:] == [
+        "✕ MLOPS_LOCAL_LATENCY_S is 'soon': give seconds, 0 or more",
+        "→ correct the variable, or unset it",
+    ]
+
+
+def test_a_daemon_that_cannot_start_says_why(tmp_path: Path, shared_cache: Path) -> None:
+    broken = make_local(tmp_path / "home", shared_cache)
+    (tmp_path / "home" / "local" / "daemon.lock").mkdir(parents=True)
     done = broken.cli("start", check=False)
     assert done.returncode == 3
-    assert "did not start" in done.stderr
-    assert "'soon'" in done.stderr
+    assert "✕ the local workspace did not start" in done.stderr
+    assert "IsADirectoryError" in done.stderr
 
 
 def test_a_state_folder_that_cannot_be_written_is_named(tmp_path: Path, shared_cache: Path) -> None:
