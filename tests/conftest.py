@@ -34,7 +34,7 @@ LONG = (
     "test_reconcile.py",
     "test_ledger.py",
     "test_rollout.py",
-    "test_causes.py",
+    "test_diagnosis.py",
     "doctor",
     "integration",
     "flow",

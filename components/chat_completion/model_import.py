@@ -44,7 +44,7 @@ def from_hub(name: str) -> Path:
     except LocalEntryNotFoundError as error:
         raise Refusal(f"huggingface_id '{name}' is not in the offline cache, and the hub is out of reach") from error
     except HFValidationError as error:
-        raise Refusal(f"huggingface_id '{name}' is no name of a model: expected 'owner/name'") from error
+        raise Refusal(f"huggingface_id '{name}' is not a valid model name: expected 'owner/name'") from error
     except HfHubHTTPError as error:
         raise Refusal(f"huggingface_id '{name}': the hub answered: {error}") from error
     return Path(folder)

@@ -18,7 +18,7 @@ from mlops.azure.ensure import PASSING, ensure, retry_read, settled
 from mlops.azure.errors import NotFoundError, translated
 from mlops.azure.session import Session, finished, text
 from mlops.config.settings import SLOTS
-from mlops.core.errors import AzureError
+from mlops.core.errors import AzureError, PreconditionError
 from mlops.core.resources import Deployment, Endpoint, Probe, Probes
 
 CONTAINERS = {"storage": "storage-initializer", "server": "inference-server"}
@@ -65,6 +65,32 @@ def get(session: Session, name: str) -> Endpoint | None:
             return _endpoint(session.ml.online_endpoints.get(name))
     except NotFoundError:
         return None
+
+
+def required(session: Session, name: str) -> Endpoint:
+    """An endpoint with its traffic.
+
+    Raises:
+        PreconditionError: there is none.
+    """
+    endpoint = get(session, name)
+    if endpoint is None:
+        raise PreconditionError(
+            f"there is no endpoint '{name}'", hint=f"mlops deploy{session.settings.target_flag} makes it"
+        )
+    return endpoint
+
+
+def required_address(endpoint: Endpoint) -> str:
+    """Where an endpoint answers.
+
+    Raises:
+        AzureError: it has no address yet.
+    """
+    if not endpoint.scoring_url:
+        state = f"it is '{endpoint.state}'"
+        raise AzureError(f"the endpoint '{endpoint.name}' has no scoring address yet ({state})", hint="try again")
+    return endpoint.scoring_url
 
 
 def listed(session: Session) -> list[Endpoint]:

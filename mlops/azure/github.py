@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 AUDIENCE = "api://AzureADTokenExchange"
 ADDRESS, REQUEST_TOKEN = "ACTIONS_ID_TOKEN_REQUEST_URL", "ACTIONS_ID_TOKEN_REQUEST_TOKEN"
 ACTION = "ask GitHub for a statement of who this job is"
-PATIENCE_S, LEAST_TRIES = 20.0, 4
+MIN_DURATION_S, MIN_ATTEMPTS = 20.0, 4
 """For so long it is asked again, and at least so often: on a busy runner one try may take all of that time. A rollout's
 lease, which waits for a token too, must outlast that."""
 BACKOFF = Backoff(first_s=0.5, longest_s=5.0)
@@ -72,8 +72,8 @@ class Statements:
 
         return retry.call(
             once,
-            attempts=LEAST_TRIES,
-            patience_s=PATIENCE_S,
+            attempts=MIN_ATTEMPTS,
+            min_duration_s=MIN_DURATION_S,
             backoff=BACKOFF,
             passing=lambda error: isinstance(error, UnavailableError),
         )

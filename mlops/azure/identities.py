@@ -72,11 +72,11 @@ def resolved(session: Session, identity: str | None) -> str | None:
 
 def create(session: Session, name: str, group: str, *, region: str, tags: Mapping[str, str]) -> Identity:
     """Create an identity, or find the one that is there."""
-    from azure.mgmt.msi.v2024_11_30.models import Identity as Wanted
+    from azure.mgmt.msi.v2024_11_30.models import Identity as IdentityBody
 
     operations = session.managers.identities.user_assigned_identities
     with translated(f"create the identity '{name}'"):
-        operations.create_or_update(group, name, Wanted(location=region, tags=dict(tags)))
+        operations.create_or_update(group, name, IdentityBody(location=region, tags=dict(tags)))
     identity = get(session, name, group)
     if identity is None:
         raise NotFoundError(f"the identity '{name}' was made and is not there", hint="run mlops setup again")

@@ -33,10 +33,10 @@ class Asker:
     def __init__(self, scorer: Scorer, *, slot: str | None) -> None:
         self._scorer = scorer
         self._slot = slot
-        self._room: ContextWindow | None = None
+        self._window: ContextWindow | None = None
         self._runner = asyncio.Runner()
         self._stack = contextlib.AsyncExitStack()
-        self._line: ScoringClient | None = None
+        self._client: ScoringClient | None = None
 
     def __enter__(self) -> Asker:
         self._runner.__enter__()
@@ -48,22 +48,22 @@ class Asker:
         self._runner.run(self._stack.aclose())
         self._runner.__exit__(kind, value, trace)
 
-    def ask(self, conversation: Conversation, question: str, *, piece: ChunkHandler | None = None) -> Asked:
+    def ask(self, conversation: Conversation, question: str, *, on_chunk: ChunkHandler | None = None) -> Asked:
         """Ask; turns that do not fit are left out, the oldest first.
 
         Args:
             conversation: what was said before.
             question: what is asked.
-            piece: is told each piece of the answer, where the server streams.
+            on_chunk: called with each chunk of the answer, where the server streams.
         """
-        return self._runner.run(self._ask(conversation, question, piece))
+        return self._runner.run(self._ask(conversation, question, on_chunk))
 
-    async def _ask(self, before: Conversation, question: str, piece: ChunkHandler | None) -> Asked:
-        if self._line is None:
-            self._line = await self._stack.enter_async_context(self._scorer.line(1))
-        attempt = fitting(before, question, self._room)
+    async def _ask(self, before: Conversation, question: str, on_chunk: ChunkHandler | None) -> Asked:
+        if self._client is None:
+            self._client = await self._stack.enter_async_context(self._scorer.connect(1))
+        attempt = fitting(before, question, self._window)
         while True:
-            answer = await self._line.ask(attempt.payload(question), slot=self._slot, piece=piece)
+            answer = await self._client.ask(attempt.payload(question), slot=self._slot, on_chunk=on_chunk)
             shorter = self._shorter(attempt, question, answer)
             if shorter is None:
                 break
@@ -86,7 +86,7 @@ class Asker:
         remaining = len(attempt.turns) - attempt.left_out
         if not remaining or not is_refusal(answer.status, answer.error):
             return None
-        self._room = refused(answer.error, attempt, question) or self._room
-        if self._room is None:  # it does not say how much is too much
+        self._window = refused(answer.error, attempt, question) or self._window
+        if self._window is None:  # it does not say how much is too much
             return replace(attempt, left_out=attempt.left_out + (remaining + 1) // 2)
-        return replace(attempt, left_out=max(fitting(attempt, question, self._room).left_out, attempt.left_out + 1))
+        return replace(attempt, left_out=max(fitting(attempt, question, self._window).left_out, attempt.left_out + 1))

@@ -109,14 +109,14 @@ class Terminal:
         waiting = self.console.status("[dim]…[/dim]", spinner="dots")
         chunks: list[str] = []
 
-        def piece(text: str) -> None:
+        def on_chunk(text: str) -> None:
             if not chunks:
                 waiting.stop()
             chunks.append(text)
             self._write(text)
 
         with waiting:
-            outcome = self.asker.ask(self.state.talk, question, piece=piece)
+            outcome = self.asker.ask(self.state.talk, question, on_chunk=on_chunk)
         if outcome.answer.ok and not chunks:
             self._write(outcome.answer.texts[0])
         return outcome

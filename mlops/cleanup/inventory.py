@@ -34,7 +34,7 @@ def each(
 ) -> list[R]:
     """Do something with every item, several at a time; the results in the items' order.
 
-    After Ctrl-C, or where ``work`` raises, nothing further begins.
+    After Ctrl-C, or where ``call`` raises, nothing further begins.
 
     Args:
         call: makes one call at a time, so that ``at_once`` bounds the calls too.

@@ -122,9 +122,7 @@ def _open(run: Run, name: str | None, slot: str | None) -> tuple[Session, Scorer
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
-    endpoint = endpoints.get(session, name)
-    if endpoint is None:
-        raise PreconditionError(f"there is no endpoint '{name}'", hint=f"mlops deploy{run.target_flag} makes it")
+    endpoint = endpoints.required(session, name)
     slots = {item.name: item for item in endpoints.deployments(session, name)}
     slot_list = ", ".join(sorted(slots)) or "none"
     if slot is not None and slot not in slots:
@@ -132,8 +130,8 @@ def _open(run: Run, name: str | None, slot: str | None) -> tuple[Session, Scorer
     if slot is None and not endpoint.live:
         raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --slot SLOT; there are: {slot_list}")
     limit_s = run.settings.deployment.request_timeout_ms / 1000 + SPARE_S
-    line = scorer(session, name, timeout_s=limit_s, endpoint=endpoint)
-    return session, line, _title(run.target, endpoint, slots, slot)
+    asked_scorer = scorer(session, name, timeout_s=limit_s, endpoint=endpoint)
+    return session, asked_scorer, _title(run.target, endpoint, slots, slot)
 
 
 def _title(target: str, endpoint: Endpoint, slots: dict[str, Any], chosen: str | None) -> str:

@@ -169,13 +169,13 @@ def preview(run: Run, dataset: str | None, revision: str | None, rows: int, spli
     from rich.markup import escape
     from rich.text import Text
 
-    from mlops.data.preview import preview as look
+    from mlops.data.preview import preview as preview_splits
 
     root = Path()
     if dataset is None:
         request, root = request_of(run)
         dataset, revision = request.dataset, revision or request.revision
-    split_previews = look(dataset, revision=revision, rows=rows, splits=splits, root=root)
+    split_previews = preview_splits(dataset, revision=revision, rows=rows, splits=splits, root=root)
     blocks: list[RenderableType] = []
     for part in split_previews:
         blocks.append(Text.from_markup(f"[bold]{escape(part.split)}[/bold] [dim]{escape(str(part.file))}[/dim]"))

@@ -131,21 +131,21 @@ def show(run: Run, outcome: RolloutResult) -> None:
     before = ", ".join(f"{name} {share} %" for name, share in outcome.before.items()) or "none"
     verb = "is live" if outcome.changed else "was live already"
     named = "" if outcome.endpoint == run.settings.endpoint.name else f" --endpoint {outcome.endpoint}"
-    at = "" if run.settings.is_local else f" --target {run.target}"
-    way_back = f"mlops rollback{at}{named}"
-    back = any(name != outcome.slot for name in outcome.before)
+    way_back = f"mlops rollback{run.target_flag}{named}"
+    has_way_back = any(name != outcome.slot for name in outcome.before)
     lines = [
         f"{outcome.model}:{outcome.version} {verb} in {outcome.slot} of {outcome.endpoint}",
         f"traffic: {now} (before: {before})",
         *([f"gate:    {outcome.report_folder}"] if outcome.report_folder else []),
         f"url:     {outcome.scoring_url}",
-        f'next:    mlops endpoint score "…"{at}{named}' + (f"   ·   the way back: {way_back}" if back else ""),
+        f'next:    mlops endpoint score "…"{run.target_flag}{named}'
+        + (f"   ·   the way back: {way_back}" if has_way_back else ""),
     ]
     rows: list[list[Any]] = [
         ["before", f"{before}: {outcome.replaced}" if outcome.replaced else before],
         ["now", f"{now}: {outcome.model}:{outcome.version}"],
         ["url", outcome.scoring_url],
-        *([["way back", f"`{way_back}`"]] if back else []),
+        *([["way back", f"`{way_back}`"]] if has_way_back else []),
     ]
     summary = f"### {outcome.model}:{outcome.version} {verb}\n\n{markdown_table(['', outcome.endpoint], rows)}"
     if outcome.report is not None:

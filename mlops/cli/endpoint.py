@@ -32,13 +32,10 @@ def status(run: Run, name: str | None) -> None:
     from mlops.azure import endpoints
     from mlops.azure.session import connect
     from mlops.core.console import markdown_table
-    from mlops.core.errors import PreconditionError
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
-    current = endpoints.get(session, name)
-    if current is None:
-        raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
+    current = endpoints.required(session, name)
     slots = endpoints.deployments(session, name)
     table = Table(
         box=None, pad_edge=False, title=f"{name} is {current.state} · {current.scoring_url}", title_justify="left"
@@ -188,9 +185,7 @@ def logs(run: Run, slot: str | None, lines: int, container: str, name: str | Non
 
     session = connect(run.settings, run.console)
     name = name or run.settings.endpoint.name
-    current = endpoints.get(session, name)
-    if current is None:
-        raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
+    current = endpoints.required(session, name)
     slots = sorted(item.name for item in endpoints.deployments(session, name))
     if slot is None and not current.live:
         raise PreconditionError(f"'{name}' has no live slot", hint=f"name one: --slot {' or '.join(slots)}")

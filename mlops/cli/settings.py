@@ -24,9 +24,9 @@ def check(context: click.Context, run: Run) -> None:
     """Check every target of mlops.yaml, whatever --target says; exit code 2 if one is invalid."""
     from mlops.cli.violations import Violation, tell_github
     from mlops.core.errors import FileLocation, UsageError
-    from mlops.doctor.settings_check import check as look
+    from mlops.doctor.settings_check import check as check_settings
 
-    path, targets, problems = look()
+    path, targets, problems = check_settings()
     violations = [Violation(FileLocation(file=path.name, line=problem.line), problem.message) for problem in problems]
     lines = [f"✕ {item.place}: {item.message}" for item in violations]
     run.console.result(

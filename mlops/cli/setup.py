@@ -246,7 +246,7 @@ def _confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask here; nothing was made", hint="--yes goes on without asking")
+        raise UsageError("not running interactively; nothing was made", hint="--yes skips the confirmation")
     if not click.confirm(question, err=True):
         raise click.Abort
 
@@ -339,7 +339,7 @@ def _type_the_name(group: str) -> None:
     from mlops.core.errors import UsageError
 
     if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask here; nothing was deleted", hint="--yes goes on without asking")
+        raise UsageError("not running interactively; nothing was deleted", hint="--yes skips the confirmation")
     typed = click.prompt(f"This cannot be undone. Type the group's name ({group}) to go on", err=True)
     if typed.strip() != group:
         raise UsageError(f"'{typed}' is not '{group}': nothing was deleted")

@@ -68,8 +68,8 @@ def metrics_table(metrics: JobMetrics, judgement: Judgement | None = None) -> An
         return table
     side = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     header = evaluation.HEADER if judgement else evaluation.HEADER[:4]
-    for at, title in enumerate(header):
-        side.add_column(title, justify="right" if 1 <= at <= 3 else "left", overflow="fold")
+    for column, title in enumerate(header):
+        side.add_column(title, justify="right" if 1 <= column <= 3 else "left", overflow="fold")
     for row in judged.rows:
         side.add_row(*row[: len(header)])
     return Group(table, "", side)
@@ -83,9 +83,9 @@ def metrics_markdown(metrics: JobMetrics, judgement: Judgement | None = None) ->
     rows = [
         [name, f"{value:.5g}"] for name, value in sorted(metrics.last.items()) if not evaluation.is_of_evaluation(name)
     ]
-    parts = [f"### Training {metrics.job}", markdown_table(["metric", "value"], rows)]
+    sections = [f"### Training {metrics.job}", markdown_table(["metric", "value"], rows)]
     if evaluation.was_evaluated(metrics.last):
         judged = judgement or evaluation.judgement_of(metrics.last)
-        parts.append(markdown_table(evaluation.HEADER, judged.rows))
-    parts.append(curves.mermaid(metrics.curves.get("train_loss", ()), title="training loss"))
-    return "\n\n".join(parts)
+        sections.append(markdown_table(evaluation.HEADER, judged.rows))
+    sections.append(curves.mermaid(metrics.curves.get("train_loss", ()), title="training loss"))
+    return "\n\n".join(sections)

@@ -293,6 +293,11 @@ class Settings(Section):
         return self.target == "local"
 
     @property
+    def target_flag(self) -> str:
+        """What a command that is shown to people needs to mean this target."""
+        return "" if self.is_local else f" --target {self.target}"
+
+    @property
     def home(self) -> Path:
         """Where prepared data, reports and the local workspace are kept."""
         return Path(os.environ.get("MLOPS_HOME") or self.root / ".mlops").expanduser().absolute()

@@ -27,7 +27,7 @@ def retry_after_s(value: str | None) -> float | None:
         return float(text)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year or a zone that no calendar holds
         return None
     return max((moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds(), 0.0)
 
@@ -68,17 +68,17 @@ def call(
     backoff: Backoff,
     passing: Callable[[BaseException], bool],
     asked: Callable[[BaseException], str | None] = lambda _: None,
-    patience_s: float = 0.0,
+    min_duration_s: float = 0.0,
 ) -> T:
     """Call until it succeeds, fails for good, or has been tried often enough.
 
     Args:
         action: what to call.
-        attempts: at most, or at least where there is ``patience_s``.
+        attempts: at most; with ``min_duration_s`` at least.
         backoff: the pauses.
         passing: whether an error may pass; every other one is raised at once.
         asked: the ``Retry-After`` that an error brought along.
-        patience_s: try on for so long, however many attempts that takes.
+        min_duration_s: keep trying at least this long, however many attempts that takes.
 
     Raises:
         BaseException: what the last attempt raised.
@@ -90,7 +90,7 @@ def call(
         return backoff.pause_s(state.attempt_number, asked(error) if error else None)
 
     stop: Any = tenacity.stop_after_attempt(attempts)
-    if patience_s:
-        stop = tenacity.stop_all(stop, tenacity.stop_before_delay(patience_s))
+    if min_duration_s:
+        stop = tenacity.stop_all(stop, tenacity.stop_before_delay(min_duration_s))
     retrying = tenacity.Retrying(stop=stop, wait=wait, retry=tenacity.retry_if_exception(passing), reraise=True)
     return retrying(action)

@@ -244,7 +244,7 @@ def _explain(error: Any) -> Iterator[tuple[Pointer, str]]:
                 yield path, f"has no '{name}'"
                 break
     elif error.validator in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
-        yield path, f"is {_shown(value)}; allowed is {_range(schema)}"
+        yield path, f"is {_shown(value)}; must be {_range(schema)}"
     elif error.validator == "type":
         kinds = {"object": "an object", "array": "a list", "integer": "a whole number"}
         yield path, f"is {_shown(value)}; it must be {kinds.get(limit, f'a {limit}')}"

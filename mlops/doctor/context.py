@@ -47,4 +47,4 @@ class CheckContext:
     @property
     def target_flag(self) -> str:
         """What a command that is told to people needs to mean this target."""
-        return "" if self.target == "local" else f" -t {self.target}"
+        return "" if self.target == "local" else f" --target {self.target}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mlops.core.errors import AzureError, PreconditionError
 from mlops.flow.environment import Environment
 
 if TYPE_CHECKING:
@@ -42,12 +41,8 @@ def connection_of(session: Session, *, endpoint: str, name: str = NAME) -> Conne
     """
     from mlops.azure import endpoints
 
-    target = endpoints.get(session, endpoint)
-    if target is None:
-        raise PreconditionError(f"there is no endpoint '{endpoint}'", hint="mlops deploy makes it")
-    if not target.scoring_url:
-        raise AzureError(f"the endpoint '{endpoint}' has no address yet (it is '{target.state}')", hint="try again")
-    return Connection(name=name, endpoint=target.scoring_url, key=endpoints.key(session, endpoint))
+    address = endpoints.required_address(endpoints.required(session, endpoint))
+    return Connection(name=name, endpoint=address, key=endpoints.key(session, endpoint))
 
 
 def connect_local(environment: Environment, connection: Connection) -> None:

@@ -104,16 +104,16 @@ class _Gate:
         """The samples that were asked so far."""
         return self.samples[: len(self.answers[self.slots[0]])]
 
-    async def warm_up(self, line: ScoringClient) -> None:
+    async def warm_up(self, client: ScoringClient) -> None:
         """Requests that are not counted; they open the connections too."""
         requests = [
             (self._request(self.samples[at % len(self.samples)]), slot)
             for at in range(self.settings.warmup if self.samples else 0)
             for slot in self.slots
         ]
-        await line.ask_all([request for request, _ in requests], slots=[slot for _, slot in requests])
+        await client.ask_all([request for request, _ in requests], slots=[slot for _, slot in requests])
 
-    async def ask_more(self, line: ScoringClient, count: int) -> None:
+    async def ask_more(self, client: ScoringClient, count: int) -> None:
         """Ask the next ``count`` samples of all slots; score each answer while others are waited for.
 
         The slots take turns in going first, so that neither gains by its place, and nothing waits for anything but
@@ -132,7 +132,7 @@ class _Gate:
                 self.done()
 
             begin = time.perf_counter()
-            received = await line.ask_all(
+            received = await client.ask_all(
                 [requests[at] for at, _ in turns], slots=[slot for _, slot in turns], seen=seen
             )
             self.seconds += time.perf_counter() - begin
@@ -206,12 +206,12 @@ def _notes(candidate: Measured, live: Measured | None) -> Iterator[str]:
 async def _evaluate(gate: _Gate, scorer: Scorer, planned: Callable[[int], None]) -> Report:
     more = gate.settings.conversations
     loading = asyncio.create_task(asyncio.to_thread(_load, gate.metrics))
-    async with scorer.line(gate.settings.concurrency) as line:
-        await gate.warm_up(line)
+    async with scorer.connect(gate.settings.concurrency) as client:
+        await gate.warm_up(client)
         await loading
         while True:
             planned(min(len(gate.asked) + more, len(gate.samples)) * len(gate.slots))
-            await gate.ask_more(line, more)
+            await gate.ask_more(client, more)
             mine = gate.answers[gate.trial.candidate]
             if mine and all(answer.status in NOT_ASKED for answer in mine):
                 raise GateUndecided(

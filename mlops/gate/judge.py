@@ -120,4 +120,4 @@ def refuse_unknown(given: Iterable[str], known: Sequence[str]) -> None:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             advice = f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
-            raise UsageError(f"gate.dry_run: '{name}' is no check; {advice}", location=FileLocation(file=FILE))
+            raise UsageError(f"gate.dry_run: unknown check '{name}'; {advice}", location=FileLocation(file=FILE))

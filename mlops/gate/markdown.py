@@ -36,23 +36,25 @@ def summary_line(report: Report) -> str:
     return ", ".join([*parts, f"p95 {number(candidate.p95_ms)} ms"])
 
 
-def refusal(report: Report, folder: Path) -> GateFailed:
+def refusal(report: Report, folder: Path | None) -> GateFailed:
     """The error for a report that did not pass: what was missed, and where the rest stands."""
-    missed = [f"{item.title} is {value(item)}, asked is {threshold(item)}" for item in report.checks if not item.passed]
+    missed = [
+        f"{item.title} is {value(item)}, required: {threshold(item)}" for item in report.checks if not item.passed
+    ]
     missed += [
-        f"{item.title} is {span(item)}, allowed is a loss of {item.max_loss:g}"
+        f"{item.title} is {span(item)}, maximum allowed loss: {item.max_loss:g}"
         for item in report.comparisons
         if item.verdict == "fail" and item.decisive
     ]
     slot = report.candidate.slot
     return GateFailed(
         f"the gate refused {report.model} in {slot}; traffic is as it was",
-        details=[*missed, *report.notes, f"report and the slot's logs: {folder}"],
-        hint=f"the slot stays at 0 % for a look: mlops endpoint logs --slot {slot} --endpoint {report.endpoint}",
+        details=[*missed, *report.notes, *([f"report and the slot's logs: {folder}"] if folder else [])],
+        hint=f"the slot stays at 0 % for inspection: mlops endpoint logs --slot {slot} --endpoint {report.endpoint}",
     )
 
 
-def undecided(report: Report, folder: Path) -> GateUndecided:
+def undecided(report: Report, folder: Path | None) -> GateUndecided:
     """The error for a report that is inconclusive: what is unclear, and how a person decides."""
     unclear = [
         f"{item.title} is {span(item)}: the allowed loss of {item.max_loss:g} lies within"
@@ -63,7 +65,7 @@ def undecided(report: Report, folder: Path) -> GateUndecided:
     return GateUndecided(
         f"the gate could not decide on {report.model} in {report.candidate.slot} after {asked} conversations; "
         "traffic is as it was",
-        details=[*unclear, *report.notes, f"report: {folder}"],
+        details=[*unclear, *report.notes, *([f"report: {folder}"] if folder else [])],
         hint='read the report, then mlops deploy --skip-gate "why", or raise gate.max_conversations in mlops.yaml',
     )
 
@@ -75,7 +77,7 @@ def to_markdown(report: Report) -> str:
     parts.append(_question_count(report))
     parts += [f"> {note}" for note in report.notes]
     rows = [[item.title, value(item), threshold(item), mark(item)] for item in report.checks]
-    parts.append(markdown_table(["check", "measured", "asked", ""], rows))
+    parts.append(markdown_table(["check", "measured", "required", ""], rows))
     if report.comparisons:
         rows = [
             [item.title, number(item.candidate), number(item.live), span(item), loss(item), mark(item)]

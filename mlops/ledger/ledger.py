@@ -30,7 +30,7 @@ class Ledger:
 
     def __init__(self, session: Session, endpoint: str, *, lease_s: int | None = None) -> None:
         if not re.fullmatch(r"[a-zA-Z][-a-zA-Z0-9]*", endpoint):
-            raise UsageError(f"'{endpoint}' is no name of an endpoint", hint="letters, digits and dashes")
+            raise UsageError(f"'{endpoint}' is not a valid endpoint name", hint="letters, digits and dashes")
         self.session = session
         self.endpoint = endpoint
         self.lease_s = lease_s or session.settings.rollout.lease_s
@@ -63,10 +63,10 @@ class Ledger:
     def acquire(self, *, action: str, break_lease: bool = False, wait_s: float | None = None) -> Iterator[Lock]:
         """Hold the endpoint's lease while the block runs; nobody else can write meanwhile.
 
-        The caller writes the ``begin`` record, at once, so that others can see who holds it.
+        A rollout writes its ``begin`` record at once, so that others can see who holds the lease; a cleanup does not.
 
         Args:
-            action: deploy, rollback or recover; stands in the ``begin`` record.
+            action: deploy, rollback, recover or cleanup; stands in the ``begin`` record.
             break_lease: take it from whoever holds it.
             wait_s: how long to wait for a lease that nobody renews; five seconds more than it lasts by default.
 

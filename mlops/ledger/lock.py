@@ -142,7 +142,7 @@ class Lock:
         return LeaseLost(
             f"this {self.action} of '{self._context.endpoint}' was stopped: the endpoint was taken over by "
             f"{who or 'somebody who has just begun'}",
-            hint="mlops endpoint history shows what was done; mlops deploy starts anew",
+            hint="mlops endpoint history shows what was done; mlops deploy starts over",
         )
 
     @contextmanager

@@ -25,7 +25,7 @@ class LeaseLost(PreconditionError):
 class Owner:
     """Who seems to hold a lease: the rollout that has begun and not ended."""
 
-    begin: Record
+    record: Record
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Owner | None:
@@ -36,12 +36,12 @@ class Owner:
     @property
     def facts(self) -> Begin:
         """What the rollout has told of itself; empty where its ``begin`` is not among the records."""
-        return self.begin.facts if isinstance(self.begin.facts, Begin) else Begin()
+        return self.record.facts if isinstance(self.record.facts, Begin) else Begin()
 
     @property
     def lease(self) -> str:
         """The id of its lease."""
-        return lease_id(self.begin.rollout)
+        return lease_id(self.record.rollout)
 
     @property
     def is_alive(self) -> bool | None:
@@ -49,10 +49,10 @@ class Owner:
         return process.is_alive(self.facts.machine)
 
     def __str__(self) -> str:
-        begin, facts = self.begin, self.facts
+        record, facts = self.record, self.facts
         named = ":".join(part for part in (facts.model, facts.version) if part)
         what = facts.action or "rollout"
-        return f"{begin.by} ({what}{f' of {named}' if named else ''}, since {begin.at.astimezone(UTC):%F %T} UTC)"
+        return f"{record.by} ({what}{f' of {named}' if named else ''}, since {record.at.astimezone(UTC):%F %T} UTC)"
 
 
 def lease_id(rollout: str) -> str:

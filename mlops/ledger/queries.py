@@ -79,7 +79,7 @@ def history(records: Sequence[Record], *, locked: bool = False) -> list[Entry]:
 
 def _entry(rollout: str, own: Sequence[Record], cut_off: Outcome) -> Entry:
     first = own[0]
-    begin = first.facts if isinstance(first.facts, Begin) else Begin()
+    opening = first.facts if isinstance(first.facts, Begin) else Begin()
     facts = [record.facts for record in own]
     action = first.facts.action if isinstance(first.facts, (Begin, Planned)) else None
     reason = first.facts.reason if isinstance(first.facts, (Begin, Verdict)) else None
@@ -104,8 +104,8 @@ def _entry(rollout: str, own: Sequence[Record], cut_off: Outcome) -> Entry:
         outcome=end.outcome if end else cut_off,
         reason=reason or "",
         error=end.error or "" if end else "",
-        run_url=begin.run_url or "",
-        commit=begin.commit or "",
+        run_url=opening.run_url or "",
+        commit=opening.commit or "",
     )
 
 

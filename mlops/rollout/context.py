@@ -16,6 +16,7 @@ from mlops.azure.endpoints import shares
 from mlops.core.errors import AzureError, MlopsError, PreconditionError
 from mlops.core.resources import Endpoint, ModelVersion
 from mlops.ledger import Facts, LeaseLost, TrafficIntent, TrafficMoved, Verdict
+from mlops.rollout.plan import holds
 from mlops.scoring.client import Scorer, scorer
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ReleaseRequest:
         samples: conversations for gate and soak.
         split: the split that they were drawn from.
         preview: the endpoint is one of its own for this version.
-        force: even if this very version is live; and into a slot made anew.
+        force: even if this very version is live; and into a recreated slot.
         skip_gate: the reason why a person skips gate and soak.
     """
 
@@ -155,11 +156,7 @@ class RolloutContext:
     def holds_version(self) -> bool:
         """Whether the plan's slot stands and holds the version."""
         slot = endpoints.deployment(self.session, self.name, self.plan.slot)
-        return slot is not None and (slot.model, slot.model_version, slot.state.lower()) == (
-            self.version.name,
-            self.version.version,
-            "succeeded",
-        )
+        return slot is not None and holds(slot, self.version) and slot.state.lower() == "succeeded"
 
     # -- back ------------------------------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ def deploy(
         version: what to deploy.
         test_rows: the prepared split that the gate draws from.
         preview: on an endpoint of its own.
-        force: even if this very version is live; and into a slot made anew.
+        force: even if this very version is live; and into a recreated slot.
         skip_gate: the reason why a person skips gate and soak.
 
     Raises:
@@ -215,7 +215,7 @@ def _prepare_endpoint(context: RolloutContext, endpoint: Endpoint | None) -> Non
 
 def _deploy(context: RolloutContext, spec: endpoints.DeploymentSpec) -> None:
     """Deploy; where that fails, say why."""
-    begin = time.monotonic()
+    started = time.monotonic()
     with context.session.console.step(f"Deploy to {spec.name}") as step:
         try:
             made = endpoints.deploy(context.session, spec, recreate=context.request.force)
@@ -223,10 +223,11 @@ def _deploy(context: RolloutContext, spec: endpoints.DeploymentSpec) -> None:
             raise
         except (AzureError, PreconditionError) as error:
             failure = diagnosis.failure(context.session, context.settings, spec.endpoint, spec.name, error)
-            if failure.logs:
-                error.details = (*error.details, f"both logs, whole: {context.save_logs(failure.logs)}")
+            folder = context.save_logs(failure.logs) if failure.logs else None
+            if folder is not None:
+                error.details = (*error.details, f"both logs, whole: {folder}")
             raise
-        seconds = time.monotonic() - begin
+        seconds = time.monotonic() - started
         step.note = f"{made.instance_count} × {made.instance_type}"
     context.lock.write(
         Deployed(slot=spec.name, model=context.version.name, version=context.version.version, seconds=round(seconds, 1))
@@ -255,9 +256,10 @@ def _ask_gate(context: RolloutContext) -> None:
         context.record_verdict(Verdict(what="gate", verdict=report.verdict, scores=dict(report.candidate.scores)))
         if not report.passed:
             step.outcome = "failed"
-            folder = context.write_report(logs=True) or Path("(not written)")
+            folder = context.write_report(logs=True)
             console.summary(gate.to_markdown(report))
-            console.outputs({"report": str(folder)})
+            if folder is not None:
+                console.outputs({"report": str(folder)})
             raise (gate.refusal if report.verdict == "fail" else gate.undecided)(report, folder)
 
 
@@ -286,9 +288,10 @@ def _stopped(context: RolloutContext, error: BaseException) -> BaseException:
             context.session.console.warn(f"the end of this rollout could not be recorded: {problem.message}")
     if isinstance(error, GateFailed) and context.soaks:
         folder = context.write_report(logs=True)
-        error.details = (*error.details, f"report and the slot's logs: {folder}")
         if context.report is not None:
             context.session.console.summary(gate.to_markdown(context.report))
+        if folder is not None:
+            error.details = (*error.details, f"report and the slot's logs: {folder}")
             context.session.console.outputs({"report": str(folder)})
     if isinstance(error, KeyboardInterrupt):
         hint = f"mlops deploy {context.version.version} begins again"

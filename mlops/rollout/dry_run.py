@@ -12,7 +12,7 @@ from mlops.azure import endpoints
 from mlops.core.resources import ModelVersion
 from mlops.ledger import Ledger, unfinished
 from mlops.rollout import preflight
-from mlops.rollout.plan import Plan, make_plan, preview_name
+from mlops.rollout.plan import Plan, holds, make_plan, preview_name
 from mlops.rollout.slot import deployment_spec
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class DryRun:
 def dry_run(
     session: Session, settings: Settings, version: ModelVersion, *, preview: bool, skip_gate: bool, force: bool = False
 ) -> DryRun:
-    """Plan a deploy as :func:`~mlops.rollout.deploy` would; nothing is changed and no lease is taken.
+    """Plan a deploy as :func:`~mlops.rollout.deploy.deploy` would; nothing is changed and no lease is taken.
 
     Raises:
         PreconditionError: what the deploy would be refused for.
@@ -52,8 +52,8 @@ def dry_run(
     if skip_gate:
         plan = dataclasses.replace(plan, steps=(100,), mirror=0)
     live = next((item for item in deployments if item.name == plan.live), None)
-    if not force and live is not None and (live.model, live.model_version) == (version.name, version.version):
+    if not force and live is not None and holds(live, version):
         notes.append(f"this version is live in {live.name} already: nothing would be done without --force")
-    checked = preflight.check(session, settings, version, plan, deployments)
+    checked = preflight.check(session, settings, version, plan, deployments, skips_gate=skip_gate)
     deployment_spec(settings, plan, version, probes=checked.probes)
     return DryRun(plan=plan, preflight=checked, skips_gate=skip_gate, notes=(*notes, *checked.warnings))

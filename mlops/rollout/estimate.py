@@ -60,6 +60,7 @@ def estimate_duration(
     *,
     creates_endpoint: bool = False,
     mirror: bool = False,
+    skips_gate: bool = False,
 ) -> Duration:
     """The time of a rollout, as the sum of its parts.
 
@@ -83,18 +84,19 @@ def estimate_duration(
         steps: the shares of traffic that are soaked.
         creates_endpoint: whether there is none yet.
         mirror: whether live requests are copied first.
+        skips_gate: whether neither gate nor soak is asked.
     """
     gate, rollout, size = settings.gate, settings.rollout, model_bytes or 0
     limit = gate.parameters.get("max_new_tokens", TOKENS)
     tokens = limit if isinstance(limit, int) and limit > 0 else TOKENS
     asked = (gate.warmup + gate.conversations) / gate.concurrency
-    parts = [
+    phases = [
         ("endpoint", ENDPOINT_S if creates_endpoint else 0.0),
         ("machine", MACHINE_S),
         ("image and model", max(IMAGE_S, size / DOWNLOAD_BYTES_PER_S)),
         ("load", LEAST_S + load_s(size) + settings.deployment.server.warm_up_s),
-        ("gate", asked * tokens * TOKEN_S),
+        ("gate", 0.0 if skips_gate else asked * tokens * TOKEN_S),
         ("traffic", TRAFFIC_S * (len(steps) + 2 * mirror)),
-        ("soak", rollout.soak_s * len(steps) + rollout.mirror_s * mirror),
+        ("soak", 0.0 if skips_gate else rollout.soak_s * len(steps) + rollout.mirror_s * mirror),
     ]
-    return Duration(tuple((what, seconds) for what, seconds in parts if seconds > 0))
+    return Duration(tuple((what, seconds) for what, seconds in phases if seconds > 0))

@@ -69,14 +69,13 @@ def check(session: Session, settings: Settings, workspace: WorkspaceScope) -> Id
     named = settings.deployment.identity
     if named is None:
         return None
-    at = "" if settings.is_local else f" -t {settings.target}"
-    parts = named.strip("/").split("/")
-    group = parts[3] if len(parts) > 3 else session.ml.resource_group_name
-    identity = identities.get(session, parts[-1], group)
+    segments = named.strip("/").split("/")
+    group = segments[3] if len(segments) > 3 else session.ml.resource_group_name
+    identity = identities.get(session, segments[-1], group)
     if identity is None:
         raise PreconditionError(
-            f"there is no identity '{parts[-1]}' in the resource group '{group}'",
-            hint=f"mlops setup{at} makes it; or set deployment.identity to null in mlops.yaml",
+            f"there is no identity '{segments[-1]}' in the resource group '{group}'",
+            hint=f"mlops setup{settings.target_flag} makes it; or set deployment.identity to null in mlops.yaml",
         )
     lacking = [
         f"{role} on {management.short(scope)}"
@@ -84,7 +83,9 @@ def check(session: Session, settings: Settings, workspace: WorkspaceScope) -> Id
         if scope and not _has(role, scope, roles.of(session, identity.principal_id, scope))
     ]
     if lacking:
-        raise PreconditionError(f"'{identity.name}' lacks {' and '.join(lacking)}", hint=f"mlops setup{at} gives it")
+        raise PreconditionError(
+            f"'{identity.name}' lacks {' and '.join(lacking)}", hint=f"mlops setup{settings.target_flag} gives it"
+        )
     return identity
 
 

@@ -47,7 +47,7 @@ def choose_slot(endpoint: Endpoint | None, deployments: Sequence[Deployment]) ->
     """The idle slot, the live one, and why.
 
     Raises:
-        PreconditionError: traffic is split, or rests on something that is no slot: nobody knows what is live.
+        PreconditionError: traffic is split: nobody knows what is live.
     """
     live = endpoint.live if endpoint else ()
     if len(live) > 1:

@@ -82,7 +82,13 @@ def _spoken(bytes_: int) -> str:
 
 
 def check(
-    session: Session, settings: Settings, version: ModelVersion, plan: Plan, deployments: Sequence[Deployment] = ()
+    session: Session,
+    settings: Settings,
+    version: ModelVersion,
+    plan: Plan,
+    deployments: Sequence[Deployment] = (),
+    *,
+    skips_gate: bool = False,
 ) -> Preflight:
     """Look at everything that can be known before anything is made.
 
@@ -92,6 +98,7 @@ def check(
         version: what is to be deployed.
         plan: where it goes.
         deployments: the endpoint's deployments.
+        skips_gate: whether neither gate nor soak is asked, which makes it quicker.
 
     Raises:
         PreconditionError: a job that did not complete, an identity that is missing or lacks a role, a size that is
@@ -126,9 +133,10 @@ def check(
         duration=estimate_duration(
             settings,
             bytes_,
-            plan.steps if plan.live else plan.steps[-1:],
+            plan.steps,
             creates_endpoint=plan.creates_endpoint,
             mirror=bool(plan.mirror),
+            skips_gate=skips_gate,
         ),
         warnings=warnings,
     )

@@ -67,7 +67,7 @@ def _finish(
     """Bring a rollout to its end that was to be finished; None where it is to be undone."""
     if plan.action == "rollback" and _sound(deployments).issuperset(intent):
         return RecoveryDecision(
-            traffic=intent, why="a person wished it, so it is finished", outcome=Outcome.ROLLED_BACK
+            traffic=intent, why="a rollback was requested, so it is completed", outcome=Outcome.ROLLED_BACK
         )
     if now == intent == {_slot(plan): 100} and passed_last_soak(own):
         return RecoveryDecision(traffic=None, why="all its steps had passed", outcome=Outcome.RELEASED)

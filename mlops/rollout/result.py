@@ -24,7 +24,7 @@ class RolloutResult:
         scoring_url: where the endpoint answers.
         changed: whether traffic moved.
         rollout: the id in the endpoint's history.
-        replaced: the version that was live before, with its slot; None where nothing was.
+        replaced: the version that was live before, as ``model:version``; None where nothing was.
         report: what the gate and the soaks measured.
         report_folder: where the report is.
         skipped_gate: why no gate was asked.

@@ -44,7 +44,7 @@ LATE_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointState:
+class RollbackContext:
     """The endpoint under the rollback's lock, with no operation under way."""
 
     session: Session
@@ -102,17 +102,17 @@ def rollback(
         if lock.superseded:
             time.sleep(LATE_S)
         decision = recover(session, lock, name)
-        state = _inspect(session, lock, name)
-        if version is None and state.live is not None and decision and decision.traffic:
-            return _undone(state, state.live, before=shares(before.traffic))
-        return _go_back(settings, state, version, skip_gate)
+        context = _inspect(session, lock, name)
+        if version is None and context.live is not None and decision and decision.traffic:
+            return _undone(context, context.live, before=shares(before.traffic))
+        return _go_back(settings, context, version, skip_gate)
 
 
 def _no_endpoint(name: str) -> PreconditionError:
     return PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
 
 
-def _inspect(session: Session, lock: Lock, name: str) -> EndpointState:
+def _inspect(session: Session, lock: Lock, name: str) -> RollbackContext:
     """The endpoint once its operations have ended."""
     try:
         endpoint = endpoints.settle(session, name)
@@ -122,65 +122,65 @@ def _inspect(session: Session, lock: Lock, name: str) -> EndpointState:
     except MlopsError as error:
         lock.write(End(outcome=Outcome.FAILED, error=error.message))
         raise
-    return EndpointState(session=session, lock=lock, endpoint=endpoint, deployments=deployments)
+    return RollbackContext(session=session, lock=lock, endpoint=endpoint, deployments=deployments)
 
 
-def _undone(state: EndpointState, live: Deployment, *, before: dict[str, int]) -> RolloutResult:
+def _undone(context: RollbackContext, live: Deployment, *, before: dict[str, int]) -> RolloutResult:
     """The rollout under way had moved traffic, and recovery has put it back: that is the rollback."""
-    _reassert_traffic(state, state.traffic)
-    state.lock.write(
+    _reassert_traffic(context, context.traffic)
+    context.lock.write(
         End(
             outcome=Outcome.ROLLED_BACK,
             before=before,
-            traffic=state.traffic,
+            traffic=context.traffic,
             slot=live.name,
             model=live.model,
             version=live.model_version,
         )
     )
-    return _result(state, live, before=before, changed=True, note="the rollout that was under way is undone")
+    return _result(context, live, before=before, changed=True, note="the rollout that was under way is undone")
 
 
 def _go_back(
-    settings: Settings, state: EndpointState, version: ModelVersion | None, skip_gate: str | None
+    settings: Settings, context: RollbackContext, version: ModelVersion | None, skip_gate: str | None
 ) -> RolloutResult:
-    live = state.live
-    goal = _choose_version(state, version, skip_gate)
+    live = context.live
+    goal = _choose_version(context, version, skip_gate)
     if version is not None and live is not None and holds(live, goal):
-        _reassert_traffic(state, state.traffic)
-        state.lock.write(End(outcome=Outcome.UNCHANGED, traffic=state.traffic, slot=live.name))
-        return _result(state, live, before=state.traffic, note="was live already")
-    ready = _ready_slots(state, goal, named=version is not None, skip_gate=skip_gate is not None)
+        _reassert_traffic(context, context.traffic)
+        context.lock.write(End(outcome=Outcome.UNCHANGED, traffic=context.traffic, slot=live.name))
+        return _result(context, live, before=context.traffic, note="was live already")
+    ready = _ready_slots(context, goal, named=version is not None, skip_gate=skip_gate is not None)
     if ready:
-        return _switch(state, max(ready, key=state.share), skip_gate)
-    state.session.console.say(f"no slot holds {goal.name}:{goal.version}; it is deployed again")
+        return _switch(context, max(ready, key=context.share), skip_gate)
+    context.session.console.say(f"no slot holds {goal.name}:{goal.version}; it is deployed again")
     why = skip_gate or "a rollback to a version that has passed before"
-    request = ReleaseRequest(version=goal, endpoint=state.endpoint.name, skip_gate=why)
-    return release(state.session, settings, state.lock, request)
+    request = ReleaseRequest(version=goal, endpoint=context.endpoint.name, skip_gate=why)
+    return release(context.session, settings, context.lock, request)
 
 
-def _choose_version(state: EndpointState, version: ModelVersion | None, skip_gate: str | None) -> ModelVersion:
+def _choose_version(context: RollbackContext, version: ModelVersion | None, skip_gate: str | None) -> ModelVersion:
     """The version to go back to, if it may have traffic."""
-    records, name = state.lock.records(), state.endpoint.name
+    records, name = context.lock.records(), context.endpoint.name
     try:
-        goal = version or previous_version(state.session, records, state.live, state.deployments, name)
-        if skip_gate is None and not approved(records, goal.name, goal.version) and not holds(state.live, goal):
+        goal = version or previous_version(context.session, records, context.live, context.deployments, name)
+        if skip_gate is None and not approved(records, goal.name, goal.version) and not holds(context.live, goal):
             raise PreconditionError(
                 f"the version '{goal.version}' has not passed the gate of '{name}'",
                 hint=f'mlops deploy {goal.version} asks it; or mlops rollback {goal.version} --skip-gate "REASON"',
             )
     except MlopsError as error:
-        state.lock.write(End(outcome=Outcome.FAILED, traffic=state.traffic, error=error.message))
+        context.lock.write(End(outcome=Outcome.FAILED, traffic=context.traffic, error=error.message))
         raise
     return goal
 
 
-def _ready_slots(state: EndpointState, goal: ModelVersion, *, named: bool, skip_gate: bool) -> list[Deployment]:
+def _ready_slots(context: RollbackContext, goal: ModelVersion, *, named: bool, skip_gate: bool) -> list[Deployment]:
     """The slots that can take the traffic for a version at once."""
-    live, records = state.live, state.lock.records()
+    live, records = context.live, context.lock.records()
     return [
         slot
-        for slot in state.deployments
+        for slot in context.deployments
         if holds(slot, goal)
         and slot.state.lower() == "succeeded"
         and (skip_gate or cleared(records, slot.name))
@@ -188,16 +188,16 @@ def _ready_slots(state: EndpointState, goal: ModelVersion, *, named: bool, skip_
     ]
 
 
-def _switch(state: EndpointState, slot: Deployment, skip_gate: str | None) -> RolloutResult:
+def _switch(context: RollbackContext, slot: Deployment, skip_gate: str | None) -> RolloutResult:
     """All traffic to a slot that stands, read back."""
-    session, lock, name, live = state.session, state.lock, state.endpoint.name, state.live
+    session, lock, name, live = context.session, context.lock, context.endpoint.name, context.live
     goal = {slot.name.lower(): 100}
     lock.write(
         Planned(
             action="rollback",
             slot=slot.name,
             live=live.name if live else None,
-            before=state.traffic,
+            before=context.traffic,
             steps=(100,),
             model=slot.model,
             version=slot.model_version,
@@ -216,14 +216,14 @@ def _switch(state: EndpointState, slot: Deployment, skip_gate: str | None) -> Ro
             )
         )
     with session.console.step(f"Traffic: 100 % to {slot.name}"):
-        seen = _set_traffic(state, goal)
+        seen = _set_traffic(context, goal)
         lock.write(TrafficMoved(traffic=shares(seen.traffic)))
-    _reassert_traffic(state, goal)
+    _reassert_traffic(context, goal)
     _probe(session, name)
     lock.write(End(outcome=Outcome.ROLLED_BACK, traffic=shares(seen.traffic), vacated=live.name if live else None))
-    after = dataclasses.replace(state, endpoint=seen)
+    after = dataclasses.replace(context, endpoint=seen)
     result = _result(
-        after, slot, before=state.traffic, changed=state.traffic != goal, note="back to the slot that still stands"
+        after, slot, before=context.traffic, changed=context.traffic != goal, note="back to the slot that still stands"
     )
     replaced = f"{live.model}:{live.model_version}" if live else None
     return dataclasses.replace(result, skipped_gate=skip_gate, replaced=replaced)
@@ -295,35 +295,37 @@ def _probe(session: Session, name: str) -> None:
         session.console.warn(f"{name} does not answer: {answer.error}; look with mlops endpoint logs")
 
 
-def _set_traffic(state: EndpointState, traffic: dict[str, int]) -> Endpoint:
+def _set_traffic(context: RollbackContext, traffic: dict[str, int]) -> Endpoint:
     """Set the traffic map; the intent stands in the history before the call."""
     intent = TrafficIntent(desired=traffic, what="rollback")
-    return endpoints.set_traffic(state.session, state.endpoint.name, traffic, fence=lambda: state.lock.write(intent))
+    return endpoints.set_traffic(
+        context.session, context.endpoint.name, traffic, fence=lambda: context.lock.write(intent)
+    )
 
 
-def _reassert_traffic(state: EndpointState, traffic: dict[str, int]) -> None:
+def _reassert_traffic(context: RollbackContext, traffic: dict[str, int]) -> None:
     """A deploy whose lease was broken may have had one call under way: it must not have the last word."""
-    if state.lock.superseded is None:
+    if context.lock.superseded is None:
         return
-    name = state.endpoint.name
-    endpoint = endpoints.settle(state.session, name)
+    name = context.endpoint.name
+    endpoint = endpoints.settle(context.session, name)
     if endpoint is not None and shares(endpoint.traffic) != traffic:
-        state.session.console.warn(f"the deploy that was stopped set the traffic of {name} once more; it is set back")
-        _set_traffic(state, traffic)
+        context.session.console.warn(f"the deploy that was stopped set the traffic of {name} once more; it is set back")
+        _set_traffic(context, traffic)
 
 
 def _result(
-    state: EndpointState, slot: Deployment, *, before: dict[str, int], note: str, changed: bool = False
+    context: RollbackContext, slot: Deployment, *, before: dict[str, int], note: str, changed: bool = False
 ) -> RolloutResult:
     return RolloutResult(
-        endpoint=state.endpoint.name,
+        endpoint=context.endpoint.name,
         slot=slot.name,
         model=slot.model,
         version=slot.model_version,
-        traffic=state.traffic,
+        traffic=context.traffic,
         before=before,
-        scoring_url=state.endpoint.scoring_url,
+        scoring_url=context.endpoint.scoring_url,
         changed=changed,
-        rollout=state.lock.rollout,
+        rollout=context.lock.rollout,
         note=note,
     )

@@ -122,19 +122,19 @@ def soak(
     as_users = dataclasses.replace(scorer, attempts=1)
     monitor = SoakMonitor(as_users, settings, candidate, live)
     size = max(1, round(rollout.probes_per_s * BATCH_S))
-    begin, sent = time.monotonic(), 0
+    started, sent = time.monotonic(), 0
     limit_s = max(rollout.soak_s, rollout.max_soak_s)
     stay_interruptible()
     while True:
         batch = [samples[(sent + index) % len(samples)] for index in range(size)]
         monitor.probe(batch)
         sent += size
-        elapsed = time.monotonic() - begin
+        elapsed = time.monotonic() - started
         on_progress(", ".join(f"{slot} {len(tally.answers)}" for slot, tally in sorted(monitor.tallies.items())))
         if monitor.has_failed() or elapsed >= limit_s or (elapsed >= rollout.soak_s and monitor.has_enough(share)):
             break
         time.sleep(max(0.0, sent / rollout.probes_per_s - elapsed))
-    return judge_soak(monitor, settings.gate, rollout, share=share, seconds=time.monotonic() - begin)
+    return judge_soak(monitor, settings.gate, rollout, share=share, seconds=time.monotonic() - started)
 
 
 def judge_soak(monitor: SoakMonitor, settings: Gate, rollout: Rollout, *, share: int, seconds: float) -> gate.Soak:

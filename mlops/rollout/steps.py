@@ -77,7 +77,7 @@ def _judge(context: RolloutContext, result: gate.Soak) -> None:
     if result.verdict == "pass":
         return
     missed = [
-        f"{check.title} is {check.measured:.3g}, asked is {check.relation} {check.threshold:g}"
+        f"{check.title} is {check.measured:.3g}, required: {check.relation} {check.threshold:g}"
         for check in result.checks
         if not check.passed and check.threshold is not None
     ]
@@ -85,5 +85,5 @@ def _judge(context: RolloutContext, result: gate.Soak) -> None:
     raise GateFailed(
         f"{context.label} did not hold {result.share} % of the traffic in {slot}",
         details=missed,
-        hint=f"the slot stays at 0 % for a look: mlops endpoint logs --slot {slot} --endpoint {context.name}",
+        hint=f"the slot stays at 0 % for inspection: mlops endpoint logs --slot {slot} --endpoint {context.name}",
     )

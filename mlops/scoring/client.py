@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlops.azure import endpoints
-from mlops.core.errors import AzureError, PreconditionError
 from mlops.core.retry import Backoff
 from mlops.scoring.sse import KIND, SseReader
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 SLOT_HEADER = "azureml-model-deployment"
 ChunkHandler = Callable[[str], None]
-"""Is told each piece of an answer as it comes."""
+"""Called with each chunk of an answer as it comes."""
 RETRIED = frozenset({429, 503})
 """Answers that mean "not now"; every other one is final."""
 ATTEMPTS = 5
@@ -55,7 +54,7 @@ class Answer:
         completion_tokens: output tokens, where the server counts them (`usage.completion_tokens`).
         prompt_tokens: tokens of the question and all before it, where the server counts them.
         finish_reason: "stop", or "length" where the answer was cut off, if the server says.
-        first_ms: until the first piece of an answer that was told while it was written.
+        first_ms: until the first chunk of an answer that was told while it was written.
         attempts: how often it was sent; more than 1 after "not now".
     """
 
@@ -104,18 +103,17 @@ class Scorer:
         *,
         slots: Sequence[str | None],
         concurrency: int,
-        done: Callable[[], None] = lambda: None,
     ) -> list[Answer]:
         """Many requests, ``concurrency`` of them under way at a time; answers in the order of the payloads."""
 
         async def ask() -> list[Answer]:
-            async with self.line(concurrency) as line:
-                return await line.ask_all(payloads, slots=slots, seen=lambda _, __: done())
+            async with self.connect(concurrency) as client:
+                return await client.ask_all(payloads, slots=slots)
 
         return asyncio.run(ask())
 
     @contextlib.asynccontextmanager
-    async def line(self, concurrency: int) -> AsyncIterator[ScoringClient]:
+    async def connect(self, concurrency: int) -> AsyncIterator[ScoringClient]:
         """Connections that are kept over many calls, ``concurrency`` of them."""
         import httpx
 
@@ -146,7 +144,7 @@ class ScoringClient:
     def __init__(self, scorer: Scorer, client: httpx.AsyncClient, concurrency: int) -> None:
         self._scorer = scorer
         self._client = client
-        self._room = asyncio.Semaphore(concurrency)
+        self._semaphore = asyncio.Semaphore(concurrency)
 
     async def ask_all(
         self,
@@ -158,7 +156,7 @@ class ScoringClient:
         """Many requests, sent in their order as room is made; ``seen`` is told of each answer and its position."""
 
         async def one(index: int, payload: Mapping[str, Any], slot: str | None) -> Answer:
-            async with self._room:
+            async with self._semaphore:
                 answer = await self.ask(payload, slot=slot)
             seen(index, answer)
             return answer
@@ -167,11 +165,11 @@ class ScoringClient:
         return list(await asyncio.gather(*(one(index, payload, slot) for index, (payload, slot) in enumerate(pairs))))
 
     async def ask(
-        self, payload: Mapping[str, Any], *, slot: str | None = None, piece: ChunkHandler | None = None
+        self, payload: Mapping[str, Any], *, slot: str | None = None, on_chunk: ChunkHandler | None = None
     ) -> Answer:
         """One request, sent again while the answer is "not now".
 
-        With ``piece`` the server is asked for a stream; one that does not stream answers whole.
+        With ``on_chunk`` the server is asked for a stream; one that does not stream answers whole.
         """
         import tenacity
 
@@ -186,11 +184,11 @@ class ScoringClient:
             retry=tenacity.retry_if_result(lambda answered: answered[0].status in RETRIED),
             retry_error_callback=last,
         )
-        answered: tuple[Answer, str | None] = await retrying(self._once, payload, slot, piece)
-        return replace(of(answered[0], slot), attempts=retrying.statistics["attempt_number"])
+        answered: tuple[Answer, str | None] = await retrying(self._once, payload, slot, on_chunk)
+        return replace(checked_slot(answered[0], slot), attempts=retrying.statistics["attempt_number"])
 
     async def _once(
-        self, payload: Mapping[str, Any], slot: str | None, piece: ChunkHandler | None
+        self, payload: Mapping[str, Any], slot: str | None, on_chunk: ChunkHandler | None
     ) -> tuple[Answer, str | None]:
         import httpx
 
@@ -198,18 +196,18 @@ class ScoringClient:
         headers = {"Authorization": f"Bearer {scorer.key}"}
         if slot is not None:
             headers[SLOT_HEADER] = slot
-        if piece is not None:
+        if on_chunk is not None:
             headers["Accept"] = f"{KIND}, application/json"
         request = self._client.build_request("POST", scorer.url, json=dict(payload), headers=headers)
         start_s = time.perf_counter()
         try:
             # httpx limits the wait for each byte; a server that dribbles would never reach that.
             async with asyncio.timeout(scorer.timeout_s):
-                response = await self._client.send(request, stream=piece is not None)
-                if piece is not None:
+                response = await self._client.send(request, stream=on_chunk is not None)
+                if on_chunk is not None:
                     async with contextlib.aclosing(response):
                         if response.status_code == 200 and response.headers.get("Content-Type", "").startswith(KIND):
-                            return await read_stream(response, start_s, piece), None
+                            return await read_stream(response, start_s, on_chunk), None
                         await response.aread()
         except httpx.ConnectTimeout:
             waited_ms = (time.perf_counter() - start_s) * 1000
@@ -223,51 +221,51 @@ class ScoringClient:
         return read(response, (time.perf_counter() - start_s) * 1000), response.headers.get("Retry-After")
 
 
-async def read_stream(response: httpx.Response, start_s: float, piece: ChunkHandler) -> Answer:
+async def read_stream(response: httpx.Response, start_s: float, on_chunk: ChunkHandler) -> Answer:
     """Read an answer that is told while it is written.
 
     Args:
         response: open, its body not read.
         start_s: when the request was sent, by ``time.perf_counter``.
-        piece: is told each piece.
+        on_chunk: called with each chunk.
     """
     import httpx
 
-    telling, first_ms, error = SseReader(), None, None
+    reader, first_ms, error = SseReader(), None, None
     try:
         async for chunk in response.aiter_bytes():
-            new = telling.feed(chunk)
+            new = reader.feed(chunk)
             if new:
                 first_ms = first_ms or (time.perf_counter() - start_s) * 1000
-                piece(new)
-            if telling.error or telling.closed:
+                on_chunk(new)
+            if reader.error or reader.closed:
                 break
     except ValueError as problem:
         error = f"the answer is not of the agreed shape: {problem}"
     except (httpx.ReadError, httpx.RemoteProtocolError):
         error = "the answer broke off"
-    if error is None and (telling.error or not telling.ended):
-        error = telling.error or "the answer broke off"
-    usage = {"usage": telling.usage}
+    if error is None and (reader.error or not reader.ended):
+        error = reader.error or "the answer broke off"
+    usage = {"usage": reader.usage}
     return Answer(
         status=200,
         latency_ms=(time.perf_counter() - start_s) * 1000,
         slot=response.headers.get(SLOT_HEADER),
-        texts=() if error else (telling.text,),
+        texts=() if error else (reader.text,),
         error=error,
-        raw=telling.text,
+        raw=reader.text,
         completion_tokens=tokens(usage, "completion_tokens"),
         prompt_tokens=tokens(usage, "prompt_tokens"),
-        finish_reason=telling.finish_reason,
+        finish_reason=reader.finish_reason,
         first_ms=first_ms,
     )
 
 
-def of(answer: Answer, slot: str | None) -> Answer:
+def checked_slot(answer: Answer, slot: str | None) -> Answer:
     """An answer of the slot that was asked; one that another slot gave in its place says nothing of it."""
     if slot is None or answer.slot is None or answer.slot.lower() == slot.lower():
         return answer
-    error = f"'{answer.slot}' answered, asked was '{slot}'"
+    error = f"'{answer.slot}' answered instead of '{slot}'"
     return replace(answer, status=0, texts=(), completion_tokens=None, error=error)
 
 
@@ -291,15 +289,10 @@ def read(response: httpx.Response, latency_ms: float) -> Answer:
         slot=slot,
         texts=texts,
         raw=raw,
-        completion_tokens=completion_tokens(body),
+        completion_tokens=tokens(body, "completion_tokens"),
         prompt_tokens=tokens(body, "prompt_tokens"),
         finish_reason=why if isinstance(why, str) else None,
     )
-
-
-def completion_tokens(body: Any) -> int | None:
-    """The output tokens that an answer says it has; None where it does not say."""
-    return tokens(body, "completion_tokens")
 
 
 def tokens(body: Any, name: str) -> int | None:
@@ -347,16 +340,10 @@ def scorer(session: Session, name: str, *, timeout_s: float, endpoint: Endpoint 
 
     Raises:
         PreconditionError: there is no such endpoint.
+        AzureError: it has no address yet.
     """
-    endpoint = endpoint or endpoints.get(session, name)
-    if endpoint is None:
-        raise PreconditionError(f"there is no endpoint '{name}'", hint="mlops deploy makes it")
-    if not endpoint.scoring_url:
-        raise AzureError(
-            f"the endpoint '{name}' has no scoring address yet (it is '{endpoint.state}')", hint="try again"
-        )
     return Scorer(
-        url=endpoint.scoring_url,
+        url=endpoints.required_address(endpoint or endpoints.required(session, name)),
         key=endpoints.key(session, name),
         timeout_s=timeout_s,
         connect_timeout_s=session.settings.http.connect_timeout_s,

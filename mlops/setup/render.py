@@ -58,7 +58,7 @@ def closing(outcome: str, notes: Sequence[str], lines: Sequence[str]) -> str:
     """The end: what was done, what is left for a person, what GitHub is to be told."""
     blocks = [outcome]
     if notes:
-        blocks.append("\n".join(["left for you:", *(f"  ! {note}" for note in notes)]))
+        blocks.append("\n".join(["manual steps:", *(f"  ! {note}" for note in notes)]))
     if lines:
         blocks.append(
             "\n".join(

@@ -117,12 +117,11 @@ def register(session: Session, settings: Settings, job_name: str, *, accept: str
 
 
 def _refusal(settings: Settings, job: Job, judgement: evaluation.Judgement) -> evaluation.EvaluationFailed:
-    target_flag = "" if settings.is_local else f" --target {settings.target}"
     return evaluation.EvaluationFailed(
         f"the model of the job '{job.name}' is not registered: {judgement.why}",
         details=judgement.limited.lines,
-        hint=f"mlops metrics {job.name}{target_flag} has the report; a person who has read it may "
-        f'mlops register {job.name}{target_flag} --accept "REASON"',
+        hint=f"mlops metrics {job.name}{settings.target_flag} has the report; a person who has read it may "
+        f'mlops register {job.name}{settings.target_flag} --accept "REASON"',
     )
 
 

@@ -29,7 +29,7 @@ class Asker:
         self._find = find
         self._cache = cache
         self._known: Scorer | None = None
-        self._line: ScoringClient | None = None
+        self._client: ScoringClient | None = None
         self._open = contextlib.AsyncExitStack()
 
     async def ask(
@@ -57,21 +57,21 @@ class Asker:
 
     async def _to_endpoint(self) -> ScoringClient:
         scorer = await self._cache.get(SCORER, self._find, keep_s=KEEP_S)
-        if self._line is None or scorer != self._known:
+        if self._client is None or scorer != self._known:
             # what is under way on the old connections ends there: they are closed with the page
-            self._line = await self._open.enter_async_context(scorer.line(AT_ONCE))
+            self._client = await self._open.enter_async_context(scorer.connect(AT_ONCE))
             self._known = scorer
-        return self._line
+        return self._client
 
 
-async def _stream(line: ScoringClient, payload: Mapping[str, Any], slot: str | None) -> AsyncIterator[str | Answer]:
+async def _stream(client: ScoringClient, payload: Mapping[str, Any], slot: str | None) -> AsyncIterator[str | Answer]:
     """One request; whoever stops listening stops it."""
-    pieces: asyncio.Queue[str | None] = asyncio.Queue()
-    request = asyncio.ensure_future(line.ask(payload, slot=slot, piece=pieces.put_nowait))
-    request.add_done_callback(lambda _: pieces.put_nowait(None))
+    chunks: asyncio.Queue[str | None] = asyncio.Queue()
+    request = asyncio.ensure_future(client.ask(payload, slot=slot, on_chunk=chunks.put_nowait))
+    request.add_done_callback(lambda _: chunks.put_nowait(None))
     try:
-        while (piece := await pieces.get()) is not None:
-            yield piece
+        while (chunk := await chunks.get()) is not None:
+            yield chunk
         yield await request
     finally:
         request.cancel()

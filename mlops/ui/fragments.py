@@ -48,9 +48,7 @@ class Fragment:
 def fragment(session: Session, kind: str, name: str = "") -> Fragment | None:
     """A part of the page by its kind, and by the name of what it shows where there are many; None for no such kind."""
     content = _fragment(session, kind, name)
-    if content is None or session.settings.is_local:
-        return content
-    return replace(content, target_flag=f" --target {session.settings.target}")
+    return content and replace(content, target_flag=session.settings.target_flag)
 
 
 def _fragment(session: Session, kind: str, name: str) -> Fragment | None:

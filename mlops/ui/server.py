@@ -67,7 +67,7 @@ def bind(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         hint = "leave out --port for a free one"
-        raise PreconditionError(f"the port '{port}' cannot be had: {error.strerror}", hint=hint) from None
+        raise PreconditionError(f"the port '{port}' is unavailable: {error.strerror}", hint=hint) from None
     return listener
 
 

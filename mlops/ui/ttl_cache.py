@@ -29,7 +29,7 @@ class TtlCache:
 
     def __init__(self, *, wait_s: float = WAIT_S, at_once: int = AT_ONCE) -> None:
         self.wait_s = wait_s
-        self._room = threading.Semaphore(at_once)
+        self._semaphore = threading.Semaphore(at_once)
         self._kept: dict[str, tuple[float, Any]] = {}
         self._asked: dict[str, asyncio.Future[Any]] = {}
 
@@ -79,7 +79,7 @@ class TtlCache:
 
         def work() -> None:
             answer, error = None, None
-            with self._room:
+            with self._semaphore:
                 try:
                     answer = ask()
                 except Exception as raised:

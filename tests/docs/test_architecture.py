@@ -1,4 +1,4 @@
-"""The map in ARCHITECTURE.md has every room, on the floor that the import contract gives it."""
+"""The map in ARCHITECTURE.md has every package, in the layer that the import contract gives it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from tests.docs.documents import tracked
 from tests.support.checkout import ROOT
 
-PLACEHOLDERS = {"NAME", "ROOM", "ON", "CALL", "check_"}
+PLACEHOLDERS = {"NAME", "PACKAGE", "ON", "CALL", "check_"}
 TEXT = (ROOT / "mlops" / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
-def rooms(folder: Path) -> set[str]:
+def packages(folder: Path) -> set[str]:
     return {path.parent.name for path in folder.glob("*/__init__.py")}
 
 
@@ -21,28 +21,28 @@ def section(title: str) -> str:
     return TEXT.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
-def test_every_room_stands_on_its_floor() -> None:
-    written_floors = {name: int(floor) for floor, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", TEXT, re.MULTILINE)}
+def test_every_package_is_in_its_layer() -> None:
+    written_layers = {name: int(number) for number, name in re.findall(r"^\| (\d+) \| `(\w+)` \|", TEXT, re.MULTILINE)}
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
         "contracts"
     ]
     layers = next(each["layers"] for each in contracts if each.get("containers") == ["mlops"])
-    floors = {
-        name.strip(): floor
-        for floor, layer in enumerate(reversed(layers), start=1)
+    layer_numbers = {
+        name.strip(): number
+        for number, layer in enumerate(reversed(layers), start=1)
         for name in re.split(r"[|:]", layer)
         if name.strip() != "__main__"
     }
 
-    assert written_floors == floors
-    assert set(written_floors) == rooms(ROOT / "mlops")
+    assert written_layers == layer_numbers
+    assert set(written_layers) == packages(ROOT / "mlops")
 
 
-def test_every_room_of_the_local_workspace_and_of_the_tests_is_there() -> None:
+def test_every_package_of_the_local_workspace_and_of_the_tests_is_there() -> None:
     named = set(re.findall(r"^\| `(\w+)` \|", section("The map"), re.MULTILINE))
     tests = set(re.findall(r"`tests/(\w+)/`", section("The map")))
 
-    assert named == rooms(ROOT / "mlops" / "local")
+    assert named == packages(ROOT / "mlops" / "local")
     assert tests == {
         path.parts[0] for path in (each.relative_to(ROOT / "tests") for each in (ROOT / "tests").glob("*/**/*.py"))
     }

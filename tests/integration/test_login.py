@@ -366,7 +366,7 @@ def test_who_is_busy_is_asked_again(
     from mlops.core.retry import Backoff
     from mlops.local.daemon import client
 
-    monkeypatch.setattr(github, "PATIENCE_S", 0.0)  # it is asked four times however long each takes
+    monkeypatch.setattr(github, "MIN_DURATION_S", 0.0)  # it is asked four times however long each takes
     monkeypatch.setattr(github, "BACKOFF", Backoff(first_s=0.02, longest_s=0.1))
     if rule["kind"] == "hang":
         monkeypatch.setattr(github, "LONGEST_WAIT_S", 1.0)

@@ -122,10 +122,11 @@ def test_a_report_that_cannot_be_written_hides_no_verdict(bench: Bench, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(gate, "write", full)
-    with pytest.raises(GateFailed):
+    with pytest.raises(GateFailed) as refused:
         deploy(bench, "2", dict.fromkeys(QUESTIONS, "wrong"))
 
     assert newest(bench).outcome == "refused"
+    assert not any("report" in line or "None" in line for line in refused.value.details)
     assert traffic(bench) == {"blue": 100}
 
 

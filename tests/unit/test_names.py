@@ -1,4 +1,4 @@
-"""Names of the product's code: the field's nouns, no submodule behind a function, no export that is not there."""
+"""Names of the product's code: the field's nouns, and no submodule behind a function."""
 
 from __future__ import annotations
 
@@ -81,20 +81,12 @@ EXCEPTIONS = {
     ("mlops/cli/violations.py", "place"): "a key of --json",
     ("mlops/data/payload.py", "place"): "a key of --json",
     ("mlops/doctor/findings.py", "place"): "a key of --json",
+    ("mlops/ledger/records.py", "at"): "a key of the ledger's lines",
+    ("mlops/ledger/records.py", "Facts"): "the union of what records state",
+    ("mlops/rollout/estimate.py", "parts"): "a key of --json",
     ("mlops/ui/charts.py", "left"): "the left edge of a chart",
 }
-PENDING = (
-    "components/",
-    "data/",
-    "environments/",
-    ".github/",
-    "mlops/cli/deploy.py",
-    "mlops/cli/training_views.py",
-    "mlops/gate/",
-    "mlops/ledger/",
-    "mlops/local/",
-    "mlops/rollout/",
-)
+PENDING = ("mlops/gate/", "mlops/local/")
 """Where names of the list still stand."""
 PRODUCT = ("mlops", "components", "environments", "data", ".github")
 FILES = sorted(file for folder in PRODUCT for file in (ROOT / folder).rglob("*.py") if ".venv" not in file.parts)
@@ -117,6 +109,8 @@ def definitions(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, node.id
             case ast.Attribute(ctx=ast.Store()):
                 yield node.lineno, node.attr
+            case ast.alias(asname=str(name)):
+                yield node.lineno, name
             case _:
                 pass
 
@@ -142,15 +136,22 @@ def bound(tree: ast.Module) -> dict[str, str]:
     return names
 
 
-def test_definitions_bear_no_name_of_the_list() -> None:
-    offenders = [
+def offences(file: Path) -> list[str]:
+    return [
         f"{relative(file)}:{line} {name}"
-        for file in FILES
-        if not relative(file).startswith(PENDING)
         for line, name in [(1, file.stem), *definitions(ast.parse(file.read_text(encoding="utf-8")))]
         if name in WORDS and (relative(file), name) not in EXCEPTIONS
     ]
+
+
+def test_definitions_bear_no_name_of_the_list() -> None:
+    offenders = [offence for file in FILES if not relative(file).startswith(PENDING) for offence in offences(file)]
     assert not offenders, "\n".join(offenders)
+
+
+@pytest.mark.parametrize("folder", PENDING)
+def test_what_is_pending_is(folder: str) -> None:
+    assert any(offences(file) for file in FILES if relative(file).startswith(folder)), f"take '{folder}' off the list"
 
 
 def test_every_exception_is_needed() -> None:
@@ -166,13 +167,3 @@ def test_no_submodule_is_behind_a_function_of_its_name(file: Path) -> None:
     }
     names = bound(ast.parse(file.read_text(encoding="utf-8")))
     assert not [name for name in submodules & names.keys() if names[name] not in (package, package.partition(".")[2])]
-
-
-@pytest.mark.parametrize("file", FILES, ids=relative)
-def test_every_exported_name_exists(file: Path) -> None:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(each, ast.Name) and each.id == "__all__" for each in node.targets
-        ):
-            assert set(ast.literal_eval(node.value)) <= bound(tree).keys()

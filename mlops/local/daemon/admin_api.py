@@ -96,14 +96,14 @@ class AdminApi:
     def _grant(self, given: dict[str, Any]) -> Response:
         role = named(str(given.get("role", "")))
         if role is None:
-            return JSONResponse({"error": f"'{given.get('role')}' is no built-in role."}, 400)
+            return JSONResponse({"error": f"'{given.get('role')}' is not a built-in role."}, 400)
         self._services.subscription.grant(role, given.get("principal"), given.get("scope"))
         return JSONResponse(self._services.access.assignments())
 
     def _revoke(self, principal: str | None, role: str | None) -> Response:
         definition = named(role) if role else None
         if role and definition is None:
-            return JSONResponse({"error": f"'{role}' is no built-in role."}, 400)
+            return JSONResponse({"error": f"'{role}' is not a built-in role."}, 400)
         self._services.subscription.revoke(principal, definition)
         return JSONResponse(self._services.access.assignments())
 

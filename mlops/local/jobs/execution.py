@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from mlops.local.jobs.checks import seconds as duration
 from mlops.local.jobs.expressions import ExpressionError, command_line
 from mlops.local.jobs.locations import Locations, Unresolved
 from mlops.local.jobs.plan import Step
+from mlops.local.state.ports import bindable
 
 KILL_AFTER_S = 2.5
 HIDDEN = ("AZURE_", "MLFLOW_", "ARM_", "IDENTITY_", "MSI_", "AZUREML_")
@@ -150,7 +150,7 @@ class Execution:
             note(log, f"{self.step.processes} processes were asked for; {self.max_processes} run here.")
         ranks: list[dict[str, str]] = [{}]
         if count:
-            master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
+            master = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(bindable(0)), "WORLD_SIZE": str(count)}
             ranks = [{**master, "RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"} for rank in range(count)]
         running: list[subprocess.Popen[bytes]] = []
         begin = time.monotonic()
@@ -230,13 +230,6 @@ def note(log: IO[bytes], text: str) -> None:
 def brief(failure: Exception | str) -> str:
     """A failure without the log's own lines, for the logs."""
     return str(failure).partition(" Error: ")[0]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def base_environment(hub: Path) -> dict[str, str]:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import psutil
 from mlops.local.jobs.locations import artifact_root
 from mlops.local.jobs.mlflow_rest import TrackingError, TrackingServer
 from mlops.local.jobs.runs import Runs
+from mlops.local.state.ports import bindable
 from mlops.local.state.private_files import read_json, write_private_json
 from mlops.local.state.processes import alive, create_time, end
 from mlops.local.state.workspace import Workspace
@@ -60,7 +60,7 @@ class TrackingPart:
             if not self._runs():
                 before = read_json(self._record) or {}
                 await self._end()  # one whose record was deleted still runs
-                self.port = await free_port(int(before.get("port", 0)))
+                self.port = await reclaimed_port(int(before.get("port", 0)))
                 self._spawn()
             return self.url
 
@@ -151,7 +151,7 @@ class TrackingPart:
                 log.exception("watching the tracking server")
 
 
-async def free_port(preferred: int) -> int:
+async def reclaimed_port(preferred: int) -> int:
     """The port of the server before, as running jobs know it; another where that one stays taken.
 
     A server that was killed holds its port for a moment longer than it lives.
@@ -161,12 +161,3 @@ async def free_port(preferred: int) -> int:
             return preferred
         await asyncio.sleep(0.1)
     return bindable(0)
-
-
-def bindable(port: int) -> int:
-    """The port (any free one for 0), or 0 where it is taken."""
-    with socket.socket() as probe, contextlib.suppress(OSError):
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
-        return int(probe.getsockname()[1])
-    return 0

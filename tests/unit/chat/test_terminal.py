@@ -123,7 +123,7 @@ def test_the_commands(chat: Open, tmp_path: Path) -> None:
     open_.say("parameters")
     open_.expect('{"do_sample": true, "max_new_tokens": 5, "temperature": 0.1, "top_p": 0.9}')
     open_.say("/params temperature=9")
-    open_.expect("✕ temperature is 9; allowed is from 0 to 2")
+    open_.expect("✕ temperature is 9; must be from 0 to 2")
     open_.say("/params temperature=0 top_p= seed=3")
     open_.expect("do_sample=true  max_new_tokens=5  temperature=0  seed=3\n")
     open_.say("/system Answer briefly.")

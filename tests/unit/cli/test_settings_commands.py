@@ -65,7 +65,7 @@ def test_every_target_is_checked_and_every_problem_named(file: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("old", "new", "says", "line"),
     [
-        ("    dry_run: []", "    dry_run: [ruoge_l]", "no check; did you mean 'rouge_l'", "gate:"),
+        ("    dry_run: []", "    dry_run: [ruoge_l]", "unknown check 'ruoge_l'; did you mean 'rouge_l'", "gate:"),
         ("      rouge_l: {min: 0.15", "      rouge: {min: 0.15", "is no metric", "gate:"),
         ("    size: Standard_NC24ads_A100_v4", "    size: Standard_NC6s_v3", "was retired on 2025-09-30", "size:"),
         ("      num_train_epochs: 3", "      train_file_path: x", "cannot be set", "parameters:"),

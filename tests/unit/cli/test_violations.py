@@ -52,7 +52,7 @@ def test_a_bad_payload_is_annotated_at_its_line(repository: Path, capsys: pytest
     ((file, line, message),) = annotated(capsys.readouterr().err)
     assert file == "data/payloads/bad.json"
     assert '"top_p": 7' in text.splitlines()[line - 1]
-    assert "allowed is from 1e-06 to 1" in message
+    assert "must be from 1e-06 to 1" in message
     summary = (repository / "summary").read_text(encoding="utf-8")
     assert "1 wrong" in summary
     assert f"payloads/bad.json:{line}" in summary

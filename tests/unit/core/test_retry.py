@@ -18,7 +18,10 @@ def test_seconds(value: str, seconds: float) -> None:
     assert retry_after_s(value) == seconds
 
 
-@pytest.mark.parametrize("value", [None, "", "soon", "-1", "1.2.3", "²", "."])
+NO_DATES = ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", "Mon, 01 Jan 2035 00:00:00 +999999999999999")
+
+
+@pytest.mark.parametrize("value", [None, "", "soon", "-1", "1.2.3", "²", ".", *NO_DATES])
 def test_nonsense_says_nothing(value: str | None) -> None:
     assert retry_after_s(value) is None
 
@@ -81,7 +84,7 @@ def test_what_does_not_pass_is_raised_at_once() -> None:
 def test_patience_makes_more_attempts_of_it() -> None:
     server = Server(10, OSError("busy"))
 
-    assert call(server, attempts=2, backoff=NO_PAUSE, passing=lambda _: True, patience_s=600.0) == "answer"
+    assert call(server, attempts=2, backoff=NO_PAUSE, passing=lambda _: True, min_duration_s=600.0) == "answer"
     assert server.calls == 11
 
 

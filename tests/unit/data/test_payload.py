@@ -79,10 +79,10 @@ def test_what_is_allowed(good: Any) -> None:
         (payload([*ASK, {"role": "assistant", "content": "a"}]), '[1].role is "assistant"; the last message must'),
         (payload([ASK, [*ASK, *ASK, {"role": "system", "content": "a"}]]), "input_string[1][2].role"),
         (payload(temprature=1), "parameters.temprature is not known; did you mean 'temperature'?"),
-        (payload(temperature=2.5), "input_data.parameters.temperature is 2.5; allowed is from 0 to 2"),
-        (payload(top_p=0), "input_data.parameters.top_p is 0; allowed is from 1e-06 to 1"),
+        (payload(temperature=2.5), "input_data.parameters.temperature is 2.5; must be from 0 to 2"),
+        (payload(top_p=0), "input_data.parameters.top_p is 0; must be from 1e-06 to 1"),
         (payload(top_p=True), "input_data.parameters.top_p is true; it must be a number"),
-        (payload(max_new_tokens=0), "max_new_tokens is 0; allowed is a whole number from 1 to 4096"),
+        (payload(max_new_tokens=0), "max_new_tokens is 0; must be a whole number from 1 to 4096"),
         (payload(max_new_tokens=1.5), "max_new_tokens is 1.5; it must be a whole number"),
         (payload(max_new_tokens=5, max_tokens=5), "max_new_tokens, max_tokens"),
         (payload(do_sample="yes"), 'do_sample is "yes"; it must be a boolean'),
@@ -194,7 +194,7 @@ def test_validate_names_file_line_and_what_is_allowed(tmp_path: Path) -> None:
     bad.write_text('{"input_data": {"input_string": [{"role": "user", "content": "a"}],\n "parameters": {"top_p": 3}}}')
     done = run("validate", *PAYLOADS, bad)
     assert done.returncode == 4
-    assert f"{bad}:2: input_data.parameters.top_p is 3; allowed is from 1e-06 to 1" in done.stdout
+    assert f"{bad}:2: input_data.parameters.top_p is 3; must be from 1e-06 to 1" in done.stdout
     assert done.stdout.count("✓") == len(PAYLOADS)
     as_json = run("validate", bad, "--json", GITHUB_ACTIONS="true")
     assert as_json.returncode == 4

@@ -208,7 +208,7 @@ def test_missing_variables_are_named_and_the_repositorys_count_too(gh: Any) -> N
 
     assert finding.mark is Mark.DOUBTFUL
     assert "has no AZURE_SUBSCRIPTION_ID, AZURE_RESOURCE_GROUP, AZUREML_WORKSPACE_NAME:" in finding.what
-    assert finding.hint == "mlops setup -t staging --github sets them"
+    assert finding.hint == "mlops setup --target staging --github sets them"
 
 
 def test_another_place_than_this_machines_is_told(gh: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +229,7 @@ def test_an_environment_that_github_has_not_is_told(gh: Any) -> None:
 
     assert finding.mark is Mark.DOUBTFUL
     assert "environment 'staging'" in finding.what
-    assert finding.hint == "mlops setup -t staging --github makes it"
+    assert finding.hint == "mlops setup --target staging --github makes it"
 
 
 def test_a_gh_without_a_login_is_no_obstacle(gh: Any, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_a_workspace_that_is_not_there(examine: Examine, monkeypatch: pytest.Mon
     findings = examine(settings_of("staging"))
 
     assert "there is no workspace 'nowhere' in the resource group 'local'" in only(findings, "workspace").what
-    assert "mlops setup -t staging" in (only(findings, "workspace").hint or "")
+    assert "mlops setup --target staging" in (only(findings, "workspace").hint or "")
     assert only(findings, "endpoint").what == "not looked at: no workspace"
 
 

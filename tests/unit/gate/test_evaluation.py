@@ -207,7 +207,7 @@ def test_a_slot_that_another_answers_for_is_not_judged_by_it() -> None:
     with answering(reply) as endpoint, pytest.raises(GateUndecided) as caught:
         gate.evaluate(endpoint.scorer, settings(), samples(8), TRIAL)
 
-    assert caught.value.details == ("'blue' answered, asked was 'green'",)
+    assert caught.value.details == ("'blue' answered instead of 'green'",)
 
 
 def test_what_was_sent_again_is_told() -> None:

@@ -114,7 +114,7 @@ def test_fail_beats_inconclusive_beats_pass() -> None:
 @pytest.mark.parametrize(
     ("update", "says"),
     [
-        ({"dry_run": ["latency_p95"]}, "gate.dry_run: 'latency_p95' is no check; did you mean 'latency_p95_ms'?"),
+        ({"dry_run": ["latency_p95"]}, "gate.dry_run: unknown check 'latency_p95'; did you mean 'latency_p95_ms'?"),
         ({"dry_run": ["x"]}, "known are success_rate"),
         ({"quality": {"rouge": Quality()}}, "gate.quality: 'rouge' is no metric"),
     ],

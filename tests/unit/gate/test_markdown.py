@@ -58,7 +58,7 @@ def test_a_failure_says_what_was_missed() -> None:
     assert "- HTTP 500" in text
     error = gate.refusal(failed(), Path("reports/one"))
     assert error.exit_code == 6
-    assert "answered (HTTP 200) is 66.67 %, asked is ≥ 100 %" in error.details
+    assert "answered (HTTP 200) is 66.67 %, required: ≥ 100 %" in error.details
     assert error.details[-1] == "report and the slot's logs: reports/one"
     assert "--slot green --endpoint chat" in (error.hint or "")
 

@@ -142,6 +142,8 @@ def test_how_long_is_the_sum_of_parts_that_are_shown() -> None:
     )
     more = dict(estimate_duration(SETTINGS, None, (100,), creates_endpoint=True, mirror=True).parts)
     assert (more["endpoint"], more["traffic"], more["soak"], more["load"]) == (95, 120, 120, 310)
+    skipped = dict(estimate_duration(SETTINGS, PHI3, (100,), skips_gate=True).parts)
+    assert set(parts) - set(skipped) == {"gate", "soak"}
     assert [format_seconds(value) for value in (0, 89.4, 100, 5399, 9000)] == [
         "0 s",
         "89 s",

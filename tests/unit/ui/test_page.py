@@ -147,7 +147,7 @@ def test_a_question_goes_to_live_traffic_or_to_a_slot(client: httpx.Client) -> N
         ({"messages": [{"role": "user", "content": "x"}], "slot": 7}, "slot must be a name"),
         ({"messages": [{"role": "user", "content": "x"}], "slot": "grün"}, "slot must be a name"),
         ({"messages": [{"role": "user", "content": "x"}], "slot": "blue\nx: y"}, "slot must be a name"),
-        ({"messages": [{"role": "user", "content": "x"}], "parameters": {"temperature": 9}}, "allowed is from 0 to 2"),
+        ({"messages": [{"role": "user", "content": "x"}], "parameters": {"temperature": 9}}, "must be from 0 to 2"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "a conversation"),
         ({}, "a conversation"),
         ([], "a conversation"),
@@ -456,7 +456,7 @@ def test_ctrl_c_ends_it_well_and_the_port_may_be_chosen(ui: Page, story: Story) 
     command = [sys.executable, "-m", "mlops", "ui", "--no-browser", "--port", port]
     taken = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANG_S)
     assert taken.returncode == 3
-    assert f"the port '{port}' cannot be had" in taken.stderr
+    assert f"the port '{port}' is unavailable" in taken.stderr
     with serving("ui") as page:
         assert page.base.startswith("http://127.0.0.1:")
         assert httpx.get(page.base, trust_env=False).status_code == 403

@@ -14,7 +14,7 @@ from mlops.local.arm.subscription import action_and_scope
 from mlops.local.arm.target import Target
 from tests.support.waiting import until
 from tests.unit.local.arm.conftest import QUICK, STANDING, Cloud, admin, refused
-from tests.unit.local.arm.test_identities import job, trust
+from tests.unit.local.arm.test_managed_identities import job, trust
 from tests.unit.local.conftest import make_local
 
 GROUP = "/subscriptions/s/resourceGroups/g"

@@ -1,4 +1,4 @@
-"""A part that fails says so in its place, whatever it was."""
+"""A fragment that fails says so where it would stand, whatever it was."""
 
 from __future__ import annotations
 
