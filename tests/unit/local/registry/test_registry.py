@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import time
 import warnings
@@ -83,9 +84,10 @@ def test_components_follow_the_checkout(checkout: Path, tmp_path: Path) -> None:
     first = locations.path(str(step.code))
     assert (first / "x.py").read_text() == "print(1)\n"
 
-    time.sleep(0.02)
-    (checkout / "components" / "code" / "x.py").write_text("print(2)\n")
-    (checkout / "components" / "step.yml").write_text(STEP.format(version=2))
+    later = time.time() + 10  # however coarse the clock of the file system is
+    for path, text in (("code/x.py", "print(2)\n"), ("step.yml", STEP.format(version=2))):
+        (checkout / "components" / path).write_text(text)
+        os.utime(checkout / "components" / path, (later, later))
     (checkout / "components" / "flow.yml").unlink()
     part.refresh()
     newer = components.find("azureml:step@latest", home=config.registry_id)
