@@ -119,7 +119,13 @@ def page_part(kind: str, value: Any, name: str = "") -> str:
         settings: Any = type(
             "Settings",
             (),
-            {"experiment": EVIL, "is_local": False, "target": EVIL, "training": TRAINING},
+            {
+                "experiment": EVIL,
+                "is_local": False,
+                "target": EVIL,
+                "target_flag": f" --target {EVIL}",
+                "training": TRAINING,
+            },
         )
 
     part = fragments.fragment(Session(), kind, name)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from tests.unit.ui.conftest import HOSTILE, QUESTIONS, Page, Story, serving
 from tests.unit.ui.test_escaping import Elements
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator
+    from playwright.sync_api import Browser, BrowserContext, Locator, Route
     from playwright.sync_api import Page as Tab
 
 pytestmark = [
@@ -264,7 +264,6 @@ def test_open_look_and_walk_around(watched: Watched, ui: Page, story: Story) -> 
 def test_both_slots_are_asked_the_same_side_by_side(watched: Watched) -> None:
     tab = watched.tab
     tab.locator("nav a", has_text="Chat").click()
-    tab.wait_for_load_state()  # a key that is pressed before the script is there goes nowhere
     question = tab.locator("#question")
     question.fill("who?")
     question.press("Enter")
@@ -289,10 +288,20 @@ def test_both_slots_are_asked_the_same_side_by_side(watched: Watched) -> None:
     assert tab.locator(".message").count() == 0
 
 
+def test_the_chat_begins_however_late_its_script_comes(watched: Watched) -> None:
+    held: list[Route] = []
+    watched.tab.route("**/static/chat.js", lambda route: held.append(route))
+    watched.tab.goto(f"{watched.tab.url.rstrip('/')}/chat", wait_until="commit")
+    watched.tab.wait_for_timeout(500)  # time enough for the part, were it not for the script
+    held[0].continue_()
+    watched.tab.locator("#question").fill("who?")
+    watched.tab.locator("#question").press("Enter")
+    watched.tab.locator("[data-column=blue] .message.assistant", has_text="the first").wait_for()
+
+
 def test_an_answer_is_read_while_it_is_written(watched: Watched, ui: Page, story: Story) -> None:
     tab = watched.tab
     tab.locator("nav a", has_text="Chat").click()
-    tab.wait_for_load_state()  # a key that is pressed before the script is there goes nowhere
     tab.locator("#question").fill("tell me")
     tab.locator("#question").press("Enter")
     blue = tab.locator("[data-column=blue]")
@@ -318,7 +327,6 @@ def test_an_answer_is_read_while_it_is_written(watched: Watched, ui: Page, story
 def test_what_is_not_answered_is_said_and_can_be_asked_again(watched: Watched, story: Story) -> None:
     tab = watched.tab
     tab.locator("nav a", has_text="Chat").click()
-    tab.wait_for_load_state()  # a key that is pressed before the script is there goes nowhere
     question = tab.locator("#question")
     question.fill("nobody knows this")
     question.press("Enter")

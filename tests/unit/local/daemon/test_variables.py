@@ -92,7 +92,7 @@ def test_a_config_is_as_frozen_as_it_says() -> None:
 def test_the_daemon_says_which_variable_is_wrong(bare_local: Local) -> None:
     bare_local.base["MLOPS_LOCAL_ENDPOINT_S"] = "soon"
     done = bare_local.cli("start", check=False)
-    assert done.returncode == 3
+    assert done.returncode == 2
     assert "MLOPS_LOCAL_ENDPOINT_S is 'soon': give seconds, 0 or more" in done.stderr
     assert "Traceback" not in done.stderr
 
